@@ -1,0 +1,3 @@
+//! `varved-fleet`: the receiver of a fleet's segments.
+
+fn main() {}
