@@ -274,3 +274,29 @@ impl Dice {
         self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % below
     }
 }
+
+/// A small file system of its own, in RAM; needs root.
+pub struct Tmpfs {
+    pub path: PathBuf,
+}
+
+impl Tmpfs {
+    pub fn new(path: &Path, size: &str) -> Self {
+        std::fs::create_dir_all(path).unwrap();
+        let out = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(path).output();
+        let out = out.unwrap();
+        assert!(out.status.success(), "a file system of one's own needs root: {}", text(&out));
+        Self { path: path.to_owned() }
+    }
+
+    pub fn remount(&self, how: &str) {
+        let out = Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(&self.path).output().unwrap();
+        assert!(out.status.success(), "{}", text(&out));
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
+    }
+}
