@@ -122,7 +122,7 @@ fn assert_same(a: &Segment, b: &Segment) {
         for column in &readings.columns {
             let _ = write!(all, "{:?}{}{:?}", column.series, column.timeline, column.missing);
             match &column.values {
-                Values::Float(floats) => floats.iter().for_each(|f| drop(write!(all, "{:x},", f.to_bits()))),
+                Values::Float(floats) => floats.iter().for_each(|f| all += &format!("{:x},", f.to_bits())),
                 other => drop(write!(all, "{other:?}")),
             }
         }
