@@ -1,0 +1,119 @@
+//! What the device knows of itself at this moment, gathered by the tasks as they go and read out by the control socket.
+
+use crate::batch::Risk;
+use crate::clock::{BootNanos, Now, SECOND, UtcNanos};
+use crate::store::Committed;
+use serde::{Deserialize, Serialize};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The numbers that the tasks share. Counting is all that is done under the lock.
+#[derive(Debug, Default)]
+pub struct Shared {
+    numbers: Mutex<Numbers>,
+}
+
+/// Counted since the service started, unless said otherwise.
+#[derive(Debug, Default, Clone)]
+struct Numbers {
+    taken: u64,
+    committed: u64,
+    commits: u64,
+    commit_bytes: u64,
+    overflowed: u64,
+    batch: Risk,
+    in_commit: Risk,
+    last_commit: Option<Now>,
+    fault: Option<String>,
+}
+
+/// How many readings a power cut would take now, and the time that they span.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct AtRisk {
+    /// Readings in RAM only.
+    pub readings: u64,
+    /// Age of the oldest of them, in seconds; 0 where there is none.
+    pub oldest_s: f64,
+}
+
+/// What the recorder has done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// Readings that the sensors gave to the recorder.
+    pub taken: u64,
+    /// Readings that were committed.
+    pub committed: u64,
+    /// Readings that did not fit in RAM while the medium took no writes; each is in a loss segment.
+    pub overflowed: u64,
+    /// Commits.
+    pub commits: u64,
+    /// Bytes of the segments committed, before SQLite's pages and the log.
+    pub segment_bytes: u64,
+    /// UTC of the last commit, ISO 8601, by the clock of the time.
+    pub last_commit: Option<String>,
+    /// Seconds since then, by the clock that does not jump.
+    pub last_commit_age_s: Option<f64>,
+    /// Why the last try to commit or to open failed, and what to do; none while all is well.
+    pub fault: Option<String>,
+}
+
+impl Shared {
+    /// Readings came out of a sensor.
+    pub fn taken(&self, readings: usize) {
+        self.lock().taken += readings as u64;
+    }
+
+    /// A batch was handed to the store.
+    pub fn in_commit(&self, readings: u64, oldest: Option<BootNanos>) {
+        self.lock().in_commit = Risk { readings, oldest };
+    }
+
+    /// The batch as it fills, and whether another is with the store.
+    pub fn risk(&self, batch: Risk, committing: bool) {
+        let mut numbers = self.lock();
+        numbers.batch = batch;
+        if !committing {
+            numbers.in_commit = Risk::default();
+        }
+    }
+
+    /// A commit is on flash.
+    pub fn committed(&self, committed: &Committed, now: Now) {
+        let mut numbers = self.lock();
+        numbers.committed += committed.n;
+        numbers.overflowed += committed.lost;
+        numbers.commits += 1;
+        numbers.commit_bytes += committed.bytes;
+        numbers.last_commit = Some(now);
+        numbers.fault = None;
+    }
+
+    /// The store could not do what was asked; it will be asked again.
+    pub fn store_fault(&self, why: String) {
+        self.lock().fault = Some(why);
+    }
+
+    /// All of it, at `now`.
+    pub fn report(&self, now: Now) -> (AtRisk, Recorded) {
+        let n = self.lock().clone();
+        let age_s = |since: BootNanos| (now.boot.0 - since.0).max(0) as f64 / SECOND as f64;
+        let oldest = [n.batch.oldest, n.in_commit.oldest].into_iter().flatten().min();
+        let risk =
+            AtRisk { readings: n.batch.readings + n.in_commit.readings, oldest_s: oldest.map_or(0.0, age_s) };
+        let recorded = Recorded {
+            taken: n.taken,
+            committed: n.committed,
+            overflowed: n.overflowed,
+            commits: n.commits,
+            segment_bytes: n.commit_bytes,
+            last_commit: n.last_commit.map(|at| UtcNanos(at.utc.0).to_string()),
+            last_commit_age_s: n.last_commit.map(|at| age_s(at.boot)),
+            fault: n.fault,
+        };
+        (risk, recorded)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Numbers> {
+        // Counters stay counters when a thread that held the lock has panicked.
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
