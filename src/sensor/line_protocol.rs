@@ -184,7 +184,7 @@ pub fn write_line(out: &mut String, def: &SeriesDef, value: &Value, at: UtcNanos
         Value::Text(text) => write!(out, "\"{}\"", quote(text)),
         Value::None(_) => Ok(()),
     };
-    let _ = writeln!(out, " {at}");
+    let _ = writeln!(out, " {}", at.0);
     Ok(true)
 }
 
