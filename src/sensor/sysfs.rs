@@ -78,6 +78,38 @@ pub(super) fn finer(scale: Scale, decimals: u8) -> Option<Scale> {
     scale.times(Scale::new(1, -i32::from(decimals))?)
 }
 
+/// A file that prints one decimal number. How many decimals it prints is learnt as it goes and never unlearnt, so that
+/// 23.5, 23.45 and 23 are raw counts of one scale.
+#[derive(Debug, Clone)]
+pub(super) struct Printed {
+    pub(super) path: PathBuf,
+    pub(super) decimals: u8,
+}
+
+impl Printed {
+    /// Looks at the file once, if it is there.
+    pub(super) fn new(path: PathBuf, known_decimals: u8) -> Self {
+        let mut printed = Self { path, decimals: known_decimals };
+        printed.read();
+        printed
+    }
+
+    /// The number as a count of 10^-decimals. `None` where the decimals were too few up to now: the series is another one from
+    /// here on.
+    pub(super) fn read(&mut self) -> Option<Value> {
+        let number = match read(&self.path) {
+            Ok(text) => Decimal::parse(&text),
+            Err(why) => return Some(Value::None(why)),
+        };
+        let Some(number) = number else { return Some(Value::None(NoValue::Unreadable)) };
+        if number.decimals > self.decimals {
+            self.decimals = number.decimals;
+            return None;
+        }
+        Some(number.at(self.decimals).map_or(Value::None(NoValue::Unreadable), Value::Int))
+    }
+}
+
 /// The entries of a directory whose name begins with `prefix`, by name with numbers in their order. A directory that
 /// isn't there has none: the class may simply not be built into this kernel.
 pub(super) fn entries(dir: &Path, prefix: &str) -> Vec<(String, PathBuf)> {
