@@ -105,25 +105,182 @@ impl Fault for DeviceError {
 ///
 /// # Errors
 /// What makes a start impossible. Faults of the medium do not: readings wait in RAM, within the configured bound.
-pub fn run(config: Config) -> Result<(), DeviceError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(&config.root));
+pub fn run(config: Config) -> Result<Report, DeviceError> {
     let mut signals = watch::Signals::take().map_err(DeviceError::Signals)?;
-    let store = open_store(&config, &clock)?;
-    let desk = Rc::new(Desk::new(config, clock, store));
-    let executor = LocalExecutor::new();
+    let desk = Desk::new(config)?;
+    let executor = Executor::new();
     smol::block_on(executor.run(async {
-        let (asks, recorder) = desk.spawn_recorder(&executor);
-        let running = desk.spawn_sensors(&executor, &recorder.readings)?;
-        desk.spawn_clock(&executor, recorder.anchors);
-        desk.spawn_upkeep(&executor);
-        desk.spawn_uplink(&executor, recorder.committed);
-        desk.spawn_control(&executor, &asks)?;
+        let (asks, hears) = bounded(ASKS_QUEUE);
+        let (anchors_out, anchors) = bounded(ANCHORS_QUEUE);
+        let (committed_out, committed) = bounded(1);
+        let (readings_out, readings) = bounded(READINGS_QUEUE);
+        let ends = Ends { readings, anchors, asks: hears, committed: committed_out };
+        let recorder = executor.spawn(desk.recorder(ends).run());
+        let sensors = desk.start_sensors(&readings_out, &executor)?;
+        let clock = executor.spawn(desk.clone().keep_anchors(anchors_out));
+        let upkeep = executor.spawn(desk.clone().keep_up());
+        let uplink = executor.spawn(desk.clone().upload(committed));
+        let control = desk.clone().serve_control(asks.clone(), sensors.counters().to_vec(), &executor)?;
         watch::ready();
         log::info!("device {}: recording into {}", desk.config.device, desk.config.store.path.display());
-        let ended = smol::future::or(async { Err(DeviceError::StoreGone(recorder.task.await)) }, async {
-            until_told(&mut signals, &asks).await;
-            Ok(())
-        });
-        ended.await
+
+        until_told(&mut signals, &asks).await;
+        watch::stopping();
+        sensors.stop().await;
+        drop((control, clock));
+        ask(&asks, Ask::Finish).await;
+        recorder.await.map_err(DeviceError::StoreGone)?;
+        drop((upkeep, uplink));
+        desk.close().await
     }))
+}
+
+/// Answers the signals until one of them says to end.
+async fn until_told(signals: &mut watch::Signals, asks: &Sender<Ask>) {
+    while signals.next().await == Call::Commit {
+        // Not waited for: a second signal may say that the power is gone in a moment.
+        let (reply, _) = bounded(1);
+        let _ = asks.try_send(Ask::Flush(reply));
+    }
+}
+
+/// Asks the recorder and waits for its answer.
+async fn ask(asks: &Sender<Ask>, what: impl FnOnce(Sender<()>) -> Ask) {
+    let (reply, answered) = bounded(1);
+    if asks.send(what(reply)).await.is_ok() {
+        let _ = answered.recv().await;
+    }
+}
+
+/// What a device did, told when it has ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// Readings taken and committed.
+    pub recorded: Recorded,
+    /// Bytes that this process caused to be written to media (`/proc/self/io`, `write_bytes`); 0 where the kernel keeps no
+    /// such account.
+    pub written_bytes: u64,
+    /// Payload bytes handed to the broker.
+    pub sent_bytes: u64,
+}
+
+/// Everything that the tasks share.
+#[derive(Clone)]
+struct Desk {
+    config: Arc<Config>,
+    clock: Arc<dyn Clock>,
+    store: StoreHandle,
+    registry: Arc<Registry>,
+    shared: Arc<Shared>,
+    link: Arc<Mutex<UplinkStatus>>,
+}
+
+impl Desk {
+    /// Opens the store. One that can't be opened now, but may be later, is tried again on its own thread.
+    fn new(config: Config) -> Result<Self, DeviceError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(&config.root));
+        let shared = Arc::new(Shared::default());
+        let (told, opener) = (shared.clone(), clock.clone());
+        let (settings, root) = (config.store.clone(), config.root.clone());
+        let open = move || {
+            let me = Identity::read(&root)?;
+            let (store, events) = Store::open(&settings, &me, opener.now())?;
+            for event in events {
+                log::warn!("store: {event}");
+            }
+            Ok(store)
+        };
+        let store = store::thread::spawn(open, move |why| told.store_fault(why.to_string())).map_err(DeviceError::Store)?;
+        let registry = Arc::new(Registry::new(config.store.max_series));
+        Ok(Self { config: Arc::new(config), clock, store, registry, shared, link: Arc::default() })
+    }
+
+    fn recorder(&self, ends: Ends) -> Recorder {
+        let store = &self.config.store;
+        let limits = BatchLimits {
+            interval: store.commit_interval,
+            readings: store.commit_readings,
+            buffer_bytes: store.buffer_bytes,
+        };
+        let batch = Batch::new(limits, self.registry.clone());
+        Recorder::new(batch, ends, self.store.clone(), self.registry.clone(), self.clock.clone(), self.shared.clone())
+    }
+
+    fn start_sensors(&self, out: &Sender<Vec<Reading>>, executor: &Executor<'static>) -> Result<Running, DeviceError> {
+        let config = &self.config;
+        sensor::start(&config.sensors, &config.root, &self.registry, &self.clock, out, executor)
+            .map_err(DeviceError::Sensor)
+    }
+
+    /// Compares the clocks once a second, for ever; tells the service manager that the loop turns.
+    async fn keep_anchors(self, out: Sender<Anchor>) {
+        let known = self.store.run(|store| store.newest_anchor()).await.ok().flatten();
+        let mut keeper = Keeper::new(known);
+        let mut watchdog = watch::Watchdog::new();
+        loop {
+            let now = self.clock.now();
+            if let Some(anchor) = keeper.observe(now) {
+                let _ = out.send(anchor).await;
+            }
+            self.shared.clock(keeper.believes(now));
+            watchdog.tick();
+            Timer::after(CLOCK_TICK).await;
+        }
+    }
+
+    /// Takes one bounded step of upkeep at a time, for ever.
+    async fn keep_up(self) {
+        let mut pace = Pace::default();
+        loop {
+            Timer::after(UPKEEP_TICK).await;
+            let busy = uplink::in_flight(&self.link);
+            let now = self.clock.now();
+            let idle = self.shared.is_idle();
+            let step = self.store.run(move |store| pace.step(store, &busy, idle, now).map(|()| pace)).await;
+            match step {
+                Ok(Ok(next)) => pace = next,
+                Ok(Err(why)) => {
+                    log::warn!("upkeep: {why}");
+                    Timer::after(UPKEEP_PAUSE).await;
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Uploads, where there is an uplink.
+    async fn upload(self, committed: Receiver<()>) {
+        let Some(config) = self.config.uplink.clone() else { return };
+        uplink::run(&config, &self.config.device, self.store, committed, self.link, self.clock).await;
+    }
+
+    /// Makes the control socket, where one is configured, and its workers.
+    fn serve_control(
+        self,
+        asks: Sender<Ask>,
+        counters: Vec<Arc<Counters>>,
+        executor: &Executor<'static>,
+    ) -> Result<Vec<Task<()>>, DeviceError> {
+        let Some(path) = self.config.control.listen.clone() else { return Ok(Vec::new()) };
+        let listener = sensor::bind_unix(&path).map_err(|cause| DeviceError::Control { path, cause })?;
+        let (listener, counters) = (Arc::new(listener), Arc::new(counters));
+        let worker = || {
+            let (listener, counters, asks, desk) = (listener.clone(), counters.clone(), asks.clone(), self.clone());
+            executor.spawn(async move {
+                control::serve(&listener, |request| desk.answer(request, &asks, &counters)).await;
+            })
+        };
+        Ok((0..control::WORKERS).map(|_| worker()).collect())
+    }
+
+    async fn answer(&self, request: Request, asks: &Sender<Ask>, counters: &[Arc<Counters>]) -> Answer {
+        match request {
+            Request::Status => Answer::Ok(self.status(counters).await),
+            Request::Flush => {
+                ask(asks, Ask::Flush).await;
+                Answer::Ok(Json::Null)
+            }
+            Request::Query { sql } => self.query(sql).await,
+        }
+    }
 }
