@@ -199,7 +199,10 @@ impl fmt::Display for SensorError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Thread { source, cause } => {
-                write!(f, "no thread for sensor {source}: {cause}; free memory, raise the limit of threads, or remove the block")
+                write!(
+                    f,
+                    "no thread for sensor {source}: {cause}; free memory, raise the limit of threads, or remove the block"
+                )
             }
             Self::Name { name } => write!(
                 f,

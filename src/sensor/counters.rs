@@ -38,9 +38,9 @@ pub struct Snapshot {
     /// Lines of line protocol (fields, for `series-full`) that were refused, by reason; reasons that never occurred are
     /// left out.
     pub refused: BTreeMap<&'static str, u64>,
-    /// Failures of the source itself: a socket that could not be bound, a command that could not be started.
+    /// Failures of the source itself: a socket that could not be bound, a command that could not be started or that ended.
     pub errors: u64,
-    /// Restarts of the command; connections accepted.
+    /// Restarts of a command; connections that a socket accepted.
     pub reconnects: u64,
     /// Datagrams that the kernel dropped because its buffer was full, and readings that were in hand when the source
     /// was told to stop and the queue was full.

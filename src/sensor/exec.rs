@@ -41,8 +41,9 @@ async fn keep_running(config: ExecConfig, source: Source) {
         let now = source.clock.now().boot;
         let Some(why) = ended else { return };
         // One that ran for longer than the longest wait is not failing over and over.
-        attempt = if now.0 - started.0 > config.backoff.as_nanos() as i64 { 0 } else { attempt + 1 };
+        attempt = if now.0 - started.0 > config.backoff.as_nanos() as i64 { 0 } else { attempt };
         let wait = backoff(attempt, FIRST_WAIT, config.backoff, random());
+        attempt = attempt.saturating_add(1);
         source.counters.add_error(&why);
         if let Some(others) = seldom.allow(now) {
             let name = source.counters.source();

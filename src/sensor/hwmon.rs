@@ -129,7 +129,8 @@ fn channels_of(dir: &Path) -> Vec<Found> {
                 continue;
             }
             // Some power meters give only an average.
-            let average_only = kind == "average" && prefix == "power" && !dir.join(format!("{attribute}_input")).exists();
+            let average_only =
+                kind == "average" && prefix == "power" && !dir.join(format!("{attribute}_input")).exists();
             if kind != "input" && !average_only {
                 continue;
             }

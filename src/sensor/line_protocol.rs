@@ -301,7 +301,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn read(line: &str) -> Result<Option<(String, Vec<(String, Value)>, Option<i64>)>, Refusal> {
+    type Parts = (String, Vec<(String, Value)>, Option<i64>);
+
+    fn read(line: &str) -> Result<Option<Parts>, Refusal> {
         let mut fields = Vec::new();
         let line = parse(line.as_bytes(), &mut fields)?;
         Ok(line.map(|line| {
@@ -349,7 +351,8 @@ mod tests {
             assert_eq!(one(text), Ok(value), "{text}");
         }
         assert!(matches!(one("NaN"), Ok(Value::Float(f)) if f.is_nan()));
-        for bad in ["9223372036854775808i", "9223372036854775808u", "-1u", "i", "1.5i", "tru", "1e999", "0x10", "1_000"] {
+        for bad in ["9223372036854775808i", "9223372036854775808u", "-1u", "i", "1.5i", "tru", "1e999", "0x10", "1_000"]
+        {
             assert_eq!(one(bad), Err(Refusal::Number), "{bad}");
         }
         assert_eq!(one(&format!("\"{}\"", "x".repeat(MAX_TEXT_BYTES + 1))), Err(Refusal::Text));
@@ -358,7 +361,20 @@ mod tests {
     /// Lines that are no lines of line protocol are refused as a whole, each for its own reason.
     #[test]
     fn malformed_lines_are_refused_as_a_whole() {
-        for bad in ["m", "m ", "m f", "m f=", "m =1", "m f=1,", "m f=1,,g=2", "m f=\"x", "m f=\"x\"y", "m f=1 x", "m f=1 1 2", "m f,g=1"] {
+        for bad in [
+            "m",
+            "m ",
+            "m f",
+            "m f=",
+            "m =1",
+            "m f=1,",
+            "m f=1,,g=2",
+            "m f=\"x",
+            "m f=\"x\"y",
+            "m f=1 x",
+            "m f=1 1 2",
+            "m f,g=1",
+        ] {
             assert_eq!(read(bad), Err(Refusal::Syntax), "{bad}");
         }
         assert_eq!(read(",a=b f=1"), Err(Refusal::Name));
@@ -382,7 +398,9 @@ mod tests {
     fn value() -> impl Strategy<Value = (Value, Scale)> {
         prop_oneof![
             any::<i64>().prop_map(|i| (Value::Int(i), Scale::ONE)),
-            any::<f64>().prop_filter("NaN is not equal to itself", |f| !f.is_nan()).prop_map(|f| (Value::Float(f), Scale::ONE)),
+            any::<f64>()
+                .prop_filter("NaN is not equal to itself", |f| !f.is_nan())
+                .prop_map(|f| (Value::Float(f), Scale::ONE)),
             any::<bool>().prop_map(|b| (Value::Bool(b), Scale::ONE)),
             "[^\\n]{0,20}".prop_map(|t| (Value::Text(t.into()), Scale::ONE)),
         ]
@@ -432,7 +450,8 @@ mod tests {
     /// A raw count is written as the decimal that it stands for, and a reading without a value not at all.
     #[test]
     fn scaled_integers_are_written_as_decimals() {
-        let def = SeriesDef { name: "hwmon/cpu/temp1".into(), unit: "Cel".into(), kind: Kind::Int, scale: Scale::MILLI };
+        let def =
+            SeriesDef { name: "hwmon/cpu/temp1".into(), unit: "Cel".into(), kind: Kind::Int, scale: Scale::MILLI };
         let mut text = String::new();
         write_line(&mut text, &def, &Value::Int(23_437), UtcNanos(7)).expect("a line");
         let none = write_line(&mut text, &def, &Value::None(crate::reading::NoValue::Failed), UtcNanos(8));

@@ -392,7 +392,7 @@ pub(super) mod tests {
             &[
                 (known, &[one.clone(), two.clone()]),
                 (changed, &[]),
-                (known, &[one.clone()]),
+                (known, std::slice::from_ref(&one)),
                 (changed, &[]),
                 (known, &[one.clone(), two.clone()]),
             ],

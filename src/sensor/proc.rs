@@ -41,8 +41,20 @@ const KERNEL: [(&str, &str); 5] = [
 ];
 
 const MEMORY: [&str; 14] = [
-    "MemTotal", "MemFree", "MemAvailable", "Buffers", "Cached", "SwapTotal", "SwapFree", "Dirty", "Writeback", "AnonPages",
-    "Mapped", "Shmem", "Slab", "SReclaimable",
+    "MemTotal",
+    "MemFree",
+    "MemAvailable",
+    "Buffers",
+    "Cached",
+    "SwapTotal",
+    "SwapFree",
+    "Dirty",
+    "Writeback",
+    "AnonPages",
+    "Mapped",
+    "Shmem",
+    "Slab",
+    "SReclaimable",
 ];
 
 /// Column after the device's name, name, unit, scale.
@@ -78,6 +90,9 @@ struct Found<'a> {
     text: &'a str,
 }
 
+/// Finds the numbers in the text of a group's file; the path is the root.
+type Visit = fn(&Path, &str, &mut dyn FnMut(&Found<'_>));
+
 /// The chosen groups of `/proc`.
 #[derive(Debug)]
 pub(super) struct Proc {
@@ -98,7 +113,7 @@ impl Proc {
     fn visit(&mut self, mut each: impl FnMut(&Found<'_>)) {
         let mut text = std::mem::take(&mut self.text);
         for group in &self.groups {
-            let (file, visit): (_, fn(&Path, &str, &mut dyn FnMut(&Found<'_>))) = match group {
+            let (file, visit): (_, Visit) = match group {
                 ProcGroup::Cpu => ("proc/stat", cpu),
                 ProcGroup::Memory => ("proc/meminfo", memory),
                 ProcGroup::Disk => ("proc/diskstats", disk),
@@ -149,7 +164,8 @@ impl Found<'_> {
     }
 
     fn is_nameable(&self) -> bool {
-        self.tag.is_none_or(|(_, value)| value.bytes().all(|b| b.is_ascii_graphic() && b != b'\\')) || self.def().is_some()
+        self.tag.is_none_or(|(_, value)| value.bytes().all(|b| b.is_ascii_graphic() && b != b'\\'))
+            || self.def().is_some()
     }
 
     fn identity(&self, hash: &mut DefaultHasher) {
@@ -222,7 +238,14 @@ fn network(_: &Path, text: &str, each: &mut dyn FnMut(&Found<'_>)) {
         }
         for (column, field, unit) in NETWORK {
             let Some(text) = columns.get(column) else { continue };
-            each(&Found { measurement: "network", field, tag: Some(("interface", name)), unit, scale: Scale::ONE, text });
+            each(&Found {
+                measurement: "network",
+                field,
+                tag: Some(("interface", name)),
+                unit,
+                scale: Scale::ONE,
+                text,
+            });
         }
     }
 }
@@ -241,11 +264,17 @@ mod tests {
         let files = [
             ("proc/stat", "cpu  10 0 5 99 1 0 2 3 0 0\ncpu0 10 0 5 99 1 0 2 3 0 0\nintr 77 1 2\nctxt 88\nbtime 5\n"),
             ("proc/meminfo", "MemTotal:       1000 kB\nHugePages_Total:       0\nMemAvailable:    250 kB\n"),
-            ("proc/diskstats", " 179 0 mmcblk0 7 1 80 4 5 6 90 8 0 120 9 0 0 0 0 3 1\n 179 1 mmcblk0p1 1 1 1 1 1 1 1 1 0 1 1\n 7 0 loop0 1 0 0 0 0 0 0 0 0 0 0\n"),
+            (
+                "proc/diskstats",
+                " 179 0 mmcblk0 7 1 80 4 5 6 90 8 0 120 9 0 0 0 0 3 1\n 179 1 mmcblk0p1 1 1 1 1 1 1 1 1 0 1 1\n 7 0 loop0 1 0 0 0 0 0 0 0 0 0 0\n",
+            ),
             ("sys/block/mmcblk0/device/type", "SD"),
             ("sys/block/loop0/size", "0"),
             ("proc/loadavg", "0.05 1.48 12.00 3/101 11093\n"),
-            ("proc/net/dev", "Inter-|   Receive |  Transmit\n face |bytes    packets\n    lo: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n  eth0:9 2 3 4 0 0 0 0 18446744073709551615 6 7 8 0 0 0 0\n"),
+            (
+                "proc/net/dev",
+                "Inter-|   Receive |  Transmit\n face |bytes    packets\n    lo: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n  eth0:9 2 3 4 0 0 0 0 18446744073709551615 6 7 8 0 0 0 0\n",
+            ),
         ];
         tree(root.path(), &files);
         root
@@ -304,7 +333,10 @@ mod tests {
     fn this_machine_says_something_about_itself() {
         let seen = shown(&mut Proc::new(Path::new("/"), &ALL));
         for prefix in ["cpu/user,cpu=total ", "memory/MemTotal ", "load/1min ", "kernel/forks "] {
-            assert!(seen.iter().any(|line| line.starts_with(prefix) && !line.contains("None")), "{prefix} in {seen:#?}");
+            assert!(
+                seen.iter().any(|line| line.starts_with(prefix) && !line.contains("None")),
+                "{prefix} in {seen:#?}"
+            );
         }
     }
 }

@@ -113,7 +113,10 @@ async fn work(take: Receiver<Socket>, source: Source, workers: u64) {
             Err(_) => {}
         }
     };
-    or(serve, async { drop(stopped(&source.stop).await) }).await;
+    let stop = async {
+        stopped(&source.stop).await;
+    };
+    or(serve, stop).await;
 }
 
 async fn serve_streams(socket: &Socket, source: &Source, workers: u64) {
@@ -125,7 +128,9 @@ async fn serve_streams(socket: &Socket, source: &Source, workers: u64) {
                 let (_mark, clients) = source.counters.client();
                 if clients == workers {
                     let name = source.counters.source();
-                    log::info!("sensor: {name}: all {workers} workers have a client; others wait (`clients` allows more)");
+                    log::info!(
+                        "sensor: {name}: all {workers} workers have a client; others wait (`clients` allows more)"
+                    );
                 }
                 source.pump(stream, None).await;
             }
@@ -259,11 +264,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     std::fs::symlink_metadata(path).map(|meta| (meta.dev(), meta.ino()))
 }
 
-fn bind_path<S>(
-    path: &Path,
-    kind: SocketType,
-    bind: impl Fn(PathBuf) -> io::Result<S>,
-) -> io::Result<(S, SocketFile)> {
+fn bind_path<S>(path: &Path, kind: SocketType, bind: impl Fn(PathBuf) -> io::Result<S>) -> io::Result<(S, SocketFile)> {
     let hint = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     let socket = match bind(path.to_owned()) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -288,7 +289,9 @@ fn remove_stale(path: &Path, kind: SocketType) -> io::Result<()> {
     let probe = socket_with(AddressFamily::UNIX, kind, flags, None)?;
     match connect(&probe, &SocketAddrUnix::new(path)?) {
         Err(Errno::CONNREFUSED) => std::fs::remove_file(path),
-        _ => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there; stop it or listen elsewhere")),
+        _ => {
+            Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there; stop it or listen elsewhere"))
+        }
     }
 }
 

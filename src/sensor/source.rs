@@ -94,7 +94,7 @@ pub(super) async fn within<T>(patience: Option<Duration>, work: impl Future<Outp
 pub(super) fn backoff(attempt: u32, base: Duration, cap: Duration, random: u64) -> Duration {
     let highest = base.saturating_mul(1 << attempt.min(20)).min(cap);
     let highest = u64::try_from(highest.as_nanos()).unwrap_or(u64::MAX);
-    Duration::from_nanos((u128::from(random) * u128::from(highest) >> 64) as u64)
+    Duration::from_nanos(((u128::from(random) * u128::from(highest)) >> 64) as u64)
 }
 
 /// 64 bits that nobody can foresee: the keys that the standard library draws for its hash maps.

@@ -52,7 +52,8 @@ impl Driver for W1 {
         for (entry, dir) in sysfs::entries(&self.bus, "") {
             let thermometer = FAMILIES.iter().any(|family| entry.to_ascii_lowercase().starts_with(family));
             let Some(id) = tidy(&entry).filter(|id| thermometer && sysfs::wanted(&self.globs, &[id])) else { continue };
-            let Some(path) = ["temperature", "w1_slave"].map(|file| dir.join(file)).into_iter().find(|p| p.exists()) else {
+            let Some(path) = ["temperature", "w1_slave"].map(|file| dir.join(file)).into_iter().find(|p| p.exists())
+            else {
                 continue;
             };
             if let Some(def) = sysfs::series(&format!("w1/{id}"), "temperature", &[], "Cel", Kind::Int, Scale::MILLI) {
