@@ -69,6 +69,8 @@ pub struct Store {
     catalog_changes: u32,
     /// The log holds frames of a transaction that failed; see [`wal_scan`].
     restart_due: bool,
+    /// As of the last step of upkeep.
+    in_flight: Vec<(Uuid, SeqRange)>,
     compacted_to: compact::Cursor,
     commits: u64,
     body_bytes: u64,
@@ -198,7 +200,7 @@ impl Store {
     /// # Errors
     /// Those of SQLite and the file system.
     pub fn facts(&self) -> Result<StoreFacts, StoreError> {
-        let pages: u64 = self.pragma("page_count")?;
+        let pages = self.pragma("page_count")?;
         let (_, in_log, folded) = self.log_state("NOOP")?;
         let oldest = self.oldest_pending()?;
         let sum = |count: fn(&Tally) -> u64| self.lines.iter().map(|l| count(&l.tally)).sum();
@@ -206,7 +208,7 @@ impl Store {
             file_bytes: ground::length(&self.path)?,
             wal_bytes: ground::length(&file::beside(&self.path, "-wal"))?,
             file_limit_bytes: self.bounds.file_bytes,
-            page_bytes: self.pragma("page_size")?,
+            page_bytes: u32::try_from(self.pragma("page_size")?).unwrap_or(u32::MAX),
             pages,
             free_pages: self.pragma("freelist_count")?,
             wal_pages_waiting: in_log.saturating_sub(folded),
@@ -273,8 +275,10 @@ impl Store {
             .map_err(|e| StoreError::sql("checkpoint", &self.path, e))
     }
 
-    fn pragma<T: rusqlite::types::FromSql>(&self, name: &'static str) -> Result<T, StoreError> {
-        self.conn.pragma_query_value(None, name, |row| row.get(0)).map_err(|e| StoreError::sql(name, &self.path, e))
+    /// A pragma that answers a count.
+    fn pragma(&self, name: &'static str) -> Result<u64, StoreError> {
+        let value: Result<i64, _> = self.conn.pragma_query_value(None, name, |row| row.get(0));
+        value.map(|n| u64::try_from(n).unwrap_or(0)).map_err(|e| StoreError::sql(name, &self.path, e))
     }
 
     /// One transaction. If it fails, its frames may be in the log: a later, shorter one would leave some of them behind.
