@@ -50,18 +50,22 @@ struct Sealed {
 
 impl Store {
     pub(super) fn commit_draft(&mut self, draft: &Draft<'_>, now: Now) -> Result<Committed, StoreError> {
-        let mut tries = 0;
-        loop {
+        for _ in 0..ROOM_TRIES {
             match self.try_commit(draft) {
-                Err(StoreError::Full { .. }) if tries < ROOM_TRIES && self.make_room(now)? == Step::Worked => tries += 1,
+                // Where the medium is full and not the file, deleting readings would gain nothing.
+                Err(StoreError::Full { .. }) if self.at_limit()? && self.make_room(now)? == Step::Worked => {}
                 done => return done,
             }
         }
+        self.try_commit(draft)
     }
 
     fn try_commit(&mut self, draft: &Draft<'_>) -> Result<Committed, StoreError> {
         let (ids, fresh) = self.resolve(draft)?;
         let sealed = self.seal(draft, &ids)?;
+        if sealed.is_empty() && draft.anchors.is_empty() {
+            return Ok(Committed::default());
+        }
         let (no, boot) = (self.current().no, self.boot);
         self.transaction("commit", |conn| {
             for (id, def) in &fresh {

@@ -9,7 +9,7 @@ use super::ack::{SegmentHead, body_of, heads, write_acks};
 use super::error::StoreError;
 use super::file::{StoreNo, sql_of};
 use super::{Line, Step, Store, commit};
-use crate::clock::{Now, SECOND};
+use crate::clock::{BootNanos, Now, SECOND};
 use crate::reading::{SeqRange, SeriesDef, SeriesId};
 use crate::segment::{self, Content, Loss, Segment, View};
 use rusqlite::{Connection, params};
@@ -36,6 +36,7 @@ const OLD_SEGMENTS: usize = 16;
 pub(super) struct Cursor {
     no: i64,
     seq: u64,
+    since: BootNanos,
 }
 
 /// What was found in a window.
@@ -54,6 +55,7 @@ impl Store {
     /// Those of a commit; nothing has changed then. A body that can't be read is passed over.
     pub fn compact_step(&mut self, in_flight: &[(Uuid, SeqRange)], now: Now) -> Result<Step, StoreError> {
         self.in_flight = in_flight.to_vec();
+        self.look_again(now);
         for at in 0..self.lines.len() {
             let line = &self.lines[at];
             if line.no.0 < self.compacted_to.no && at + 1 < self.lines.len() {
@@ -70,20 +72,27 @@ impl Store {
             match choose(&window, &may, &acked, &old, window.len() < WINDOW) {
                 Found::Run(run) => {
                     let (no, next) = (line.no, window[run.end - 1].range.last.0 + 1);
-                    self.compacted_to = Cursor { no: no.0, seq: window[run.start].range.first.0 };
-                    if !self.join(at, &window[run])? {
-                        self.compacted_to.seq = next;
-                    }
+                    let begin = window[run.start].range.first.0;
+                    let joined = self.join(at, &window[run])?;
+                    self.compacted_to.no = no.0;
+                    self.compacted_to.seq = if joined { begin } else { next };
                     return Ok(Step::Worked);
                 }
                 Found::Nothing(upto) if upto > 0 && window.len() == WINDOW => {
-                    self.compacted_to = Cursor { no: line.no.0, seq: window[upto - 1].range.last.0 + 1 };
+                    (self.compacted_to.no, self.compacted_to.seq) = (line.no.0, window[upto - 1].range.last.0 + 1);
                     return Ok(Step::Worked);
                 }
                 Found::Nothing(_) => {}
             }
         }
         Ok(Step::Idle)
+    }
+
+    /// What was too young for a run of its own isn't for ever: from time to time everything is looked at again.
+    fn look_again(&mut self, now: Now) {
+        if now.boot.0.saturating_sub(self.compacted_to.since.0) >= AGE_NANOS {
+            self.compacted_to = Cursor { since: now.boot, ..Cursor::default() };
+        }
     }
 
     fn is_old(&self, head: &SegmentHead, now: Now) -> bool {
@@ -167,11 +176,13 @@ fn choose(
         if run.len() >= 2 && (losses || full || aged || (closed && run.iter().all(old))) {
             return Found::Run(start..end);
         }
+        let begun = start;
         start = end.max(start + 1);
-        // An open run may still grow, if it isn't cut off by the window only.
-        if !open || !last {
-            done = start;
-        }
+        // A run at the end of the window may go on behind it.
+        done = match open {
+            true if last || begun > 0 => begun,
+            _ => start,
+        };
     }
     Found::Nothing(done.min(window.len()))
 }

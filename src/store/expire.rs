@@ -9,7 +9,7 @@
 use super::ack::{SegmentHead, heads, write_acks};
 use super::error::StoreError;
 use super::file::{StoreNo, execute, sql_of};
-use super::{Line, Step, Store, commit, quarantine};
+use super::{Line, Step, Store, commit};
 use crate::clock::Now;
 use crate::reading::SeqRange;
 use crate::segment::{Content, Loss, LossReason, decode};
@@ -201,6 +201,11 @@ impl Store {
         Ok(held * self.pragma("page_size")?)
     }
 
+    /// Whether the file has grown to its limit, or so near that a transaction may not fit.
+    pub(super) fn at_limit(&self) -> Result<bool, StoreError> {
+        Ok(self.pragma("page_count")? * self.pragma("page_size")? + (self.bounds.file_bytes / 16) >= self.bounds.file_bytes)
+    }
+
     /// A sixteenth is kept free, for a commit and for compaction, which writes before it deletes.
     fn target_bytes(&self) -> u64 {
         self.bounds.file_bytes - (self.bounds.file_bytes / 16).max(64 << 10).min(self.bounds.file_bytes / 2)
@@ -254,18 +259,6 @@ impl Store {
             execute(conn, "forget boots", "DELETE FROM boot WHERE store = ?1 AND id < ?2", params![no.0, lowest])
         })?;
         self.catalog_changes += 1;
-        Ok(Step::Worked)
-    }
-
-    fn discard_aside(&mut self, now: Now, pressed: bool) -> Result<Step, StoreError> {
-        // What was salvaged is under an old id: as long as one is pending, the originals stay, unless there is no room.
-        let old = self.lines.len() - 1;
-        if !pressed && self.lines[..old].iter().any(|line| line.tally.pending_segments > 0) {
-            return Ok(Step::Idle);
-        }
-        let Some(event) = quarantine::discard_oldest(&self.path)? else { return Ok(Step::Idle) };
-        self.transaction("record an event", |conn| super::event::record(conn, &event, now))?;
-        log::warn!("store: {event}");
         Ok(Step::Worked)
     }
 }

@@ -14,7 +14,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// The right to write one database. Released when dropped, or by the kernel when the process ends.
-pub struct Lock {
+pub(crate) struct Lock {
     _file: File,
 }
 
@@ -24,7 +24,7 @@ impl Lock {
     ///
     /// # Errors
     /// [`StoreError::InUse`] with the other's process id, which is in the lock file.
-    pub fn take(db: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn take(db: &Path) -> Result<Self, StoreError> {
         let path = beside(db, "-lock");
         let fail = |e| StoreError::io("open", &path, e);
         let mut file =

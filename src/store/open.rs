@@ -164,6 +164,7 @@ struct Ready {
 
 /// A usable file at `path`: the one that is there, or, where that is beyond use, a new one in its place.
 fn ready(path: &Path, cfg: &StoreConfig, now: Now, events: &mut Vec<Event>) -> Result<Ready, StoreError> {
+    quarantine::finish_move(path)?;
     ground::settle_cache(path)?;
     if ground::length(path)? == 0 && quarantine::remains(path)? {
         // Without its database a log means nothing, and a mark would be taken for this file's.
@@ -281,8 +282,9 @@ impl Ready {
             if let Some(why) = fresh {
                 lines.push(new_line(conn, now)?);
                 let event = fresh_event(why);
-                if why != FreshWhy::New {
-                    events.push(event);
+                match why {
+                    FreshWhy::New => quarantine::note(conn, &path)?,
+                    _ => events.push(event),
                 }
             }
             let current = lines.last().map_or(StoreNo(0), |line| line.no);

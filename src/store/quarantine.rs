@@ -10,11 +10,14 @@ use super::error::StoreError;
 use super::event::{Event, EventKind, record};
 use super::file::{self, StoreNo, beside, execute, insert_segment, meta, set_meta, upsert_anchor, upsert_boot, upsert_series};
 use super::ground::{directory, length, sync_directory};
-use super::{Line, Store, high_water, open};
+use super::{Step, Store, high_water, open};
 use crate::clock::{Anchor, BootNanos, Now, UtcNanos, civil};
 use crate::reading::BootId;
 use crate::segment::View;
 use rusqlite::{Connection, OpenFlags, params};
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
@@ -24,9 +27,15 @@ const STEP_SEGMENTS: usize = 64;
 const KEY: &str = "salvage";
 const MARK: &str = ".quarantine-";
 
-/// Everything that belongs to a database, the database last: while it is there, the rest of the move can be gone on with.
-fn suffixes() -> [&'static str; 5] {
-    ["-shm", "-suspect", "-high-water", "-wal", ""]
+/// The key in `meta` under which the last file stands of which nothing is left to salvage.
+const DONE: &str = "salvaged";
+/// Everything that belongs to a database.
+const SUFFIXES: [&str; 5] = ["-shm", "-suspect", "-high-water", "-wal", ""];
+
+/// A file beside the database while it is being moved: a move that is cut off is gone on with, since a database without
+/// its log would pass for an older one.
+fn intent(db: &Path) -> PathBuf {
+    beside(db, "-moving")
 }
 
 /// Whether something is left of a database that is gone.
@@ -34,21 +43,50 @@ pub(super) fn remains(db: &Path) -> Result<bool, StoreError> {
     Ok(length(&beside(db, "-wal"))? > 0 || high_water::path_of(db).exists())
 }
 
+/// Goes on with a move that was cut off.
+pub(super) fn finish_move(db: &Path) -> Result<(), StoreError> {
+    let intent = intent(db);
+    match std::fs::read(&intent) {
+        // Empty: cut off before anything was moved.
+        Ok(name) if name.is_empty() => remove(&intent),
+        Ok(name) => move_all(db, Path::new(std::ffi::OsStr::from_bytes(&name))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(StoreError::io("read", &intent, e)),
+    }
+}
+
 /// Moves the database at `db` and all that belongs to it aside; the new name of the database.
 pub(super) fn set_aside(db: &Path, now: Now) -> Result<PathBuf, StoreError> {
     let stamp = civil::iso8601(UtcNanos(now.utc.0 / 1_000_000_000 * 1_000_000_000)).replace([':', '-'], "");
     let name = |n: u32| beside(db, &format!("{MARK}{stamp}-{n}"));
-    let free = |path: &PathBuf| suffixes().iter().all(|suffix| !beside(path, suffix).exists());
+    let free = |path: &PathBuf| SUFFIXES.iter().all(|suffix| !beside(path, suffix).exists());
     let aside = (1..1000).map(name).find(free).unwrap_or_else(|| name(1000));
-    for suffix in suffixes() {
-        let (from, to) = (beside(db, suffix), beside(&aside, suffix));
+    let intent = intent(db);
+    let written = File::create(&intent).and_then(|mut f| f.write_all(aside.as_os_str().as_bytes()).and_then(|()| f.sync_all()));
+    written.map_err(|e| StoreError::io("write", &intent, e))?;
+    sync_directory(db)?;
+    move_all(db, &aside)?;
+    Ok(aside)
+}
+
+fn move_all(db: &Path, aside: &Path) -> Result<(), StoreError> {
+    for suffix in SUFFIXES {
+        let (from, to) = (beside(db, suffix), beside(aside, suffix));
         match std::fs::rename(&from, &to) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(StoreError::io("set aside", &from, e)),
             _ => {}
         }
     }
     sync_directory(db)?;
-    Ok(aside)
+    remove(&intent(db))?;
+    sync_directory(db)
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("delete", path, e)),
+        _ => Ok(()),
+    }
 }
 
 /// The databases that were set aside, oldest first.
@@ -60,7 +98,7 @@ pub(super) fn aside(db: &Path) -> Result<Vec<PathBuf>, StoreError> {
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
         .filter(|name| name.starts_with(&prefix))
-        .map(|name| suffixes().iter().fold(name.as_str(), |n, s| n.strip_suffix(s).unwrap_or(n)).to_owned())
+        .map(|name| SUFFIXES.iter().fold(name.as_str(), |n, s| n.strip_suffix(s).unwrap_or(n)).to_owned())
         .map(|name| dir.join(name))
         .collect();
     found.sort();
@@ -68,18 +106,11 @@ pub(super) fn aside(db: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(found)
 }
 
-/// Deletes the oldest database that was set aside.
-pub(super) fn discard_oldest(db: &Path) -> Result<Option<Event>, StoreError> {
-    let Some(oldest) = aside(db)?.into_iter().next() else { return Ok(None) };
-    for suffix in suffixes() {
-        let path = beside(&oldest, suffix);
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(StoreError::io("delete", &path, e)),
-            _ => {}
-        }
-    }
+/// Deletes a database that was set aside.
+fn discard(db: &Path, aside: &Path) -> Result<Event, StoreError> {
+    SUFFIXES.iter().try_for_each(|suffix| remove(&beside(aside, suffix)))?;
     sync_directory(db)?;
-    Ok(Some(Event::new(EventKind::Discard, format!("{} was deleted", oldest.display()))))
+    Ok(Event::new(EventKind::Discard, format!("{} was deleted", aside.display())))
 }
 
 /// What a salvage brought.
@@ -89,12 +120,32 @@ struct Salvaged {
     damaged: u64,
 }
 
+/// In the first transaction of a new file: if one was set aside, it is what this file will salvage.
+pub(super) fn note(conn: &Connection, db: &Path) -> Result<(), StoreError> {
+    match aside(db)?.last() {
+        Some(newest) => set_meta(conn, KEY, newest.to_string_lossy()),
+        None => Ok(()),
+    }
+}
+
 impl Store {
-    /// Takes over what was set aside by this open, or by one that was cut off.
+    /// Deletes what was set aside: with everything of it salvaged and in the hands of the fleet, or the oldest at once if
+    /// there is no room.
+    pub(super) fn discard_aside(&mut self, now: Now, pressed: bool) -> Result<Step, StoreError> {
+        let all = aside(&self.path)?;
+        let done = meta::<String>(&self.conn, DONE)?.map(PathBuf::from);
+        let old = self.lines.len() - 1;
+        let pending = self.lines[..old].iter().any(|line| line.tally.pending_segments > 0);
+        let which = if pressed { all.into_iter().next() } else { all.into_iter().find(|a| !pending && done.as_ref() == Some(a)) };
+        let Some(which) = which else { return Ok(Step::Idle) };
+        let event = discard(&self.path, &which)?;
+        self.transaction("record an event", |conn| record(conn, &event, now))?;
+        log::warn!("store: {event}");
+        Ok(Step::Worked)
+    }
+
+    /// Takes over what was set aside, by this open or by one that was cut off.
     pub(super) fn salvage(&mut self, now: Now, events: &mut Vec<Event>) -> Result<(), StoreError> {
-        if let Some(path) = events.iter().rev().find(|e| e.kind == EventKind::Quarantine).and_then(aside_of) {
-            set_meta(&self.conn, KEY, path)?;
-        }
         let Some(from) = meta::<String>(&self.conn, KEY)? else { return Ok(()) };
         let outcome = self.take_over(Path::new(&from), now);
         let detail = match &outcome {
@@ -105,6 +156,9 @@ impl Store {
         // A full disk is no reason to give up for ever: the next open tries again.
         let again = matches!(outcome, Err(StoreError::Full { .. } | StoreError::Io { .. } | StoreError::Busy { .. }));
         self.transaction("record an event", |conn| {
+            if outcome.as_ref().is_ok_and(|all| all.damaged == 0) {
+                set_meta(conn, DONE, &from)?;
+            }
             if !again {
                 execute(conn, "end the salvage", "DELETE FROM meta WHERE key = ?1", [KEY])?;
             }
@@ -157,20 +211,20 @@ impl Store {
             at = page.next;
             let bodies = page.bodies;
             let taken = self.transaction("salvage", |conn| {
-                let mut taken = 0;
+                let mut sum = Salvaged::default();
                 for body in &bodies {
-                    taken += u64::from(take(conn, new_no, body)?);
+                    match View::parse(body) {
+                        Ok(view) => sum.segments += u64::from(take(conn, new_no, &view, body)?),
+                        Err(_) => sum.damaged += 1,
+                    }
                 }
-                Ok(taken)
+                Ok(sum)
             })?;
-            all.segments += taken;
+            all.segments += taken.segments;
+            all.damaged += taken.damaged;
         }
         Ok(())
     }
-}
-
-fn aside_of(event: &Event) -> Option<String> {
-    event.detail.rsplit_once("set aside as ").map(|(_, path)| path.to_owned())
 }
 
 struct Page {
@@ -221,9 +275,8 @@ fn beyond(old: &Connection, at: i64, end: i64) -> i64 {
     end
 }
 
-/// Adds a body that is whole and not there yet; whether it was.
-fn take(conn: &Connection, no: StoreNo, body: &[u8]) -> Result<bool, StoreError> {
-    let Ok(view) = View::parse(body) else { return Ok(false) };
+/// Adds a segment that is not there yet; whether it was added.
+fn take(conn: &Connection, no: StoreNo, view: &View, body: &[u8]) -> Result<bool, StoreError> {
     let sql = "SELECT count(*) FROM segment WHERE id = ?1";
     let there: i64 = conn
         .prepare_cached(sql)
@@ -232,7 +285,7 @@ fn take(conn: &Connection, no: StoreNo, body: &[u8]) -> Result<bool, StoreError>
     if there > 0 {
         return Ok(false);
     }
-    insert_segment(conn, no, &view, body)?;
+    insert_segment(conn, no, view, body)?;
     Ok(true)
 }
 
