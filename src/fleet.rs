@@ -22,11 +22,11 @@ pub mod run;
 pub mod shelf;
 
 use crate::fault::{Exit, Fault, Verdict};
+use crate::store::StoreError;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-pub use replica::ReplicaError;
 pub use run::run;
 
 /// The most devices that a receiver knows. A name beyond them is refused.
@@ -62,7 +62,7 @@ pub enum FleetError {
         cause: std::io::Error,
     },
     /// A replica, or the roster, can't be read or written.
-    Replica(ReplicaError),
+    Replica(StoreError),
     /// The configuration asks for what isn't there.
     Config(String),
     /// The broker can't be used as it is.
@@ -116,8 +116,8 @@ impl Fault for FleetError {
     }
 }
 
-impl From<ReplicaError> for FleetError {
-    fn from(cause: ReplicaError) -> Self {
+impl From<StoreError> for FleetError {
+    fn from(cause: StoreError) -> Self {
         Self::Replica(cause)
     }
 }

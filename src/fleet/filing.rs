@@ -75,6 +75,19 @@ impl<'a> Weighing<'a> {
         }
     }
 
+    /// Weighs it against a held segment whose body can no longer be read: what covers it may take its place.
+    pub fn against_damaged(&mut self, held: SeqRange) {
+        self.known.insert(held);
+        if absence(self.incoming).is_some() {
+            return;
+        }
+        if self.incoming.range.covers(&held) {
+            self.gone.push(held);
+        } else {
+            self.conflict = true;
+        }
+    }
+
     /// What to do, once it was weighed against all that overlap it.
     pub fn verdict(self) -> Filing {
         if self.conflict {
