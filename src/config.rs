@@ -7,6 +7,7 @@
 pub mod address;
 pub mod fleet;
 pub mod keys;
+pub mod page;
 mod read;
 pub mod sensor;
 pub mod store;

@@ -7,6 +7,9 @@
 
 pub mod error;
 pub mod file;
+pub mod high_water;
+pub mod identity;
 mod raw;
+pub mod wal_scan;
 
 pub use error::StoreError;
