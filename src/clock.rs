@@ -23,7 +23,7 @@ pub struct UtcNanos(pub i64);
 
 impl fmt::Display for UtcNanos {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        f.write_str(&civil::iso8601(*self))
     }
 }
 

@@ -1,0 +1,507 @@
+//! Every key of the configuration, once: its form, range, default, meaning and cost.
+//!
+//! What enters: nothing. What leaves: [`KEYS`], from which the reader takes defaults, ranges and the words of its
+//! messages, and the documentation its tables. A key that is not here can't be read; a test reads every one that is.
+
+use super::units::{DURATION_FORM, SIZE_FORM, duration_text, size_text};
+use std::time::Duration;
+
+/// One key.
+#[derive(Debug)]
+pub struct Key {
+    /// The table it is in; empty for the top of the file.
+    pub section: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// In `[[sensor]]`, the kinds that take it; empty for all, and in every other section.
+    pub kinds: &'static [&'static str],
+    /// What may be written, and its range.
+    pub form: Form,
+    /// What holds where it is not written.
+    pub default: Fallback,
+    /// What it is for.
+    pub doc: &'static str,
+    /// What more or less of it costs.
+    pub cost: &'static str,
+}
+
+/// What may be written.
+#[derive(Debug, Clone, Copy)]
+pub enum Form {
+    /// A duration such as `"10s"`, in milliseconds inclusive; where `off` is allowed, the word `"off"` too.
+    Duration {
+        /// The shortest.
+        min_ms: u64,
+        /// The longest.
+        max_ms: u64,
+        /// Whether `"off"` is allowed.
+        off: bool,
+    },
+    /// A size such as `"256KiB"`, in bytes, inclusive.
+    Size {
+        /// The smallest.
+        min_bytes: u64,
+        /// The largest.
+        max_bytes: u64,
+    },
+    /// A whole number, inclusive.
+    Count {
+        /// The smallest.
+        min: u64,
+        /// The largest.
+        max: u64,
+    },
+    /// `true` or `false`.
+    Flag,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// Text of some form, and an example of it.
+    Text(&'static str, &'static str),
+    /// A list of texts of some form, and an example of the list.
+    List(&'static str, &'static str),
+}
+
+impl Form {
+    /// What is allowed, for a message or a table.
+    pub fn allowed(&self) -> String {
+        match *self {
+            Self::Duration { min_ms, max_ms, off } => {
+                let or_off = if off { ", or \"off\"" } else { "" };
+                let [min, max] = [min_ms, max_ms].map(|ms| duration_text(Duration::from_millis(ms)));
+                format!("a duration from {min} to {max}{or_off}")
+            }
+            Self::Size { min_bytes, max_bytes } => {
+                format!("a size from {} to {}", size_text(min_bytes), size_text(max_bytes))
+            }
+            Self::Count { min, max } => format!("a whole number from {min} to {max}"),
+            Self::Flag => "true or false".to_owned(),
+            Self::Word(words) => {
+                words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ").replacen("", "one of ", 1)
+            }
+            Self::Text(what, _) | Self::List(what, _) => what.to_owned(),
+        }
+    }
+
+    /// How it is written, with an example: the end of an error message.
+    pub fn advice(&self) -> String {
+        match *self {
+            Self::Duration { .. } => DURATION_FORM.to_owned(),
+            Self::Size { .. } => SIZE_FORM.to_owned(),
+            Self::Count { min, .. } => format!("write a number without quotes, such as {min}"),
+            Self::Flag => "write true or false without quotes".to_owned(),
+            Self::Word(words) => format!("write one of them, such as \"{}\"", words.first().unwrap_or(&"")),
+            Self::Text(_, example) => format!("write it in quotes, such as \"{example}\""),
+            Self::List(_, example) => format!("write a list of texts, such as {example}"),
+        }
+    }
+}
+
+/// What holds where a key is not written.
+#[derive(Debug, Clone, Copy)]
+pub enum Fallback {
+    /// This, in the form of the key without its quotes.
+    Value(&'static str),
+    /// Nothing does: it must be written.
+    Required,
+    /// Nothing in the file; these words say what that means.
+    Absent(&'static str),
+}
+
+/// The key of this name, if the section has one. Where several sensor kinds each have their own, that of `kind`.
+pub fn find(section: &str, kind: &str, name: &str) -> Option<&'static Key> {
+    of(section, kind).find(|key| key.name == name)
+}
+
+/// The keys that a section takes; of `[[sensor]]`, those that `kind` takes.
+pub fn of<'a>(section: &'a str, kind: &'a str) -> impl Iterator<Item = &'static Key> + 'a {
+    KEYS.iter().filter(move |key| key.section == section && (key.kinds.is_empty() || key.kinds.contains(&kind)))
+}
+
+/// The sensor kinds.
+pub const SENSOR_KINDS: [&str; 9] = ["hwmon", "iio", "thermal", "power_supply", "w1", "file", "proc", "exec", "socket"];
+
+/// What `proc` can read.
+pub const PROC_GROUPS: [&str; 5] = ["cpu", "memory", "disk", "load", "network"];
+
+const SYSFS: &[&str] = &["hwmon", "iio", "thermal", "power_supply", "w1"];
+const POLLED: &[&str] = &["hwmon", "iio", "thermal", "power_supply", "w1", "file", "proc"];
+const FILE: &[&str] = &["file"];
+const EXEC: &[&str] = &["exec"];
+const SOCKET: &[&str] = &["socket"];
+const ALL: &[&str] = &[];
+
+const SECOND: u64 = 1_000;
+const HOUR: u64 = 3_600 * SECOND;
+const DAY: u64 = 24 * HOUR;
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+const BROKER: Form = Form::Text("mqtt://host[:port] or mqtts://host[:port]", "mqtts://broker.example:8883");
+const NAME: Form = Form::Text("1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter or a digit", "pump-17");
+const PREFIX: Form = Form::Text("1 to 4 topic levels without + # $ or blanks, of at most 64 bytes", "varved");
+const PATH: Form = Form::Text("a path", "/etc/varved/ca.pem");
+
+/// All keys, in the order of the documentation.
+pub const KEYS: &[Key] = &[
+    key(
+        "",
+        "device",
+        NAME,
+        Fallback::Absent("the hostname"),
+        "The device's name: its part of every topic, and its folder at the fleet.",
+        "Two devices of one name push each other off the broker; a new name is a new device to the fleet.",
+    ),
+    key(
+        "",
+        "root",
+        Form::Text("an absolute path", "/"),
+        Fallback::Value("/"),
+        "Where `/sys`, `/proc` and `/etc/machine-id` are looked up: a container's mount of the host, or a test's folder.",
+        "None.",
+    ),
+    key(
+        "store",
+        "path",
+        Form::Text("a path", "/var/lib/varved/varved.db"),
+        Fallback::Value("/var/lib/varved/varved.db"),
+        "The database. Its `-wal`, `-shm` and high-water mark are kept beside it.",
+        "Put it on the medium that is meant to wear; never on tmpfs.",
+    ),
+    key(
+        "store",
+        "commit_interval",
+        Form::Duration { min_ms: 100, max_ms: HOUR, off: false },
+        Fallback::Value("10s"),
+        "How long readings wait in RAM: what a power cut loses at most, but for one commit's duration.",
+        "Flash: about 5, 7.4 and 12 KiB a commit at 1, 10 and 60 s. Halving it nearly doubles the writes.",
+    ),
+    key(
+        "store",
+        "commit_readings",
+        Form::Count { min: 1, max: 200_000 },
+        Fallback::Value("10000"),
+        "Commit when so many readings wait, if that is before the interval.",
+        "RAM: up to 32 bytes each.",
+    ),
+    key(
+        "store",
+        "buffer",
+        Form::Size { min_bytes: 64 * KIB, max_bytes: 256 * MIB },
+        Fallback::Value("1MiB"),
+        "RAM for readings that the medium does not take yet. What overflows is counted, dated and told to the fleet as a loss.",
+        "RAM, all of it in the worst case; at least 32 bytes for each of `commit_readings`.",
+    ),
+    key(
+        "store",
+        "cache",
+        Form::Size { min_bytes: 64 * KIB, max_bytes: 64 * MIB },
+        Fallback::Value("256KiB"),
+        "SQLite's page cache.",
+        "RAM. A larger one writes no less.",
+    ),
+    key(
+        "store",
+        "mmap",
+        Form::Size { min_bytes: 0, max_bytes: GIB },
+        Fallback::Value("0"),
+        "How much of the file readers may map.",
+        "64MiB costs 8 MB of resident memory and gains nothing at the rates of a device.",
+    ),
+    key(
+        "store",
+        "max_size",
+        Form::Size { min_bytes: MIN_STORE_BYTES, max_bytes: 1 << 40 },
+        Fallback::Value("64MiB"),
+        "The most that the database and its WAL may take. Beyond it, what the fleet has is expired first, then the oldest, as a dated loss.",
+        "Flash. 64MiB hold about 100 million regular readings.",
+    ),
+    key(
+        "store",
+        "max_series",
+        Form::Count { min: 1, max: 100_000 },
+        Fallback::Value("2000"),
+        "The most series. A reading of one more is refused and counted.",
+        "RAM: about 300 bytes each; and the size of every small segment.",
+    ),
+    key(
+        "store",
+        "locking",
+        Form::Word(&["shared", "exclusive"]),
+        Fallback::Value("shared"),
+        "`shared`: any SQLite tool reads the live file. `exclusive`: nobody does; reads go through the control socket.",
+        "`shared` writes the -shm file out every 30 s: 3.7 to 8 bytes more a reading.",
+    ),
+    key(
+        "store",
+        "powersafe",
+        Form::Flag,
+        Fallback::Value("false"),
+        "True only for media known to keep the neighbours of a torn write. A change rebuilds the file at the next start.",
+        "False writes up to 1.6 times as much. True on a medium that does not hold it loses committed readings.",
+    ),
+    key(
+        "control",
+        "listen",
+        Form::Text("unix:///path, or \"off\"", "unix:///run/varved/control.sock"),
+        Fallback::Value("unix:///run/varved/control.sock"),
+        "The socket of `status`, `flush`, and of reads under exclusive locking; for the owner and the group.",
+        "None.",
+    ),
+    key("sensor", "kind", Form::Word(&SENSOR_KINDS), Fallback::Required, "What is read; see the kinds below.", "None."),
+    for_kinds(
+        POLLED,
+        "sensor",
+        "interval",
+        Form::Duration { min_ms: 10, max_ms: DAY, off: false },
+        Fallback::Value("1s"),
+        "How often it is read, on ticks of this length since boot.",
+        "A tenth of it is ten times the readings; a steady value costs next to nothing on flash, CPU it does.",
+    ),
+    for_kinds(
+        SYSFS,
+        "sensor",
+        "match",
+        Form::List("globs (* ? [a-z])", "[\"cpu*\", \"coretemp\"]"),
+        Fallback::Value("[]"),
+        "Only devices or channels whose name or label fits one of these; empty takes all. Numbers such as hwmon3 change between boots.",
+        "None.",
+    ),
+    for_kinds(
+        FILE,
+        "sensor",
+        "path",
+        Form::Text("an absolute path", "/sys/class/net/eth0/carrier"),
+        Fallback::Required,
+        "The file; its first line is the value.",
+        "None.",
+    ),
+    for_kinds(
+        FILE,
+        "sensor",
+        "name",
+        Form::Text("measurement/field[,tag=value…]", "net/carrier"),
+        Fallback::Required,
+        "The series' name.",
+        "None.",
+    ),
+    for_kinds(
+        FILE,
+        "sensor",
+        "unit",
+        Form::Text("a SenML unit symbol (RFC 8428), or empty", "Cel"),
+        Fallback::Value(""),
+        "The unit of the scaled value.",
+        "Another unit makes another series.",
+    ),
+    for_kinds(
+        FILE,
+        "sensor",
+        "scale",
+        Form::Text("a decimal number other than 0", "0.001"),
+        Fallback::Value("1"),
+        "What an integer in the file is multiplied by, exactly.",
+        "Another scale makes another series.",
+    ),
+    for_kinds(
+        &["proc"],
+        "sensor",
+        "groups",
+        Form::List("of cpu, memory, disk, load, network", "[\"cpu\", \"memory\"]"),
+        Fallback::Value("[\"cpu\", \"memory\", \"disk\", \"load\", \"network\"]"),
+        "What of `/proc` is read.",
+        "`network` and `disk` are several series for each interface and disk.",
+    ),
+    for_kinds(
+        EXEC,
+        "sensor",
+        "command",
+        Form::List("a program and its arguments", "[\"/usr/bin/my-probe\", \"--stream\"]"),
+        Fallback::Required,
+        "A program that writes line protocol to its standard output for as long as it runs; no shell is involved.",
+        "One process; what it takes is not varved's to bound.",
+    ),
+    for_kinds(
+        EXEC,
+        "sensor",
+        "timeout",
+        Form::Duration { min_ms: SECOND, max_ms: DAY, off: true },
+        Fallback::Value("off"),
+        "A program that says nothing for so long is ended and started again.",
+        "None.",
+    ),
+    for_kinds(
+        EXEC,
+        "sensor",
+        "backoff",
+        Form::Duration { min_ms: SECOND, max_ms: HOUR, off: false },
+        Fallback::Value("1m"),
+        "The longest wait before a program that ended is started again; the wait doubles from 1 s.",
+        "None.",
+    ),
+    for_kinds(
+        SOCKET,
+        "sensor",
+        "listen",
+        Form::Text("unix:///path, unixgram:///path, tcp://ip:port or udp://ip:port", "unix:///run/varved/ingest.sock"),
+        Fallback::Required,
+        "Where InfluxDB line protocol comes in.",
+        "Streams hold their senders back when the intake is full; datagrams are dropped and counted.",
+    ),
+    for_kinds(
+        SOCKET,
+        "sensor",
+        "clients",
+        Form::Count { min: 1, max: 256 },
+        Fallback::Value("8"),
+        "The most streams at once; one more is refused and counted.",
+        "RAM: 64 KiB each at most.",
+    ),
+    key("uplink", "broker", BROKER, Fallback::Required, "The MQTT broker.", "`mqtts://` takes about 1.2 MB more RAM."),
+    key(
+        "uplink",
+        "ca",
+        PATH,
+        Fallback::Absent("the usual public authorities are not trusted: mqtts:// needs it"),
+        "The certificates, PEM, that the broker's must descend from.",
+        "None.",
+    ),
+    key("uplink", "cert", PATH, Fallback::Absent("none"), "This device's certificate, PEM; with `key`.", "None."),
+    key(
+        "uplink",
+        "key",
+        Form::Text("a path", "/etc/varved/device.key"),
+        Fallback::Absent("none"),
+        "Its private key, PEM; with `cert`.",
+        "None.",
+    ),
+    key(
+        "uplink",
+        "username",
+        Form::Text("a text", "pump-17"),
+        Fallback::Absent("none"),
+        "The login at the broker.",
+        "None.",
+    ),
+    key(
+        "uplink",
+        "password_file",
+        Form::Text("a path", "/etc/varved/password"),
+        Fallback::Absent("none"),
+        "A file whose first line is the password; with `username`. systemd's `LoadCredential` gives such a file.",
+        "Over mqtt:// the password travels in the open.",
+    ),
+    key(
+        "uplink",
+        "prefix",
+        PREFIX,
+        Fallback::Value("varved"),
+        "The first part of every topic.",
+        "Some brokers allow 7 slashes in all.",
+    ),
+    key(
+        "uplink",
+        "snapshot_every",
+        Form::Duration { min_ms: HOUR, max_ms: 365 * DAY, off: true },
+        Fallback::Value("off"),
+        "Send everything that the file holds at this interval, when the link allows.",
+        "Up to `max_size` over the link each time.",
+    ),
+    key(
+        "uplink",
+        "max_payload",
+        Form::Size { min_bytes: 4 * KIB, max_bytes: MIB },
+        Fallback::Value("120KiB"),
+        "The largest MQTT payload; a larger segment goes in pieces. Some brokers take 128 KB, some 64 KB.",
+        "RAM: a few times this.",
+    ),
+    key(
+        "fleet",
+        "data",
+        Form::Text("a path", "/var/lib/varved-fleet"),
+        Fallback::Value("/var/lib/varved-fleet"),
+        "One folder a device, in it one replica file for each store id.",
+        "Disk: all that the devices ever sent.",
+    ),
+    key("fleet", "broker", BROKER, Fallback::Absent("none: then `listen`"), "An outside broker; or `listen`.", "None."),
+    key(
+        "fleet",
+        "listen",
+        Form::Text("ip:port", "0.0.0.0:1883"),
+        Fallback::Absent("none: then `broker`"),
+        "Where the embedded broker listens: small fleets, the demo. It knows no TLS and no logins.",
+        "The embedded broker keeps what is in flight in RAM only; the devices send it again.",
+    ),
+    key(
+        "fleet",
+        "prefix",
+        PREFIX,
+        Fallback::Value("varved"),
+        "As the devices have it. One receiver group a prefix.",
+        "None.",
+    ),
+    key(
+        "fleet",
+        "http",
+        Form::Text("ip:port, or \"off\"", "127.0.0.1:8080"),
+        Fallback::Value("off"),
+        "Health and metrics.",
+        "Who reaches it reads them: keep it on 127.0.0.1 or behind a proxy.",
+    ),
+    key("fleet", "ca", PATH, Fallback::Absent("none: mqtts:// needs it"), "As `ca` of `[uplink]`.", "None."),
+    key("fleet", "cert", PATH, Fallback::Absent("none"), "As `cert` of `[uplink]`.", "None."),
+    key(
+        "fleet",
+        "key",
+        Form::Text("a path", "/etc/varved/fleet.key"),
+        Fallback::Absent("none"),
+        "As `key` of `[uplink]`.",
+        "None.",
+    ),
+    key(
+        "fleet",
+        "username",
+        Form::Text("a text", "receiver"),
+        Fallback::Absent("none"),
+        "The login at the outside broker.",
+        "None.",
+    ),
+    key(
+        "fleet",
+        "password_file",
+        Form::Text("a path", "/etc/varved/password"),
+        Fallback::Absent("none"),
+        "A file whose first line is the password; with `username`.",
+        "Over mqtt:// the password travels in the open.",
+    ),
+];
+
+/// What the WAL keeps for good, so that a full disk can still be worked free: SQLite's autocheckpoint comes at about 4 MB
+/// and the file is never truncated.
+pub const WAL_RESERVE_BYTES: u64 = 4 * MIB;
+
+/// The smallest store: the WAL, and as much again for data, without which every checkpoint would have to expire something.
+pub const MIN_STORE_BYTES: u64 = 2 * WAL_RESERVE_BYTES;
+
+const fn key(
+    section: &'static str,
+    name: &'static str,
+    form: Form,
+    default: Fallback,
+    doc: &'static str,
+    cost: &'static str,
+) -> Key {
+    for_kinds(ALL, section, name, form, default, doc, cost)
+}
+
+const fn for_kinds(
+    kinds: &'static [&'static str],
+    section: &'static str,
+    name: &'static str,
+    form: Form,
+    default: Fallback,
+    doc: &'static str,
+    cost: &'static str,
+) -> Key {
+    Key { section, name, kinds, form, default, doc, cost }
+}
