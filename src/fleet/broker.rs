@@ -84,7 +84,13 @@ impl Broker {
 
     /// Whether the broker still accepts a new client within 2 s.
     pub fn answers(&self) -> bool {
-        probe(self.local_address()).is_ok()
+        self.probe()()
+    }
+
+    /// The same question, to be asked on a thread that may wait.
+    pub fn probe(&self) -> impl FnOnce() -> bool + Send + use<> {
+        let address = self.local_address();
+        move || probe(address).is_ok()
     }
 
     fn wait_until_it_answers(&self) -> Result<(), FleetError> {

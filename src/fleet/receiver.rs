@@ -27,12 +27,14 @@ use crate::wire::{
     Ack, Assembled, Assembler, AssemblerLimits, CatalogPage, MAX_RANGES, MAX_STORES, Request, SegmentFrame, State,
     StoreAck, StoreUuid, WireError, decode, encode,
 };
+pub(in crate::fleet) use device::gaps as device_gaps;
+
 use device::Device;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// The most messages of one group: each may open a replica, and all stay open until the commit.
-pub const MAX_GROUP: usize = super::shelf::MAX_OPEN / 2;
+/// The most messages of one group, which is committed together.
+pub const MAX_GROUP: usize = 32;
 
 /// The longest `ack` payload, in bytes; a longer one names fewer ranges.
 const MAX_ACK_BYTES: usize = 100 * 1024;
@@ -110,7 +112,7 @@ impl Receiver {
     /// Takes in at most [`MAX_GROUP`] messages, in order, in one transaction per replica, and answers. When it returns, all
     /// that the answers name is durable.
     pub fn apply(&mut self, group: &[Message<'_>], now: Now) -> Vec<Publication> {
-        debug_assert!(group.len() <= MAX_GROUP, "a group that could need more open replicas than there may be");
+        debug_assert!(group.len() <= MAX_GROUP, "one commit for too many messages");
         let mut answers = Answers::default();
         for message in group {
             self.take(*message, now, &mut answers);
@@ -151,6 +153,9 @@ impl Receiver {
     }
 
     fn take(&mut self, message: Message<'_>, now: Now, answers: &mut Answers) {
+        if self.shelf.is_crowded() {
+            self.commit(now);
+        }
         let Some((name, topic)) = topics::parse(&self.prefix, message.topic) else {
             self.strangers = self.strangers.saturating_add(1);
             return;
@@ -258,6 +263,9 @@ impl Receiver {
         answers.acks.insert(name.to_owned());
         for (store, high) in highs {
             if self.shelf.has(name, store) {
+                if self.shelf.is_crowded() {
+                    self.commit(now);
+                }
                 let (replica, notices) = self.shelf.replica(name, store, now.utc).map_err(bad_replica)?;
                 let saw = replica.saw(high);
                 self.report(notices, now);

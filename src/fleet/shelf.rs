@@ -127,6 +127,11 @@ impl Shelf {
         }
     }
 
+    /// Whether all that may be open is open and waits for a commit.
+    pub fn is_crowded(&self) -> bool {
+        self.open.len() >= MAX_OPEN && self.open.values().all(|open| open.replica.must_stay_open())
+    }
+
     /// Commits every open replica. The stores whose commit failed, with the cause: nothing new of them is held.
     pub fn commit(&mut self) -> Vec<(StoreUuid, StoreError)> {
         let mut failed = Vec::new();

@@ -144,7 +144,7 @@ impl Device {
 }
 
 /// Numbers up to the highest committed that the device neither holds unacknowledged nor we hold.
-pub(super) fn gaps(said: &StoreState, held: &RangeSet) -> RangeSet {
+pub(in crate::fleet) fn gaps(said: &StoreState, held: &RangeSet) -> RangeSet {
     let Some(all) = SeqRange::new(1, said.high.0) else { return RangeSet::new() };
     let mut gaps = held.gaps(all);
     said.pending.iter().for_each(|range| gaps.remove(*range));

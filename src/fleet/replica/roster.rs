@@ -146,8 +146,8 @@ fn entries(conn: &Connection) -> rusqlite::Result<BTreeMap<String, Entry>> {
     let mut select = conn.prepare("SELECT device, reason, n FROM refused")?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
-        let (device, reason): (String, usize) = (row.get(0)?, row.get(1)?);
-        if let (Some(entry), Some(why)) = (devices.get_mut(&device), Refusal::ALL.get(reason)) {
+        let (device, reason): (String, u8) = (row.get(0)?, row.get(1)?);
+        if let (Some(entry), Some(why)) = (devices.get_mut(&device), Refusal::ALL.get(usize::from(reason))) {
             entry.refused.restore(*why, unsigned(row.get(2)?));
         }
     }
