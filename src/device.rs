@@ -11,41 +11,59 @@
 //! ```
 
 pub mod control;
-pub mod recorder;
+mod recorder;
 pub mod status;
-pub mod watch;
+mod watch;
 
-use crate::batch::{BatchLimits, Registry};
+use crate::batch::{Batch, BatchLimits, Registry};
 use crate::clock::keeper::Keeper;
 use crate::clock::system::SystemClock;
-use crate::clock::{Anchor, Clock};
+use crate::clock::{Anchor, Clock, UtcNanos};
 use crate::config::Config;
 use crate::fault::{Exit, Fault, Verdict};
-use crate::sensor::{self, SensorError};
-use crate::store::identity::Identity;
-use crate::store::{Store, StoreError, StoreGone, StoreHandle};
+use crate::reading::Reading;
+use crate::sensor::{self, Counters, Running, SensorError};
+use crate::store::thread::{StoreGone, StoreHandle};
+use crate::store::{self, Identity, Store, StoreError, StoreFacts};
+use crate::upkeep::Upkeep;
 use crate::uplink::{self, UplinkStatus};
-use crate::upkeep;
+use control::{Answer, Request};
 use recorder::{Ask, Ends, Recorder};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
 use smol::channel::{Receiver, Sender, bounded};
-use smol::{Async, LocalExecutor, Timer};
-use status::Shared;
+use smol::future::or;
+use smol::{Executor, Task, Timer};
+use status::{Recorded, Shared};
 use std::fmt;
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::rc::Rc;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use watch::Call;
 
 /// Chunks of readings between the sensors and the recorder. A sensor that finds it full waits: streams are held back by
 /// their own protocol, datagrams are dropped and counted.
 const READINGS_QUEUE: usize = 64;
 
+/// Requests to the recorder that may wait.
+const ASKS_QUEUE: usize = 4;
+
+/// Anchors that may wait for the recorder.
+const ANCHORS_QUEUE: usize = 8;
+
 /// How often the clocks are compared.
 const CLOCK_TICK: Duration = Duration::from_secs(1);
 
-/// How often upkeep looks for something to do.
+/// How often upkeep looks for something to do …
 const UPKEEP_TICK: Duration = Duration::from_secs(1);
+/// … and how long it leaves the medium alone after a fault.
+const UPKEEP_PAUSE: Duration = Duration::from_secs(30);
+
+/// How long the end of the service waits for a medium that takes no writes.
+const LAST_COMMIT_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long `status` waits for the store, which may be busy with a commit.
+const STATUS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why the device ended without being told to.
 #[derive(Debug)]
@@ -65,6 +83,13 @@ pub enum DeviceError {
     },
     /// Signals can't be taken over.
     Signals(std::io::Error),
+    /// At the end the medium took no writes.
+    LastCommit {
+        /// What was in RAM only.
+        readings: u64,
+        /// What the store said last.
+        why: String,
+    },
 }
 
 impl fmt::Display for DeviceError {
@@ -78,6 +103,9 @@ impl fmt::Display for DeviceError {
                 "control socket {}: {cause}; make its folder, owned by the user of the service, or set control.listen",
                 path.display()
             ),
+            Self::LastCommit { readings, why } => {
+                write!(f, "ended with {readings} readings in RAM that could not be committed: {why}")
+            }
             Self::Signals(why) => write!(f, "signals can't be taken over: {why}; start the service again"),
         }
     }
@@ -93,7 +121,7 @@ impl Fault for DeviceError {
     fn exit(&self) -> Exit {
         match self {
             Self::Store(why) => why.exit(),
-            Self::StoreGone(_) | Self::Signals(_) => Exit::Io,
+            Self::StoreGone(_) | Self::Signals(_) | Self::LastCommit { .. } => Exit::Io,
             Self::Sensor(why) => why.exit(),
             Self::Control { .. } => Exit::Config,
         }
@@ -128,8 +156,11 @@ pub fn run(config: Config) -> Result<Report, DeviceError> {
         watch::stopping();
         sensors.stop().await;
         drop((control, clock));
-        ask(&asks, Ask::Finish).await;
-        recorder.await.map_err(DeviceError::StoreGone)?;
+        let finished = async {
+            ask(&asks, Ask::Finish).await;
+            recorder.await.map_err(DeviceError::StoreGone)
+        };
+        or(finished, async { Err(desk.gave_up().await) }).await?;
         drop((upkeep, uplink));
         desk.close().await
     }))
@@ -173,6 +204,7 @@ struct Desk {
     registry: Arc<Registry>,
     shared: Arc<Shared>,
     link: Arc<Mutex<UplinkStatus>>,
+    started: Instant,
 }
 
 impl Desk {
@@ -184,26 +216,25 @@ impl Desk {
         let (settings, root) = (config.store.clone(), config.root.clone());
         let open = move || {
             let me = Identity::read(&root)?;
-            let (store, events) = Store::open(&settings, &me, opener.now())?;
-            for event in events {
-                log::warn!("store: {event}");
-            }
-            Ok(store)
+            Store::open(&settings, &me, opener.now()).map(|(store, _)| store)
         };
         let store = store::thread::spawn(open, move |why| told.store_fault(why.to_string())).map_err(DeviceError::Store)?;
         let registry = Arc::new(Registry::new(config.store.max_series));
-        Ok(Self { config: Arc::new(config), clock, store, registry, shared, link: Arc::default() })
+        Ok(Self { config: Arc::new(config), clock, store, registry, shared, link: Arc::default(), started: Instant::now() })
     }
 
     fn recorder(&self, ends: Ends) -> Recorder {
         let store = &self.config.store;
-        let limits = BatchLimits {
-            interval: store.commit_interval,
-            readings: store.commit_readings,
-            buffer_bytes: store.buffer_bytes,
+        let buffer_bytes = store.buffer_bytes;
+        let limits = BatchLimits { interval: store.commit_interval, readings: store.commit_readings, buffer_bytes };
+        let desk = recorder::Desk {
+            store: self.store.clone(),
+            registry: self.registry.clone(),
+            clock: self.clock.clone(),
+            shared: self.shared.clone(),
+            failing: Arc::default(),
         };
-        let batch = Batch::new(limits, self.registry.clone());
-        Recorder::new(batch, ends, self.store.clone(), self.registry.clone(), self.clock.clone(), self.shared.clone())
+        Recorder::new(Batch::new(limits, self.registry.clone()), buffer_bytes, ends, desk)
     }
 
     fn start_sensors(&self, out: &Sender<Vec<Reading>>, executor: &Executor<'static>) -> Result<Running, DeviceError> {
@@ -230,15 +261,14 @@ impl Desk {
 
     /// Takes one bounded step of upkeep at a time, for ever.
     async fn keep_up(self) {
-        let mut pace = Pace::default();
+        let mut upkeep = Upkeep::default();
         loop {
             Timer::after(UPKEEP_TICK).await;
-            let busy = uplink::in_flight(&self.link);
-            let now = self.clock.now();
-            let idle = self.shared.is_idle();
-            let step = self.store.run(move |store| pace.step(store, &busy, idle, now).map(|()| pace)).await;
-            match step {
-                Ok(Ok(next)) => pace = next,
+            let in_flight = lock(&self.link).in_flight.clone();
+            let (now, mut turn) = (self.clock.now(), upkeep);
+            let done = self.store.run(move |store| turn.step(store, &in_flight, now).map(|()| turn)).await;
+            match done {
+                Ok(Ok(next)) => upkeep = next,
                 Ok(Err(why)) => {
                     log::warn!("upkeep: {why}");
                     Timer::after(UPKEEP_PAUSE).await;
@@ -283,4 +313,96 @@ impl Desk {
             Request::Query { sql } => self.query(sql).await,
         }
     }
+
+    /// Everything there is to know, as `status --json` prints it.
+    async fn status(&self, counters: &[Arc<Counters>]) -> Json {
+        let now = self.clock.now();
+        let (risk, recorded) = self.shared.report(now);
+        let facts = or(async { self.store.run(|store| store.facts()).await.ok().and_then(Result::ok) }, async {
+            Timer::after(STATUS_PATIENCE).await;
+            None
+        });
+        let facts = facts.await;
+        let uptime_s = self.started.elapsed().as_secs_f64();
+        let written = written_bytes();
+        json!({
+            "device": self.config.device,
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "uptime_s": uptime_s,
+            "risk": risk,
+            "recorded": recorded,
+            "pending": facts.map(|f| json!({
+                "segments": f.pending_segments,
+                "readings": f.pending_readings,
+                "oldest": f.oldest_pending_utc.map(|utc| utc.to_string()),
+            })),
+            "store": facts.map(|f| self.store_status(&f, uptime_s)),
+            "link": *lock(&self.link),
+            "clock": { "utc": UtcNanos(now.utc.0).to_string(), "trusted": self.shared.clock_is_trusted() },
+            "flash": {
+                "written_bytes": written,
+                "bytes_per_day": (written as f64 / uptime_s.max(1.0) * 86_400.0) as u64,
+            },
+            "sensors": counters.iter().map(|c| c.snapshot()).collect::<Vec<_>>(),
+        })
+    }
+
+    fn store_status(&self, facts: &StoreFacts, uptime_s: f64) -> Json {
+        let free = facts.file_limit_bytes.saturating_sub((facts.pages - facts.free_pages) * u64::from(facts.page_bytes));
+        let per_hour = facts.body_bytes as f64 / uptime_s.max(1.0) * 3600.0;
+        json!({
+            "path": self.config.store.path,
+            "file_bytes": facts.file_bytes,
+            "wal_bytes": facts.wal_bytes,
+            "max_bytes": self.config.store.max_size_bytes,
+            "page_bytes": facts.page_bytes,
+            "pages": facts.pages,
+            "free_pages": facts.free_pages,
+            "segments": facts.segments,
+            "readings": facts.readings,
+            "pending_readings": facts.pending_readings,
+            // At the present rate, before compaction, with nothing expired.
+            "hours_to_full": (per_hour > 0.0).then(|| free as f64 / per_hour),
+        })
+    }
+
+    /// SQL for a client of the control socket: under exclusive locking nobody else can read.
+    async fn query(&self, sql: String) -> Answer {
+        match self.store.run(move |store| store.query(&sql)).await {
+            Ok(Ok(rows)) => Answer::Ok(rows),
+            Ok(Err(why)) => Answer::Error { exit: why.exit() as u8, text: why.to_string() },
+            Err(why) => Answer::Error { exit: Exit::Unavailable as u8, text: why.to_string() },
+        }
+    }
+
+    /// Waits for as long as the end may take, then says what is lost.
+    async fn gave_up(&self) -> DeviceError {
+        Timer::after(LAST_COMMIT_PATIENCE).await;
+        let (risk, recorded) = self.shared.report(self.clock.now());
+        log::error!("device: ending with {} readings that the medium did not take", risk.readings);
+        DeviceError::LastCommit { readings: risk.readings, why: recorded.fault.unwrap_or_default() }
+    }
+
+    /// Folds the log and closes the file.
+    async fn close(&self) -> Result<Report, DeviceError> {
+        let closed = self.store.close().await.map_err(DeviceError::StoreGone)?;
+        if let Err(why) = closed {
+            // Committed is committed: the next start replays the log.
+            log::warn!("store: not folded at the end: {why}");
+        }
+        let (_, recorded) = self.shared.report(self.clock.now());
+        Ok(Report { recorded, written_bytes: written_bytes(), sent_bytes: lock(&self.link).sent_bytes })
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What this process caused to be sent to media, in bytes, pages still in the cache included (`proc_pid_io(5)`).
+fn written_bytes() -> u64 {
+    let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    line.and_then(|n| n.trim().parse().ok()).unwrap_or(0)
 }

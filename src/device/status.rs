@@ -20,8 +20,8 @@ struct Numbers {
     commits: u64,
     commit_bytes: u64,
     overflowed: u64,
-    batch: Risk,
-    in_commit: Risk,
+    risk: Risk,
+    clock_trusted: bool,
     last_commit: Option<Now>,
     fault: Option<String>,
 }
@@ -62,18 +62,19 @@ impl Shared {
         self.lock().taken += readings as u64;
     }
 
-    /// A batch was handed to the store.
-    pub fn in_commit(&self, readings: u64, oldest: Option<BootNanos>) {
-        self.lock().in_commit = Risk { readings, oldest };
+    /// What is in RAM only, in the batch and with the store.
+    pub fn risk(&self, risk: Risk) {
+        self.lock().risk = risk;
     }
 
-    /// The batch as it fills, and whether another is with the store.
-    pub fn risk(&self, batch: Risk, committing: bool) {
-        let mut numbers = self.lock();
-        numbers.batch = batch;
-        if !committing {
-            numbers.in_commit = Risk::default();
-        }
+    /// Whether the clock is believed.
+    pub fn clock(&self, trusted: bool) {
+        self.lock().clock_trusted = trusted;
+    }
+
+    /// Whether the clock was believed when it was last looked at.
+    pub fn clock_is_trusted(&self) -> bool {
+        self.lock().clock_trusted
     }
 
     /// A commit is on flash.
@@ -96,9 +97,7 @@ impl Shared {
     pub fn report(&self, now: Now) -> (AtRisk, Recorded) {
         let n = self.lock().clone();
         let age_s = |since: BootNanos| (now.boot.0 - since.0).max(0) as f64 / SECOND as f64;
-        let oldest = [n.batch.oldest, n.in_commit.oldest].into_iter().flatten().min();
-        let risk =
-            AtRisk { readings: n.batch.readings + n.in_commit.readings, oldest_s: oldest.map_or(0.0, age_s) };
+        let risk = AtRisk { readings: n.risk.readings, oldest_s: n.risk.oldest.map_or(0.0, age_s) };
         let recorded = Recorded {
             taken: n.taken,
             committed: n.committed,
