@@ -127,6 +127,27 @@ impl Reader {
         Ok(Rows { reader: self, scan, _transaction: begin })
     }
 
+    /// Every segment of the first file, by store and sequence, as it is stored.
+    ///
+    /// # Errors
+    /// Those of SQLite. What the bodies are worth is for the visitor to find out.
+    pub fn each_body(&self, mut visit: impl FnMut(StoredBody<'_>)) -> Result<(), ReadError> {
+        let _one_state = self.conn.unchecked_transaction().map_err(|e| self.sql("read", e))?;
+        let held = self.held()?;
+        let mut walk = || -> rusqlite::Result<()> {
+            let sql = "SELECT s.store, s.body, EXISTS (SELECT 1 FROM ack a WHERE a.store = s.store \
+                       AND a.first_seq <= s.first_seq AND a.last_seq >= s.last_seq) FROM segment s ORDER BY s.id";
+            let mut statement = self.conn.prepare(sql)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let Some(store) = held.store(0, row.get(0)?) else { continue };
+                visit(StoredBody { store: &held.stores[store], bytes: row.get_ref(1)?.as_blob()?, acked: row.get(2)? });
+            }
+            Ok(())
+        };
+        walk().map_err(|e| self.sql("read", e))
+    }
+
     /// Copies all of the first file, `-wal` included, as it is now, into a new file in rollback mode.
     pub(super) fn copy_into(&self, out: &Path) -> Result<(), ReadError> {
         let fail = |e| self.sql("copy", e);
@@ -144,6 +165,17 @@ impl Reader {
     pub(super) fn sql(&self, doing: &'static str, source: rusqlite::Error) -> ReadError {
         ReadError::sql(doing, &self.path, source)
     }
+}
+
+/// A segment as it is stored, for [`Reader::each_body`].
+#[derive(Debug)]
+pub struct StoredBody<'a> {
+    /// Whose it is.
+    pub store: &'a HeldStore,
+    /// The body, checksum included.
+    pub bytes: &'a [u8],
+    /// Whether the fleet has acknowledged all of it, so far as the file knows.
+    pub acked: bool,
 }
 
 /// A [`Scan`] and the read transaction that it sees.
