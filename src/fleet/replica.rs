@@ -21,7 +21,7 @@ pub mod account;
 mod history;
 pub mod roster;
 #[cfg(test)]
-mod tests;
+pub(in crate::fleet) mod tests;
 
 use super::filing::{Filing, Weighing};
 use super::refusal::Refusal;

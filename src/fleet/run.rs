@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 const PUBLISH_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Messages that may wait while an answer is being published.
-const MAX_WAITING: usize = 1024;
+const MAX_WAITING: usize = 256;
 
 /// The most payload of one group, in bytes.
 const MAX_GROUP_BYTES: usize = 4 << 20;
@@ -235,14 +235,11 @@ impl Service {
         match event {
             Event::Message { topic, payload, ticket, .. } => Some(Taken { topic, payload, ticket }),
             Event::Connected { .. } => {
-                log::info!("receiver: connected");
                 self.receiver.connected();
                 None
             }
-            Event::Disconnected { fault, retry_in } => {
-                log::warn!("receiver: {fault}; next attempt in {} s", retry_in.as_secs());
-                None
-            }
+            // The room that connects has logged it and is at it again.
+            Event::Disconnected { .. } => None,
         }
     }
 
