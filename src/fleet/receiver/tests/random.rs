@@ -99,8 +99,8 @@ fn told_by(seed: u64) {
     }
 }
 
-/// Thirty stories; the seed of one that fails is in its message.
+/// Twelve stories; the seed of one that fails is in its message.
 #[test]
 fn whatever_the_order_each_reading_is_held_once() {
-    (0..30).for_each(told_by);
+    (0..12).for_each(told_by);
 }
