@@ -5,11 +5,19 @@
 //! nothing unacknowledged is deleted without a loss being written down, and that file and `-wal` keep within `max_size`.
 //! It decides nothing about when: [`crate::upkeep`] and the device call its steps.
 
+pub mod audit;
 pub mod error;
 pub mod file;
 pub mod high_water;
 pub mod identity;
 mod raw;
+pub mod plain;
+pub mod query;
+pub mod reader;
+#[cfg(test)]
+pub(crate) mod sample;
+pub mod scan;
+pub mod vtab;
 pub mod wal_scan;
 
 pub use error::StoreError;

@@ -83,7 +83,7 @@ impl Reader {
         }
     }
 
-    fn connect(path: &Path, query: &str, unlocked: bool) -> Result<Self, ReadError> {
+    pub(super) fn connect(path: &Path, query: &str, unlocked: bool) -> Result<Self, ReadError> {
         let fail = |doing| move |e| ReadError::sql(doing, path, e);
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = Connection::open_with_flags(uri(path, query), flags).map_err(fail("open"))?;
@@ -125,6 +125,16 @@ impl Reader {
         let held = Arc::new(self.held()?);
         let scan = Scan::new(&self.conn, held, selection).map_err(|e| self.sql("read", e))?;
         Ok(Rows { reader: self, scan, _transaction: begin })
+    }
+
+    /// Copies all of the first file, `-wal` included, as it is now, into a new file in rollback mode.
+    pub(super) fn copy_into(&self, out: &Path) -> Result<(), ReadError> {
+        let fail = |e| self.sql("copy", e);
+        // `query_only` refuses VACUUM INTO too, which writes nothing here; the file is opened read-only all the same.
+        self.conn.pragma_update(None, "query_only", false).map_err(fail)?;
+        let copied = self.conn.execute("VACUUM INTO ?1", [uri(out, "mode=rwc")]);
+        self.conn.pragma_update(None, "query_only", true).map_err(fail)?;
+        copied.map(drop).map_err(fail)
     }
 
     pub(super) fn connection(&self) -> &Connection {
@@ -337,6 +347,8 @@ pub enum ReadError {
         /// What SQLite says of it.
         source: rusqlite::Error,
     },
+    /// The statement would write.
+    Writes,
     /// The file system says no.
     Io {
         /// What was tried, as a verb that takes the path as its object.
@@ -345,6 +357,13 @@ pub enum ReadError {
         path: PathBuf,
         /// What the system answered.
         source: std::io::Error,
+    },
+    /// What is to be written over is a database in use, or was when its machine stopped.
+    Live {
+        /// Which.
+        path: PathBuf,
+        /// The file that shows it.
+        wal: PathBuf,
     },
     /// What is to be written is there already.
     Exists {
@@ -422,9 +441,16 @@ impl fmt::Display for ReadError {
             Self::Statement { source } => {
                 write!(f, "{source}; `varved query` without a statement shows the tables and examples")
             }
+            Self::Writes => write!(f, "the statement would write, and files are opened to be read only; write a SELECT"),
             Self::Io { doing, path, source } => {
                 write!(f, "cannot {doing} {}: {source}; check the directory and its free space", path.display())
             }
+            Self::Live { path, wal } => write!(
+                f,
+                "{} can't be replaced: {} beside it says that it is in use; name another file",
+                path.display(),
+                wal.display()
+            ),
             Self::Exists { path } => {
                 write!(f, "{} is there already; name another file, or replace it with --force", path.display())
             }
@@ -458,7 +484,8 @@ impl Fault for ReadError {
             (Self::Sqlite { .. } | Self::Io { .. } | Self::NeedsShm { .. }, _) => Exit::Io,
             (Self::Missing { .. }, _) => Exit::Unavailable,
             (Self::NotAStore { .. } | Self::Newer { .. }, _) => Exit::Data,
-            (Self::TooMany { .. } | Self::Statement { .. } | Self::Exists { .. }, _) => Exit::Usage,
+            (Self::TooMany { .. } | Self::Statement { .. } | Self::Writes, _) => Exit::Usage,
+            (Self::Live { .. } | Self::Exists { .. }, _) => Exit::Usage,
         }
     }
 }

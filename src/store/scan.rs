@@ -27,9 +27,9 @@ pub struct Selection {
     pub since: Option<UtcNanos>,
     /// Not after this.
     pub until: Option<UtcNanos>,
-    /// Whether [`Row::moment`] is wanted.
+    /// Whether [`Row::moment`] is wanted, and with it what the clock is worth.
     pub times: bool,
-    /// Whether values and their quality are wanted.
+    /// Whether values are wanted, and what is the matter with them.
     pub values: bool,
 }
 
@@ -241,7 +241,7 @@ impl Scan {
         let mut moments: Vec<Option<Arc<[Moment]>>> = Vec::new();
         let mut picked = Vec::new();
         for (at, head) in view.columns().iter().enumerate().filter(|(_, head)| meant(head.series)) {
-            let moments = if self.times || self.values || !all {
+            let moments = if self.times || !all {
                 if moments.len() <= head.timeline {
                     moments.resize(head.timeline + 1, None);
                 }
@@ -377,7 +377,7 @@ pub struct ColumnRows {
 pub struct Row<'a> {
     /// Its series.
     pub series: &'a SeriesDef,
-    /// When; `None` where [`Selection::times`] and [`Selection::values`] were not asked for.
+    /// When; `None` where neither [`Selection::times`] nor a range of time was asked for.
     pub moment: Option<Moment>,
     /// The value; [`Cell::Null`] where there is none or none was asked for.
     pub value: Cell<'a>,
