@@ -55,7 +55,9 @@ pub fn serve(
     listening: impl FnOnce(Option<SocketAddr>),
 ) -> Result<(), FleetError> {
     if config.http.is_some() {
-        return Err(FleetError::Config("fleet.http is not available yet; write http = \"off\", or leave it out".into()));
+        return Err(FleetError::Config(
+            "fleet.http is not available yet; write http = \"off\", or leave it out".into(),
+        ));
     }
     let receiver = Receiver::open(&config.data, &config.prefix)?;
     let upstream = Upstream::of(&config)?;
@@ -158,10 +160,8 @@ fn settings(config: &FleetConfig, upstream: &Upstream) -> Settings {
     if config.broker.as_ref().is_some_and(|broker| broker.tls) {
         settings.tls = Some(Tls { ca: config.ca.clone(), cert: config.cert.clone(), key: config.key.clone() });
     }
-    settings.login = config
-        .username
-        .clone()
-        .map(|username| Login { username, password_file: config.password_file.clone() });
+    settings.login =
+        config.username.clone().map(|username| Login { username, password_file: config.password_file.clone() });
     settings
 }
 

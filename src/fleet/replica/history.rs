@@ -284,9 +284,7 @@ fn rows<T>(
     values: impl rusqlite::Params,
     read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<Vec<T>, StoreError> {
-    conn.prepare_cached(sql)
-        .and_then(|mut s| s.query_map(values, read)?.collect())
-        .map_err(|e| sql_of(conn, doing, e))
+    conn.prepare_cached(sql).and_then(|mut s| s.query_map(values, read)?.collect()).map_err(|e| sql_of(conn, doing, e))
 }
 
 fn seq_range(row: &Row<'_>) -> rusqlite::Result<SeqRange> {

@@ -16,7 +16,9 @@ pub(in crate::fleet) fn readings(path: &Path) -> Vec<Row> {
         let Content::Data { readings, .. } = decode(&body).expect("a segment").content else { continue };
         for column in &readings.columns {
             let name: String = conn
-                .query_row("SELECT name FROM series WHERE store = ?1 AND id = ?2", (store, column.series.0), |r| r.get(0))
+                .query_row("SELECT name FROM series WHERE store = ?1 AND id = ?2", (store, column.series.0), |r| {
+                    r.get(0)
+                })
                 .expect("every series that is cited is known");
             let Values::Int(values) = &column.values else { panic!("integers") };
             let stamps = &readings.timelines[column.timeline].stamps;

@@ -81,7 +81,9 @@ fn foreign_topics_and_paths_touch_nothing() {
     let device = Unit::new("a", 1);
     let mut rig = Rig::new();
     let payload = device.commits([1]).remove(0).1;
-    for topic in ["x", "plant/varved/v1/../segment", "plant/varved/v1/.hidden/segment", "plant/varved/v1/a/b/segment", ""] {
+    for topic in
+        ["x", "plant/varved/v1/../segment", "plant/varved/v1/.hidden/segment", "plant/varved/v1/a/b/segment", ""]
+    {
         rig.hear(&[(topic.to_owned(), payload.clone())]);
     }
     let receiver = rig.receiver.as_ref().expect("running");

@@ -200,12 +200,8 @@ impl Unit {
     }
 
     pub(super) fn state(&self, online: bool, high: u64, pending: &[SeqRange]) -> (String, Vec<u8>) {
-        let store = StoreState {
-            store: self.store,
-            high: SegmentSeq(high),
-            pending: pending.to_vec(),
-            recheck: self.recheck,
-        };
+        let store =
+            StoreState { store: self.store, high: SegmentSeq(high), pending: pending.to_vec(), recheck: self.recheck };
         let state = State {
             online,
             session: self.session,

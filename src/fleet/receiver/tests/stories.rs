@@ -1,7 +1,7 @@
 //! One story each: what a device does, and what the receiver must hold and say.
 
-use super::rig::*;
 use super::super::*;
+use super::rig::*;
 use crate::fleet::replica::tests as replica;
 use crate::segment::LossReason;
 
@@ -121,7 +121,8 @@ fn clones_are_kept_apart_and_both_are_told() {
     let mut rig = with_held(&first, 5);
     rig.hear(&second.pages());
     // What both have from before they were two is the same.
-    let shared: Vec<_> = (1..=3).map(|seq| (second.topic(Topic::Segment), first.message(&first.commit(seq)).1)).collect();
+    let shared: Vec<_> =
+        (1..=3).map(|seq| (second.topic(Topic::Segment), first.message(&first.commit(seq)).1)).collect();
     assert!(rig.hear(&shared).of(&second).conflicts.is_empty());
     let heard = rig.hear(&second.commits(4..=6));
     assert_eq!(heard.of(&first).conflicts, vec![range(4, 5)], "the first is told, though the second spoke");
@@ -389,7 +390,8 @@ fn a_rotten_segment_gives_way_to_a_good_one() {
 /// More replicas than may be open at once: the ones used longest ago are closed and opened again.
 #[test]
 fn more_stores_than_may_be_open_are_all_kept() {
-    let units: Vec<Unit> = (0..crate::fleet::shelf::MAX_OPEN + 10).map(|i| Unit::new(&format!("d{i}"), i as u128 + 1)).collect();
+    let units: Vec<Unit> =
+        (0..crate::fleet::shelf::MAX_OPEN + 10).map(|i| Unit::new(&format!("d{i}"), i as u128 + 1)).collect();
     let mut rig = Rig::new();
     let all = |what: fn(&Unit) -> Vec<(String, Vec<u8>)>| units.iter().flat_map(what).collect::<Vec<_>>();
     rig.hear(&all(|unit| unit.pages()));
