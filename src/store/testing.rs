@@ -114,7 +114,7 @@ pub(super) fn held(store: &Store, uuid: Uuid) -> Vec<(u64, u64, usize)> {
                 let segment = decode(&body).unwrap();
                 assert_eq!(segment.range, range);
                 let n = match &segment.content {
-                    Content::Data { .. } => segment.n(),
+                    Content::Data { .. } => segment.content.n(),
                     Content::Loss(_) => 0,
                 };
                 all.push((range.first.0, range.last.0, n));
