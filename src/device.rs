@@ -218,9 +218,18 @@ impl Desk {
             let me = Identity::read(&root)?;
             Store::open(&settings, &me, opener.now()).map(|(store, _)| store)
         };
-        let store = store::thread::spawn(open, move |why| told.store_fault(why.to_string())).map_err(DeviceError::Store)?;
+        let store =
+            store::thread::spawn(open, move |why| told.store_fault(why.to_string())).map_err(DeviceError::Store)?;
         let registry = Arc::new(Registry::new(config.store.max_series));
-        Ok(Self { config: Arc::new(config), clock, store, registry, shared, link: Arc::default(), started: Instant::now() })
+        Ok(Self {
+            config: Arc::new(config),
+            clock,
+            store,
+            registry,
+            shared,
+            link: Arc::default(),
+            started: Instant::now(),
+        })
     }
 
     fn recorder(&self, ends: Ends) -> Recorder {
@@ -349,7 +358,8 @@ impl Desk {
     }
 
     fn store_status(&self, facts: &StoreFacts, uptime_s: f64) -> Json {
-        let free = facts.file_limit_bytes.saturating_sub((facts.pages - facts.free_pages) * u64::from(facts.page_bytes));
+        let free =
+            facts.file_limit_bytes.saturating_sub((facts.pages - facts.free_pages) * u64::from(facts.page_bytes));
         let per_hour = facts.body_bytes as f64 / uptime_s.max(1.0) * 3600.0;
         json!({
             "path": self.config.store.path,

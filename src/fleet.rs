@@ -73,7 +73,10 @@ impl fmt::Display for FleetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen { address, cause } => {
-                write!(f, "embedded broker at {address}: {cause}; choose another address in `listen`, or stop what uses it")
+                write!(
+                    f,
+                    "embedded broker at {address}: {cause}; choose another address in `listen`, or stop what uses it"
+                )
             }
             Self::BrokerGone { address } => write!(
                 f,

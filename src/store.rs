@@ -27,11 +27,11 @@ mod ground;
 pub mod high_water;
 pub mod identity;
 mod open;
-mod quarantine;
-mod ranges;
 pub mod plain;
-mod raw;
+mod quarantine;
 pub mod query;
+mod ranges;
+mod raw;
 pub mod reader;
 mod rebuild;
 #[cfg(test)]

@@ -52,14 +52,7 @@ pub struct Weighing<'a> {
 impl<'a> Weighing<'a> {
     /// Begins with nothing known.
     pub fn new(incoming: &'a Segment) -> Self {
-        Self {
-            incoming,
-            known: RangeSet::new(),
-            gone: Vec::new(),
-            lost: Vec::new(),
-            duplicate: false,
-            conflict: false,
-        }
+        Self { incoming, known: RangeSet::new(), gone: Vec::new(), lost: Vec::new(), duplicate: false, conflict: false }
     }
 
     /// Weighs it against a held segment that overlaps it.

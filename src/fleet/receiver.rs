@@ -254,7 +254,10 @@ impl Receiver {
         }
         match self.device(name).hear(&state) {
             Heard::Stale => return Ok(()),
-            Heard::Gone => return Ok(self.assembler.forget(name)),
+            Heard::Gone => {
+                self.assembler.forget(name);
+                return Ok(());
+            }
             Heard::Born => self.assembler.forget(name),
             Heard::Still => {}
         }
@@ -385,12 +388,16 @@ impl Receiver {
     fn report(&mut self, notices: Vec<Notice>, now: Now) {
         for notice in notices {
             let (device, detail) = match notice {
-                Notice::Moved { store, from, to } => {
-                    (to, format!("brings store {store}, which came from {from} before: a card that was moved, or a clone"))
-                }
+                Notice::Moved { store, from, to } => (
+                    to,
+                    format!("brings store {store}, which came from {from} before: a card that was moved, or a clone"),
+                ),
                 Notice::SetAside { store, path } => {
                     self.forget(store);
-                    (String::new(), format!("the replica of store {store} was damaged; set aside as {}", path.display()))
+                    (
+                        String::new(),
+                        format!("the replica of store {store} was damaged; set aside as {}", path.display()),
+                    )
                 }
             };
             log::warn!("receiver: {device}: {detail}");

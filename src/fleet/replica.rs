@@ -21,7 +21,7 @@ pub mod account;
 mod history;
 pub mod roster;
 #[cfg(test)]
-mod tests;
+pub(in crate::fleet) mod tests;
 
 use super::filing::{Filing, Weighing};
 use super::refusal::Refusal;
@@ -441,12 +441,8 @@ fn insert_loss(
     range: SeqRange,
     loss: segment::Loss,
 ) -> Result<(), StoreError> {
-    let body = segment::encode(&Segment { range, content: Content::Loss(loss) });
-    let view = body.as_ref().map_err(|e| e.to_string()).and_then(|b| View::parse(b).map_err(|e| e.to_string()));
-    match (body, view) {
-        (Ok(body), Ok(view)) => history.insert(conn, &view, &body),
-        (_, view) => Err(StoreError::Damaged { what: format!("the loss of {range}: {:?}", view.err()) }),
-    }
+    let body = segment::encode(&Segment { range, content: Content::Loss(loss) })?;
+    history.insert(conn, &View::parse(&body)?, &body)
 }
 
 fn int(value: u64) -> i64 {

@@ -209,7 +209,9 @@ impl Shelf {
         let own = self.data.join(&device);
         let mut stores = BTreeSet::new();
         for name in names(&own)? {
-            let Some(store) = name.strip_suffix(".db").and_then(|stem| StoreUuid::parse_str(stem).ok()) else { continue };
+            let Some(store) = name.strip_suffix(".db").and_then(|stem| StoreUuid::parse_str(stem).ok()) else {
+                continue;
+            };
             let kind = fs::symlink_metadata(own.join(&name)).map_err(|cause| folder(&own, cause))?.file_type();
             if kind.is_file() {
                 if let Some(other) = self.homes.insert(store, device.clone()) {
@@ -246,7 +248,10 @@ fn names(path: &Path) -> Result<Vec<String>, FleetError> {
 fn set_aside(path: &Path) -> Result<PathBuf, FleetError> {
     let free = (1..10_000).map(|n| beside(path, &format!(".damaged-{n}"))).find(|aside| !aside.exists());
     let Some(aside) = free else {
-        return Err(FleetError::Config(format!("{}: too many damaged files beside it; move them away", path.display())));
+        return Err(FleetError::Config(format!(
+            "{}: too many damaged files beside it; move them away",
+            path.display()
+        )));
     };
     for suffix in ["-wal", "-shm", ""] {
         let from = beside(path, suffix);

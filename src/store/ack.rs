@@ -200,7 +200,9 @@ impl Store {
         let head = self
             .conn
             .prepare_cached(sql)
-            .and_then(|mut s| s.query_row([row_id(no, SegmentSeq(0)), row_id(no, seq)], |row| Ok(head_of(row))).optional())
+            .and_then(|mut s| {
+                s.query_row([row_id(no, SegmentSeq(0)), row_id(no, seq)], |row| Ok(head_of(row))).optional()
+            })
             .map_err(|e| sql_of(&self.conn, "look for a segment", e))?
             .transpose()?;
         Ok(head.filter(|head| head.range.last >= seq))
@@ -234,7 +236,8 @@ pub(super) fn heads(
                FROM segment WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3";
     let at = |seq: u64| row_id(no, SegmentSeq(seq.min(MAX_SEQ)));
     let mut statement = conn.prepare_cached(sql).map_err(fail)?;
-    let mut rows = statement.query(params![at(from), at(to), i64::try_from(limit).unwrap_or(i64::MAX)]).map_err(fail)?;
+    let mut rows =
+        statement.query(params![at(from), at(to), i64::try_from(limit).unwrap_or(i64::MAX)]).map_err(fail)?;
     let mut found = Vec::new();
     while let Some(row) = rows.next().map_err(fail)? {
         found.push(head_of(row)?);

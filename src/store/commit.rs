@@ -329,7 +329,10 @@ mod tests {
         assert_eq!(done.ranges.len(), 1);
         let segment = segment::decode(&store.body(store.uuid(), SegmentSeq(1)).unwrap().unwrap().1).unwrap();
         assert_eq!(segment.content, Content::Loss(overflowed(&lost, store.boot())));
-        assert_eq!(store.commit(&Sealed::new(Vec::new(), None, None), &Registry::new(1), &[], at(7)).unwrap(), Committed::default());
+        assert_eq!(
+            store.commit(&Sealed::new(Vec::new(), None, None), &Registry::new(1), &[], at(7)).unwrap(),
+            Committed::default()
+        );
     }
 
     /// A commit that finds no room takes no number and changes nothing; the same batch goes in when there is room. The

@@ -65,7 +65,9 @@ impl Store {
             let window = heads(&self.conn, line.no, from, line.high.0, WINDOW)?;
             let current = at + 1 == self.lines.len();
             let may = |head: &SegmentHead| {
-                head.bytes < LARGE_BYTES && !(current && head.range.last == line.high) && !self.flies(line.uuid, &head.range)
+                head.bytes < LARGE_BYTES
+                    && !(current && head.range.last == line.high)
+                    && !self.flies(line.uuid, &head.range)
             };
             let acked = |head: &SegmentHead| line.acked.covers(&head.range);
             let old = |head: &SegmentHead| !current || self.is_old(head, now);
@@ -109,7 +111,11 @@ impl Store {
         let body = match self.joined(line, run) {
             Ok(body) => body,
             Err(StoreError::Segment(e)) => {
-                log::warn!("store: segments {}..={} stay apart: {e}", run[0].range.first, run[run.len() - 1].range.last);
+                log::warn!(
+                    "store: segments {}..={} stay apart: {e}",
+                    run[0].range.first,
+                    run[run.len() - 1].range.last
+                );
                 return Ok(false);
             }
             Err(e) => return Err(e),
@@ -147,7 +153,8 @@ impl Store {
         let mut joined = segment::merge(parts)?;
         if let Content::Data { readings, names } = &mut joined.content {
             let cited: BTreeSet<SeriesId> = readings.columns.iter().map(|column| column.series).collect();
-            *names = cited.into_iter().map(|id| Ok((id, def_of(&self.conn, no, id)?))).collect::<Result<_, StoreError>>()?;
+            *names =
+                cited.into_iter().map(|id| Ok((id, def_of(&self.conn, no, id)?))).collect::<Result<_, StoreError>>()?;
         }
         Ok(joined)
     }
@@ -207,10 +214,13 @@ fn run_length(
             && bytes <= MOST_BYTES
             && readings <= MOST_READINGS
     };
-    window.iter().take_while({
-        let mut fits = fits;
-        move |head| fits(head)
-    }).count()
+    window
+        .iter()
+        .take_while({
+            let mut fits = fits;
+            move |head| fits(head)
+        })
+        .count()
 }
 
 /// Losses of one reason, one after the other.

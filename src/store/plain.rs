@@ -25,7 +25,12 @@ const TABLES: &str = "
     );";
 
 /// Writes the readings of `selection` to a new file of plain rows at `out`. How many, and what could not be read.
-pub fn write_rows(reader: &Reader, selection: &Selection, out: &Path, replace: bool) -> Result<(u64, Tally), ReadError> {
+pub fn write_rows(
+    reader: &Reader,
+    selection: &Selection,
+    out: &Path,
+    replace: bool,
+) -> Result<(u64, Tally), ReadError> {
     let part = Part::begin(out, replace)?;
     let fail = |e| ReadError::sql("write", out, e);
     let conn = Connection::open(&part.path).map_err(fail)?;
@@ -80,7 +85,8 @@ pub fn snapshot(reader: &Reader, out: &Path, replace: bool) -> Result<u64, ReadE
         .query_row("SELECT uuid FROM store ORDER BY id DESC LIMIT 1", [], |row| row.get(0))
         .map_err(|e| reader.sql("read the stores of", e))?;
     conn.pragma_update(None, "journal_mode", "delete").map_err(fail)?;
-    conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", [COPIED_FROM, of.as_str()]).map_err(fail)?;
+    conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", [COPIED_FROM, of.as_str()])
+        .map_err(fail)?;
     conn.close().map_err(|(_, e)| fail(e))?;
     part.finish()
 }

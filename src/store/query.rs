@@ -106,7 +106,9 @@ impl Session {
 
     /// What the statements so far have seen of segments, and could not read; all zero for plain files.
     pub fn tally(&self) -> Tally {
-        self.tally.as_ref().map_or_else(Tally::default, |tally| tally.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        self.tally
+            .as_ref()
+            .map_or_else(Tally::default, |tally| tally.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     /// What ends the statement that runs, from another thread.

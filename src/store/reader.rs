@@ -76,7 +76,9 @@ impl Reader {
             Err(ReadError::Sqlite { .. }) if needs_shm(path) && on_read_only_file_system(path) => {
                 Self::connect(path, "mode=ro&vfs=unix-none", true)
             }
-            Err(ReadError::Sqlite { source, .. }) if needs_shm(path) && source.sqlite_error_code() == Some(CANT_OPEN) => {
+            Err(ReadError::Sqlite { source, .. })
+                if needs_shm(path) && source.sqlite_error_code() == Some(CANT_OPEN) =>
+            {
                 Err(ReadError::NeedsShm { path: path.to_owned() })
             }
             opened => opened,
@@ -432,7 +434,11 @@ impl fmt::Display for ReadError {
         use rusqlite::ErrorCode::{DatabaseBusy, DatabaseCorrupt, DatabaseLocked, NotADatabase, PermissionDenied};
         match self {
             Self::Missing { path } => {
-                write!(f, "{}: no such file; name the store with --db, such as /var/lib/varved/varved.db", path.display())
+                write!(
+                    f,
+                    "{}: no such file; name the store with --db, such as /var/lib/varved/varved.db",
+                    path.display()
+                )
             }
             Self::NotAStore { path } => write!(
                 f,
@@ -473,7 +479,9 @@ impl fmt::Display for ReadError {
             Self::Statement { source } => {
                 write!(f, "{source}; `varved query` without a statement shows the tables and examples")
             }
-            Self::Writes => write!(f, "the statement would write, and files are opened to be read only; write a SELECT"),
+            Self::Writes => {
+                write!(f, "the statement would write, and files are opened to be read only; write a SELECT")
+            }
             Self::Io { doing, path, source } => {
                 write!(f, "cannot {doing} {}: {source}; check the directory and its free space", path.display())
             }

@@ -49,7 +49,8 @@ fn count(conn: &Connection) -> rusqlite::Result<Account> {
     let mut account = Account::default();
     let mut last_store = 0;
     let mut of_store = RangeSet::new();
-    let mut select = conn.prepare("SELECT store, first_seq, last_seq, kind, n, iif(kind = 1, body, NULL) FROM segment")?;
+    let mut select =
+        conn.prepare("SELECT store, first_seq, last_seq, kind, n, iif(kind = 1, body, NULL) FROM segment")?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
         let store: i64 = row.get(0)?;

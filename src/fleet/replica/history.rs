@@ -9,7 +9,7 @@ use crate::reading::ranges::RangeSet;
 use crate::reading::{BootId, Kind, Scale, SegmentSeq, SeqRange, SeriesDef, SeriesId};
 use crate::segment::View;
 use crate::store::StoreError;
-use crate::store::file::{self, SegmentRow, StoreNo, execute, row_id, sql_of};
+use crate::store::file::{self, StoreNo, execute, row_id, sql_of};
 use crate::wire::{CatalogBoot, CatalogPage, StoreUuid};
 use rusqlite::{Connection, Row, params};
 use std::collections::BTreeMap;
@@ -173,7 +173,7 @@ impl History {
     }
 
     pub(super) fn insert(&mut self, conn: &Connection, view: &View, body: &[u8]) -> Result<(), StoreError> {
-        file::insert_segment(conn, self.no, row_of(view), body)?;
+        file::insert_segment(conn, self.no, view, body)?;
         self.held.insert(view.range());
         Ok(())
     }
@@ -284,9 +284,7 @@ fn rows<T>(
     values: impl rusqlite::Params,
     read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<Vec<T>, StoreError> {
-    conn.prepare_cached(sql)
-        .and_then(|mut s| s.query_map(values, read)?.collect())
-        .map_err(|e| sql_of(conn, doing, e))
+    conn.prepare_cached(sql).and_then(|mut s| s.query_map(values, read)?.collect()).map_err(|e| sql_of(conn, doing, e))
 }
 
 fn seq_range(row: &Row<'_>) -> rusqlite::Result<SeqRange> {
@@ -308,22 +306,6 @@ fn parsed<T>(row: &Row<'_>, column: usize, parse: impl FnOnce(&str) -> Option<T>
         rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, why.into())
     };
     parse(&text).ok_or_else(unreadable)
-}
-
-/// The bounds of a segment; a loss has no readings, whatever it says were lost.
-fn row_of(view: &View) -> SegmentRow {
-    let bounds = view.bounds();
-    SegmentRow {
-        range: view.range(),
-        loss: view.is_loss(),
-        n: view.n() as u64,
-        boot_min: bounds.boot_min,
-        boot_max: bounds.boot_max,
-        boottime_min: bounds.boottime_min.map(|at| at.0),
-        boottime_max: bounds.boottime_max.map(|at| at.0),
-        utc_min: bounds.utc_min.map(|at| at.0),
-        utc_max: bounds.utc_max.map(|at| at.0),
-    }
 }
 
 fn int(seq: SegmentSeq) -> i64 {
