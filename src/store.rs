@@ -10,9 +10,9 @@ pub mod error;
 pub mod file;
 pub mod high_water;
 pub mod identity;
-mod raw;
 pub mod plain;
 pub mod query;
+mod raw;
 pub mod reader;
 #[cfg(test)]
 pub(crate) mod sample;
