@@ -35,6 +35,7 @@ mod w1;
 
 pub use counters::{Counters, Snapshot};
 pub use poll::{Driver, Heard, STACK_BYTES};
+pub use socket::{SocketFile, bind_unix};
 
 use crate::batch::Registry;
 use crate::clock::Clock;

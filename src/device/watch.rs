@@ -5,7 +5,7 @@ use sd_notify::NotifyState;
 use smol::Async;
 use smol::io::AsyncReadExt;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,15 +66,28 @@ pub fn stopping() {
     notify(&[NotifyState::Stopping]);
 }
 
-/// Tells it that the main loop turns.
-pub fn alive() {
-    notify(&[NotifyState::Watchdog]);
+/// Says that the main loop turns, as often as the manager waits for it (`WatchdogSec`).
+#[derive(Debug)]
+pub struct Watchdog {
+    every: Option<Duration>,
+    said: Instant,
 }
 
-/// How often [`alive`] must be said: half of what the manager waits for, or `None` where it does not watch.
-pub fn watchdog_interval() -> Option<Duration> {
-    let mut usec = 0;
-    sd_notify::watchdog_enabled(false, &mut usec).then(|| Duration::from_micros(usec / 2))
+impl Watchdog {
+    /// Asks what the manager expects; where it does not watch, nothing is said.
+    pub fn new() -> Self {
+        let mut usec = 0;
+        let every = sd_notify::watchdog_enabled(false, &mut usec).then(|| Duration::from_micros(usec / 3));
+        Self { every, said: Instant::now() }
+    }
+
+    /// To be called about once a second.
+    pub fn tick(&mut self) {
+        if self.every.is_some_and(|every| self.said.elapsed() >= every) {
+            self.said = Instant::now();
+            notify(&[NotifyState::Watchdog]);
+        }
+    }
 }
 
 fn notify(states: &[NotifyState<'_>]) {

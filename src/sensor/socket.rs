@@ -245,8 +245,18 @@ fn enlarge(socket: &impl AsFd) {
     }
 }
 
+/// A unix stream socket for another room, under the same rules: a stale file is replaced, a living one is not, mode 0660.
+///
+/// # Errors
+/// Those of `bind(2)`, with the path; `AddrInUse` where another process listens.
+pub fn bind_unix(path: &Path) -> io::Result<(smol::Async<std::os::unix::net::UnixListener>, SocketFile)> {
+    let (listener, file) = bind_path(path, SocketType::STREAM, std::os::unix::net::UnixListener::bind)?;
+    Ok((smol::Async::new(listener)?, file))
+}
+
 /// The file of a unix socket; taken away when dropped, if it is still this one.
-struct SocketFile {
+#[derive(Debug)]
+pub struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
 }

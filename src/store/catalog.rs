@@ -42,6 +42,21 @@ impl Store {
         Ok(pages)
     }
 
+    /// The anchor of the running boot with the highest boottime, if the file has one.
+    ///
+    /// # Errors
+    /// Those of SQLite.
+    pub fn newest_anchor(&self) -> Result<Option<Anchor>, StoreError> {
+        let sql = "SELECT boottime, utc, trusted FROM anchor WHERE store = ?1 AND boot = ?2 ORDER BY boottime DESC LIMIT 1";
+        let of_row = |row: &rusqlite::Row<'_>| {
+            Ok(Anchor { boot: BootNanos(row.get(0)?), utc: UtcNanos(row.get(1)?), trusted: row.get(2)? })
+        };
+        self.conn
+            .query_row(sql, [self.current().no.0, self.boot.0.into()], of_row)
+            .optional()
+            .map_err(|e| StoreError::sql("read the anchors of", &self.path, e))
+    }
+
     /// Changes whenever [`Store::catalog`] would answer something else. Not the same from run to run.
     pub fn catalog_version(&self) -> u64 {
         self.run << 32 | u64::from(self.catalog_changes)

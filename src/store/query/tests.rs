@@ -306,3 +306,16 @@ fn a_wal_without_shm_is_read_without_locks() {
     }
     assert_eq!(count, sample::READINGS);
 }
+
+/// Dates are dates: UTC where they say so, local otherwise; numbers and bare times are not guessed at.
+#[test]
+fn dates_are_read_as_sqlite_reads_them() {
+    let ns = |text| sample::utc(text).0;
+    let read = |text| parse_date_time(text).map(|at| at.0);
+    assert_eq!(read("2026-11-22T12:00:00Z"), Some(ns("2026-11-22T12:00:00Z")));
+    assert_eq!(read("2026-11-22 12:00:00.25+01:00"), Some(ns("2026-11-22T11:00:00.25Z")));
+    assert!(read("2026-11-22").is_some() && read("2026-11-22 08:30").is_some());
+    for bad in ["", "2026", "12:00", "2460000.5", "now", "2026-13-01", "yesterday", "2026-11-22x"] {
+        assert_eq!(read(bad), None, "{bad}");
+    }
+}
