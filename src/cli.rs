@@ -4,14 +4,20 @@
 //! everything else on standard error. Every error names what to do next. What a command does beyond reading files is in the
 //! room that does it.
 
+#[cfg(feature = "device")]
+pub mod account;
 mod args;
 mod check;
 mod commands;
+#[cfg(all(feature = "device", feature = "broker"))]
+mod demo;
 #[cfg(feature = "device")]
 mod export;
 mod interrupt;
 pub mod output;
 pub mod query;
+#[cfg(feature = "device")]
+mod service;
 mod snapshot;
 mod verify;
 

@@ -23,9 +23,10 @@ use crate::config::Config;
 use crate::fault::{Exit, Fault, Verdict};
 use crate::reading::Reading;
 use crate::sensor::{self, Counters, Running, SensorError};
+use crate::signals::{Call, Signals};
 use crate::store::thread::{StoreGone, StoreHandle};
-use crate::store::{self, Identity, Store, StoreError, StoreFacts};
-use crate::upkeep::Upkeep;
+use crate::store::{self, Identity, Store, Step, StoreError, StoreFacts};
+use crate::upkeep::{Chore, Upkeep};
 use crate::uplink::{self, UplinkStatus};
 use control::{Answer, Request};
 use recorder::{Ask, Ends, Recorder};
@@ -39,7 +40,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use watch::Call;
 
 /// Chunks of readings between the sensors and the recorder. A sensor that finds it full waits: streams are held back by
 /// their own protocol, datagrams are dropped and counted.
@@ -54,10 +54,8 @@ const ANCHORS_QUEUE: usize = 8;
 /// How often the clocks are compared.
 const CLOCK_TICK: Duration = Duration::from_secs(1);
 
-/// How often upkeep looks for something to do …
+/// How often upkeep looks for something to do.
 const UPKEEP_TICK: Duration = Duration::from_secs(1);
-/// … and how long it leaves the medium alone after a fault.
-const UPKEEP_PAUSE: Duration = Duration::from_secs(30);
 
 /// How long the end of the service waits for a medium that takes no writes.
 const LAST_COMMIT_PATIENCE: Duration = Duration::from_secs(20);
@@ -134,7 +132,7 @@ impl Fault for DeviceError {
 /// # Errors
 /// What makes a start impossible. Faults of the medium do not: readings wait in RAM, within the configured bound.
 pub fn run(config: Config) -> Result<Report, DeviceError> {
-    let mut signals = watch::Signals::take().map_err(DeviceError::Signals)?;
+    let mut signals = Signals::take().map_err(DeviceError::Signals)?;
     let desk = Desk::new(config)?;
     let executor = Executor::new();
     smol::block_on(executor.run(async {
@@ -167,7 +165,7 @@ pub fn run(config: Config) -> Result<Report, DeviceError> {
 }
 
 /// Answers the signals until one of them says to end.
-async fn until_told(signals: &mut watch::Signals, asks: &Sender<Ask>) {
+async fn until_told(signals: &mut Signals, asks: &Sender<Ask>) {
     while signals.next().await == Call::Commit {
         // Not waited for: a second signal may say that the power is gone in a moment.
         let (reply, _) = bounded(1);
@@ -254,7 +252,7 @@ impl Desk {
 
     /// Compares the clocks once a second, for ever; tells the service manager that the loop turns.
     async fn keep_anchors(self, out: Sender<Anchor>) {
-        let known = self.store.run(|store| store.newest_anchor()).await.ok().flatten();
+        let known = self.store.run(|store| store.newest_anchor()).await.ok().and_then(Result::ok).flatten();
         let mut keeper = Keeper::new(known);
         let mut watchdog = watch::Watchdog::new();
         loop {
@@ -270,21 +268,35 @@ impl Desk {
 
     /// Takes one bounded step of upkeep at a time, for ever.
     async fn keep_up(self) {
-        let mut upkeep = Upkeep::default();
+        let mut upkeep = Upkeep::new(self.clock.now());
         loop {
             Timer::after(UPKEEP_TICK).await;
-            let in_flight = lock(&self.link).in_flight.clone();
-            let (now, mut turn) = (self.clock.now(), upkeep);
-            let done = self.store.run(move |store| turn.step(store, &in_flight, now).map(|()| turn)).await;
-            match done {
-                Ok(Ok(next)) => upkeep = next,
-                Ok(Err(why)) => {
-                    log::warn!("upkeep: {why}");
-                    Timer::after(UPKEEP_PAUSE).await;
-                }
+            let facts = match self.store.run(|store| store.facts()).await {
+                Ok(Ok(facts)) => facts,
+                // What is wrong is told by the commits; upkeep leaves a medium in trouble alone.
+                Ok(Err(_)) => continue,
                 Err(_) => return,
+            };
+            let now = self.clock.now();
+            let Some(chore) = upkeep.next(self.shared.idle(now), &facts, now) else { continue };
+            let Ok(outcome) = self.take_step(chore).await else { return };
+            if let Err(why) = &outcome {
+                log::warn!("upkeep: {chore:?}: {why}");
             }
+            upkeep.done(chore, outcome.ok(), self.clock.now());
         }
+    }
+
+    async fn take_step(&self, chore: Chore) -> Result<Result<Step, StoreError>, StoreGone> {
+        let in_flight = lock(&self.link).in_flight.clone();
+        let now = self.clock.now();
+        let step = move |store: &mut Store| match chore {
+            Chore::Expire => store.expire_step(&in_flight, now),
+            Chore::Vacuum => store.vacuum_step(),
+            Chore::Checkpoint => store.checkpoint().map(|()| Step::Idle),
+            Chore::Compact => store.compact_step(&in_flight, now),
+        };
+        self.store.run(step).await
     }
 
     /// Uploads, where there is an uplink.
@@ -301,12 +313,16 @@ impl Desk {
         executor: &Executor<'static>,
     ) -> Result<Vec<Task<()>>, DeviceError> {
         let Some(path) = self.config.control.listen.clone() else { return Ok(Vec::new()) };
-        let listener = sensor::bind_unix(&path).map_err(|cause| DeviceError::Control { path, cause })?;
-        let (listener, counters) = (Arc::new(listener), Arc::new(counters));
+        let (listener, file) =
+            sensor::bind_unix(&path).map_err(|cause| DeviceError::Control { path: path.clone(), cause })?;
+        // The file goes when the last worker does.
+        let shared = Arc::new((listener, file, counters));
         let worker = || {
-            let (listener, counters, asks, desk) = (listener.clone(), counters.clone(), asks.clone(), self.clone());
+            let (shared, asks, desk) = (shared.clone(), asks.clone(), self.clone());
             executor.spawn(async move {
-                control::serve(&listener, |request| desk.answer(request, &asks, &counters)).await;
+                let (desk, asks, shared) = (&desk, &asks, &shared);
+                let answer = |request| async move { desk.answer(request, asks, &shared.2).await };
+                control::serve(&shared.0, answer).await;
             })
         };
         Ok((0..control::WORKERS).map(|_| worker()).collect())
@@ -380,7 +396,7 @@ impl Desk {
     /// SQL for a client of the control socket: under exclusive locking nobody else can read.
     async fn query(&self, sql: String) -> Answer {
         match self.store.run(move |store| store.query(&sql)).await {
-            Ok(Ok(rows)) => Answer::Ok(rows),
+            Ok(Ok(rows)) => Answer::Ok(json!(rows)),
             Ok(Err(why)) => Answer::Error { exit: why.exit() as u8, text: why.to_string() },
             Err(why) => Answer::Error { exit: Exit::Unavailable as u8, text: why.to_string() },
         }

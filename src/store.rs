@@ -26,6 +26,7 @@ pub mod file;
 mod ground;
 pub mod high_water;
 pub mod identity;
+pub mod live;
 mod open;
 pub mod plain;
 mod quarantine;

@@ -83,7 +83,8 @@ pub fn compare(device: &Path, replicas: &Path) -> Result<Account, ReadError> {
 
 fn difference(line: &Line, ours: &Readings, theirs: &Readings) -> String {
     let at = ours.iter().zip(theirs).position(|(a, b)| a != b).unwrap_or(ours.len().min(theirs.len()));
-    let show = |side: &Readings| side.get(at).map_or("nothing".to_owned(), |(stamp, value)| format!("{value} at {stamp}"));
+    let show =
+        |side: &Readings| side.get(at).map_or("nothing".to_owned(), |(stamp, value)| format!("{value} at {stamp}"));
     format!("{} ({}), reading {at}: {} on the device, {} in the replica", line.1, line.2, show(ours), show(theirs))
 }
 

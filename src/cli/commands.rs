@@ -40,7 +40,15 @@ pub static VARVED: Program = Program {
     name: "varved",
     brief: "readings from sensors to one SQLite file to the fleet, with nothing lost at a power cut",
     commands: &[
+        #[cfg(all(feature = "device", feature = "broker"))]
+        super::demo::COMMAND,
+        #[cfg(feature = "device")]
+        super::service::RUN,
         super::check::COMMAND,
+        #[cfg(feature = "device")]
+        super::service::STATUS,
+        #[cfg(feature = "device")]
+        super::service::FLUSH,
         super::query::COMMAND,
         #[cfg(feature = "device")]
         super::export::COMMAND,

@@ -1,97 +1,162 @@
 //! `run`, `status` and `flush`: the service, and the two questions that its control socket answers.
 
-use crate::config::Config;
-use crate::device::control::{Answer, Request, ask};
+use super::args::{Argument, Arguments};
+use super::{CliError, Command, output};
+use crate::config::{Config, DEFAULT_CONFIG};
 use crate::device;
-use crate::fault::{Exit, Fault};
+use crate::device::control::{Answer, Request, ask};
+use crate::fault::{Exit, Fault, Verdict};
 use serde_json::Value as Json;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+pub(super) const RUN: Command = Command {
+    name: "run",
+    args: "[--config F]",
+    brief: "the service, in the foreground",
+    long: "
+  --config F   the configuration; default /etc/varved/varved.toml
+
+Tells the service manager when it records (sd_notify READY, WATCHDOG). SIGTERM and SIGINT commit what is in RAM and end it;
+SIGUSR1 and SIGPWR commit at once. What the log says is set by RUST_LOG: error, warn, info (default), debug.",
+    run,
+};
+
+pub(super) const STATUS: Command = Command {
+    name: "status",
+    args: "[--config F] [--json | --prom]",
+    brief: "readings at risk now, last commit, backlog, link, clock, file and flash",
+    long: "
+  --config F   the configuration of the service that is asked; default /etc/varved/varved.toml
+  --json       all of it, as one object
+  --prom       every number as a metric, in the text format of Prometheus
+
+Ends with 69 where no service answers.",
+    run: status,
+};
+
+pub(super) const FLUSH: Command = Command {
+    name: "flush",
+    args: "[--config F]",
+    brief: "commit what is in RAM; returns when it is on flash",
+    long: "
+  --config F   the configuration of the service that is asked; default /etc/varved/varved.toml
+
+Everything that had been written to the service's stream sockets before is part of it.",
+    run: flush,
+};
 
 /// How `status` is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Form {
-    /// For people.
-    #[default]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
     Text,
-    /// The whole of it, for programs.
     Json,
-    /// Every number as a metric, in the text format of Prometheus (`text/plain; version=0.0.4`).
     Prometheus,
 }
 
-/// The service in the foreground.
-pub fn run(config: &Path) -> Exit {
-    let told = |why: &dyn std::fmt::Display, exit| {
-        eprintln!("varved: {why}");
-        exit
-    };
-    match Config::load(config) {
-        Err(why) => told(&why, why.exit()),
-        Ok(config) => match device::run(config) {
-            Ok(report) => {
-                log::info!("device: ended; {} readings taken, {} committed", report.recorded.taken, report.recorded.committed);
-                Exit::Ok
-            }
-            Err(why) => told(&why, why.exit()),
-        },
-    }
+fn run(arguments: &mut Arguments) -> Result<Exit, CliError> {
+    let config = Config::load(&only_config(arguments)?).map_err(CliError::fault)?;
+    let log = env_logger::Env::default().default_filter_or("info");
+    env_logger::Builder::from_env(log).format_target(false).init();
+    let report = device::run(config).map_err(CliError::fault)?;
+    log::info!("device: ended; {} readings taken, {} committed", report.recorded.taken, report.recorded.committed);
+    Ok(Exit::Ok)
 }
 
-/// Commits what is in RAM; returns when it is on flash.
-pub fn flush(config: &Path) -> Exit {
-    match question(config, &Request::Flush) {
-        Ok(_) => Exit::Ok,
-        Err((exit, why)) => {
-            eprintln!("varved flush: {why}");
-            exit
-        }
-    }
+fn flush(arguments: &mut Arguments) -> Result<Exit, CliError> {
+    question(&only_config(arguments)?, &Request::Flush).map(|_| Exit::Ok)
 }
 
-/// Prints what the service knows of itself.
-pub fn status(config: &Path, form: Form) -> Exit {
-    match question(config, &Request::Status) {
-        Ok(status) => {
-            match form {
-                Form::Text => print!("{}", text(&status)),
-                Form::Json => println!("{status:#}"),
-                Form::Prometheus => print!("{}", prometheus(&status)),
-            }
-            Exit::Ok
-        }
-        Err((exit, why)) => {
-            eprintln!("varved status: {why}");
-            exit
+fn status(arguments: &mut Arguments) -> Result<Exit, CliError> {
+    let (mut config, mut form) = (PathBuf::from(DEFAULT_CONFIG), Form::Text);
+    while let Some(argument) = arguments.next_argument()? {
+        match argument {
+            Argument::Option(name) if name == "config" || name == "c" => config = arguments.path()?,
+            Argument::Option(name) if name == "json" => form = Form::Json,
+            Argument::Option(name) if name == "prom" => form = Form::Prometheus,
+            other => return Err(arguments.unexpected(&other)),
         }
     }
+    let status = question(&config, &Request::Status)?;
+    output::print(&match form {
+        Form::Text => text(&status),
+        Form::Json => format!("{status:#}\n"),
+        Form::Prometheus => prometheus(&status),
+    })?;
+    Ok(Exit::Ok)
 }
 
-/// Asks the service of this configuration; the error is for the operator.
-pub(super) fn question(config: &Path, request: &Request) -> Result<Json, (Exit, String)> {
-    let settings = Config::load(config).map_err(|why| (why.exit(), why.to_string()))?;
+fn only_config(arguments: &mut Arguments) -> Result<PathBuf, CliError> {
+    let mut config = PathBuf::from(DEFAULT_CONFIG);
+    while let Some(argument) = arguments.next_argument()? {
+        match argument {
+            Argument::Option(name) if name == "config" || name == "c" => config = arguments.path()?,
+            other => return Err(arguments.unexpected(&other)),
+        }
+    }
+    Ok(config)
+}
+
+/// Asks the service of this configuration.
+fn question(config: &Path, request: &Request) -> Result<Json, CliError> {
+    let settings = Config::load(config).map_err(CliError::fault)?;
     let Some(socket) = settings.control.listen else {
-        let why = format!("{} has control.listen = \"off\"; set it, and restart the service", config.display());
-        return Err((Exit::Unavailable, why));
+        return Err(CliError::fault(NoAnswer::Off { config: config.to_owned() }));
     };
     match ask(&socket, request) {
         Ok(Answer::Ok(answer)) => Ok(answer),
-        Ok(Answer::Error { exit, text }) => Err((Exit::of_code(exit), text)),
-        Err(why) => Err(no_answer(&socket, &why)),
+        Ok(Answer::Error { exit, text }) => Err(CliError::fault(NoAnswer::Refused { exit: Exit::of_code(exit), text })),
+        Err(cause) => Err(CliError::fault(NoAnswer::Silent { socket, cause })),
     }
 }
 
-fn no_answer(socket: &Path, why: &io::Error) -> (Exit, String) {
-    let at = socket.display();
-    match why.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            (Exit::Unavailable, format!("no service answers at {at}; start it with `varved run`"))
+/// Why a service did not answer what it was asked.
+#[derive(Debug)]
+enum NoAnswer {
+    /// It has no control socket.
+    Off { config: PathBuf },
+    /// It answered that it can't.
+    Refused { exit: Exit, text: String },
+    /// Nobody is there, or nobody that we may ask.
+    Silent { socket: PathBuf, cause: io::Error },
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off { config } => {
+                write!(f, "{} has no control socket; set control.listen, and restart the service", config.display())
+            }
+            Self::Refused { text, .. } => f.write_str(text),
+            Self::Silent { socket, cause } => {
+                let at = socket.display();
+                match cause.kind() {
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                        write!(f, "no service answers at {at}; start it with `varved run`")
+                    }
+                    io::ErrorKind::PermissionDenied => {
+                        write!(f, "{at} is for its owner and group; join the group, or ask as the service's user")
+                    }
+                    _ => write!(f, "{at}: {cause}; ask again"),
+                }
+            }
         }
-        io::ErrorKind::PermissionDenied => {
-            (Exit::Unavailable, format!("{at} is for its owner and group; join the group, or ask as the service's user"))
+    }
+}
+
+impl std::error::Error for NoAnswer {}
+
+impl Fault for NoAnswer {
+    fn verdict(&self) -> Verdict {
+        Verdict::Reject
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Off { .. } | Self::Silent { .. } => Exit::Unavailable,
+            Self::Refused { exit, .. } => *exit,
         }
-        _ => (Exit::TryAgain, format!("{at}: {why}; ask again")),
     }
 }
 
@@ -106,12 +171,18 @@ fn text(status: &Json) -> String {
     let risk = number("/risk/readings");
     line("at risk", format!("{risk} readings in RAM, the oldest {}", span(number("/risk/oldest_s"))));
     let age = get("/recorded/last_commit_age_s").as_f64().map_or("none yet".to_owned(), |s| format!("{} ago", span(s)));
-    line("last commit", format!("{age}; {} readings in {} commits", number("/recorded/committed"), number("/recorded/commits")));
+    line(
+        "last commit",
+        format!("{age}; {} readings in {} commits", number("/recorded/committed"), number("/recorded/commits")),
+    );
     if let Some(fault) = get("/recorded/fault").as_str() {
         line("FAULT", fault.to_owned());
     }
     if number("/recorded/overflowed") > 0.0 {
-        line("LOST", format!("{} readings did not fit in RAM while the medium took no writes", number("/recorded/overflowed")));
+        line(
+            "LOST",
+            format!("{} readings did not fit in RAM while the medium took no writes", number("/recorded/overflowed")),
+        );
     }
     line(
         "file",
@@ -126,15 +197,41 @@ fn text(status: &Json) -> String {
     );
     line(
         "pending",
-        format!("{} readings in {} segments, the oldest of {}", number("/pending/readings"), number("/pending/segments"), word("/pending/oldest")),
+        format!(
+            "{} readings in {} segments, the oldest of {}",
+            number("/pending/readings"),
+            number("/pending/segments"),
+            word("/pending/oldest")
+        ),
     );
     line("link", format!("{} {}", word("/link/state"), word("/link/last_error").trim_start_matches('-')));
-    line("clock", format!("{} {}", word("/clock/utc"), if get("/clock/trusted") == true { "synchronised" } else { "not synchronised: times are estimates" }));
-    line("flash", format!("{} written since start, {} a day", size(number("/flash/written_bytes")), size(number("/flash/bytes_per_day"))));
+    line(
+        "clock",
+        format!(
+            "{} {}",
+            word("/clock/utc"),
+            if get("/clock/trusted") == true { "synchronised" } else { "not synchronised: times are estimates" }
+        ),
+    );
+    line(
+        "flash",
+        format!(
+            "{} written since start, {} a day",
+            size(number("/flash/written_bytes")),
+            size(number("/flash/bytes_per_day"))
+        ),
+    );
     for sensor in get("/sensors").as_array().into_iter().flatten() {
-        let refused: u64 = sensor["refused"].as_object().into_iter().flat_map(|r| r.values()).filter_map(Json::as_u64).sum();
+        let refused: u64 =
+            sensor["refused"].as_object().into_iter().flat_map(|r| r.values()).filter_map(Json::as_u64).sum();
         let source = sensor["source"].as_str().unwrap_or("-");
-        line("sensor", format!("{source}: {} readings, {} without a value, {refused} refused", sensor["readings"], sensor["missing"]));
+        line(
+            "sensor",
+            format!(
+                "{source}: {} readings, {} without a value, {refused} refused",
+                sensor["readings"], sensor["missing"]
+            ),
+        );
     }
     out
 }

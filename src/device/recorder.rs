@@ -222,7 +222,7 @@ impl Recorder {
     }
 
     fn show_risk(&self) {
-        self.desk.shared.risk(self.batch.risk());
+        self.desk.shared.risk(self.batch.risk(), self.batch.due_at());
     }
 }
 

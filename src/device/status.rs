@@ -3,7 +3,9 @@
 use crate::batch::Risk;
 use crate::clock::{BootNanos, Now, SECOND, UtcNanos};
 use crate::store::Committed;
+use crate::upkeep::Idle;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The numbers that the tasks share. Counting is all that is done under the lock.
@@ -21,6 +23,7 @@ struct Numbers {
     commit_bytes: u64,
     overflowed: u64,
     risk: Risk,
+    due_at: Option<BootNanos>,
     clock_trusted: bool,
     last_commit: Option<Now>,
     fault: Option<String>,
@@ -62,9 +65,21 @@ impl Shared {
         self.lock().taken += readings as u64;
     }
 
-    /// What is in RAM only, in the batch and with the store.
-    pub fn risk(&self, risk: Risk) {
-        self.lock().risk = risk;
+    /// What is in RAM only, in the batch and with the store, and when the batch is due.
+    pub fn risk(&self, risk: Risk, due_at: Option<BootNanos>) {
+        let mut numbers = self.lock();
+        numbers.risk = risk;
+        numbers.due_at = due_at;
+    }
+
+    /// How busy the recorder is.
+    pub fn idle(&self, now: Now) -> Idle {
+        let numbers = self.lock();
+        let span = |ns: i64| Duration::from_nanos(ns.max(0).unsigned_abs());
+        Idle {
+            since_commit: numbers.last_commit.map_or(Duration::ZERO, |at| span(now.boot.0 - at.boot.0)),
+            until_commit: numbers.due_at.map(|at| span(at.0 - now.boot.0)),
+        }
     }
 
     /// Whether the clock is believed.

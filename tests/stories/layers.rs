@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The layer of each room. `cli` may also wire the rooms of its own layer together; that is what it is for.
-const LAYERS: [(&str, u8); 18] = [
+const LAYERS: [(&str, u8); 19] = [
     ("reading", 0),
     ("clock", 0),
     ("fault", 0),
@@ -15,6 +15,7 @@ const LAYERS: [(&str, u8); 18] = [
     ("sensor", 2),
     ("store", 2),
     ("mqtt", 2),
+    ("signals", 2),
     ("uplink", 3),
     ("upkeep", 3),
     ("wear", 3),
