@@ -202,6 +202,9 @@ fn take_text<'a>(bytes: &mut &'a [u8]) -> Result<&'a str, SegmentError> {
     std::str::from_utf8(text).map_err(|_| SegmentError::Corrupt("a name that is not UTF-8"))
 }
 
+/// What every frame begins with (RFC 8878 §3.1.1), and therefore need not be stored.
+const ZSTD_MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
+
 thread_local! {
     /// A context is some hundred kilobytes to set up; a thread that encodes keeps one.
     static ZSTD_WRITER: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
@@ -215,7 +218,9 @@ fn compress(blob: &[u8]) -> Option<Vec<u8>> {
             None => slot.insert(zstd::bulk::Compressor::new(level).ok()?),
         };
         writer.set_compression_level(level).ok()?;
-        writer.compress(blob).ok()
+        writer.include_contentsize(false).ok()?;
+        let mut frame = writer.compress(blob).ok()?;
+        frame.starts_with(&ZSTD_MAGIC).then(|| frame.split_off(ZSTD_MAGIC.len()))
     })
 }
 
@@ -248,7 +253,7 @@ pub(super) fn take_blob(flags: u8, bytes: &mut &[u8]) -> Result<Vec<u8>, Segment
     let blob = if flags & ZSTD == 0 {
         stored.to_vec()
     } else {
-        zstd::bulk::decompress(stored, raw).map_err(|_| SegmentError::Corrupt("a blob that is not zstd"))?
+        zstd::bulk::decompress(&[&ZSTD_MAGIC, stored].concat(), raw).map_err(|_| SegmentError::Corrupt("a blob that is not zstd"))?
     };
     if blob.len() != raw {
         return Err(SegmentError::Corrupt("a blob of another length than declared"));

@@ -13,7 +13,7 @@ pub(super) struct Bit {
 }
 
 /// A context that has seen this many bits no longer adapts faster than 1 in `SEEN_LIMIT` + 1.5.
-const SEEN_LIMIT: usize = 90;
+const SEEN_LIMIT: usize = 64;
 /// No probability leaves `P_MIN..=65,536 − P_MIN`.
 const P_MIN: i32 = 48;
 

@@ -6,6 +6,7 @@
 //! that share a [`Model`] learn from each other: a column of 17 values is too short to learn from itself.
 
 use super::coder::{Bit, Coder, Number};
+use std::borrow::Cow;
 
 /// `(c1·y1 + c2·y2 + c3·y3 + c4·y4) >> shift`, of the four values before. The last entry stands for coefficients that the
 /// column brings itself, in 64ths.
@@ -299,9 +300,9 @@ impl Plan {
         }
         let divide = Divider::new(step);
         let ys: Vec<i64> = values.iter().map(|v| divide.exact(v.wrapping_sub(base))).collect();
-        let window = &ys[..ys.len().min(WINDOW)];
+        let window = &*window(&ys);
         let mut best: Option<(f32, Self)> = None;
-        let own = own_coefficients(&ys[..ys.len().min(4 * WINDOW)]);
+        let own = own_coefficients(&ys[..ys.len().min(1024)]);
         for predictor in 0..=OWN {
             let mut plan = Self { base, step, predictor, ..Self::default() };
             let mut extra = 0.0;
@@ -377,8 +378,20 @@ impl Plan {
     }
 }
 
-/// Plans are chosen by the first this many values of a column.
-const WINDOW: usize = 256;
+/// Plans are chosen by at most this many values of a column,
+const WINDOW: usize = 384;
+/// which are so many runs of it.
+const RUNS: usize = 4;
+
+/// What plans are chosen by: runs of the column, evenly, one after another.
+fn window(ys: &[i64]) -> Cow<'_, [i64]> {
+    if ys.len() <= WINDOW {
+        return Cow::Borrowed(ys);
+    }
+    let run = WINDOW / RUNS;
+    let every = (ys.len() - run) / (RUNS - 1);
+    Cow::Owned((0..RUNS).flat_map(|i| &ys[i * every..i * every + run]).copied().collect())
+}
 
 /// An estimate of what residuals cost: the entropy of their lengths, plus what is below the leading bit, plus signs.
 struct Cost {
@@ -405,7 +418,7 @@ pub(super) fn estimate(values: &[i64]) -> f32 {
         return 0.0;
     };
     let divide = Divider::new(step);
-    let ys: Vec<i64> = values.iter().take(WINDOW).map(|v| divide.exact(v.wrapping_sub(base))).collect();
+    let ys: Vec<i64> = window(values).iter().map(|v| divide.exact(v.wrapping_sub(base))).collect();
     let bits = |predictor| Plan { base, step, predictor, ..Plan::default() }.cost(&ys).bits();
     let least = [0, 1, 2].into_iter().map(bits).fold(f32::INFINITY, f32::min);
     least * values.len() as f32 / ys.len() as f32
