@@ -253,7 +253,8 @@ pub(super) fn take_blob(flags: u8, bytes: &mut &[u8]) -> Result<Vec<u8>, Segment
     let blob = if flags & ZSTD == 0 {
         stored.to_vec()
     } else {
-        zstd::bulk::decompress(&[&ZSTD_MAGIC, stored].concat(), raw).map_err(|_| SegmentError::Corrupt("a blob that is not zstd"))?
+        zstd::bulk::decompress(&[&ZSTD_MAGIC, stored].concat(), raw)
+            .map_err(|_| SegmentError::Corrupt("a blob that is not zstd"))?
     };
     if blob.len() != raw {
         return Err(SegmentError::Corrupt("a blob of another length than declared"));

@@ -8,7 +8,8 @@
 //! every value of the column came from there.
 
 use super::coder::{Bit, Coder, Number};
-use super::numbers::{Model, Role, estimate, tree3};
+use super::numbers::{Model, Role, tree3};
+use super::plan::estimate;
 
 /// How a column of doubles became integers.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
