@@ -37,6 +37,15 @@ const LARGE_BYTES: usize = 16 << 10;
 /// [`SegmentError::TooLarge`] above [`MAX_BODY_BYTES`], [`MAX_READINGS`], [`MAX_COLUMNS`] or [`MAX_TEXT_TOTAL_BYTES`];
 /// [`SegmentError::Unfit`] where columns, timelines and names contradict each other.
 pub fn encode(segment: &Segment) -> Result<Vec<u8>, SegmentError> {
+    if let Content::Data { readings, names } = &segment.content {
+        check(readings)?;
+        check_names(readings, names)?;
+    }
+    encode_unchecked(segment)
+}
+
+/// As [`encode`], of a segment that holds together.
+pub(super) fn encode_unchecked(segment: &Segment) -> Result<Vec<u8>, SegmentError> {
     let mut out = vec![VERSION, 0];
     put_varint(&mut out, segment.range.first.0);
     let span = segment.range.last.0.checked_sub(segment.range.first.0);
@@ -54,8 +63,6 @@ pub fn encode(segment: &Segment) -> Result<Vec<u8>, SegmentError> {
 }
 
 fn encode_data(out: &mut Vec<u8>, readings: &Readings, names: &[(SeriesId, SeriesDef)]) -> Result<(), SegmentError> {
-    check(readings)?;
-    check_names(readings, names)?;
     let mut blob = Vec::new();
     if !names.is_empty() {
         out[1] |= NAMES;

@@ -374,3 +374,25 @@ fn contains_tells_a_duplicate_from_a_conflict() {
     assert!(!contains(&part(1, 10, 2.0), &whole));
     assert!(merge(&[part(2, 20, 0.0), part(1, 10, 2.0)]).is_err());
 }
+
+/// A text that is stored once cannot be repeated without end: the cap is on the whole segment, also when it is read.
+#[test]
+fn repeated_texts_are_bounded() {
+    let text: Box<str> = "x".repeat(16 << 10).into();
+    let readings = |columns: u32| {
+        let timelines = vec![Timeline { clock: TimelineClock::Utc, stamps: vec![0; 64] }];
+        let values = || Values::Text(vec![text.clone(); 64]);
+        let column = |id| Column { series: SeriesId(id), timeline: 0, values: values(), missing: Vec::new() };
+        Readings { timelines, columns: (0..columns).map(column).collect() }
+    };
+    let segment = |columns| Segment {
+        range: SeqRange::new(1, 1).expect("a range"),
+        content: Content::Data { readings: readings(columns), names: Vec::new() },
+    };
+    let body = encode(&segment(4)).expect("a body");
+    assert!(body.len() < 1_000);
+    assert_same(&decode(&body).expect("a segment"), &segment(4));
+    assert!(matches!(encode(&segment(5)), Err(SegmentError::TooLarge { .. })));
+    let unchecked = super::body::encode_unchecked(&segment(5)).expect("a body");
+    assert_eq!(decode(&unchecked).map(drop), Err(SegmentError::Corrupt("more text than a segment may hold")));
+}
