@@ -9,7 +9,7 @@ use super::coder::{Bit, Coder, Number};
 
 /// `(c1·y1 + c2·y2 + c3·y3 + c4·y4) >> shift`, of the four values before. The last entry stands for coefficients that the
 /// column brings itself, in 64ths.
-const PREDICTORS: [([i64; 4], u32); 8] = [
+pub(super) const PREDICTORS: [([i64; 4], u32); 8] = [
     ([0, 0, 0, 0], 0),
     ([1, 0, 0, 0], 0),
     ([2, -1, 0, 0], 0),

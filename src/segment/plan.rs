@@ -3,7 +3,7 @@
 //! What enters: integers. What leaves: the plan that an estimate calls the cheapest. Only a writer comes here; another
 //! choice costs bytes, never truth.
 
-use super::numbers::{Divider, OWN, OWN_SHIFT, Plan, predict};
+use super::numbers::{Divider, OWN, OWN_SHIFT, PREDICTORS, Plan, predict};
 use std::borrow::Cow;
 
 impl Plan {
@@ -17,31 +17,26 @@ impl Plan {
         let divide = Divider::new(step);
         let ys: Vec<i64> = values.iter().map(|v| divide.exact(v.wrapping_sub(base))).collect();
         let window = &*window(&ys);
+        let plain = Self { base, step, ..Self::default() };
         let mut best: Option<(f32, Self)> = None;
-        let own = own_coefficients(&ys[..ys.len().min(1024)]);
-        for predictor in 0..=OWN {
-            let mut plan = Self { base, step, predictor, ..Self::default() };
-            let mut extra = 0.0;
-            if predictor == OWN {
-                let Some(own) = own else { continue };
-                plan.own = own;
-                extra = 36.0;
+        let mut offer = |plan: Self, extra: f32| {
+            let cost = plan.cost(window).bits() + extra;
+            if best.is_none_or(|(least, _)| cost < least) {
+                best = Some((cost, plan));
             }
-            for centered in [false, true] {
-                if centered && !matches!(predictor, 0 | 1 | OWN) {
-                    break;
-                }
-                plan.center = if centered { plan.median(window) } else { 0 };
-                if centered && plan.center == 0 {
-                    break;
-                }
-                let cost = plan.cost(window).bits() + extra + if centered { 8.0 } else { 0.0 };
-                if best.is_none_or(|(least, _)| cost < least) {
-                    best = Some((cost, plan));
-                }
-            }
+        };
+        for predictor in most_promising(window) {
+            offer(Self { predictor, ..plain }, 0.0);
         }
-        let mut plan = best.map_or(Self { base, step, ..Self::default() }, |(_, plan)| plan);
+        for predictor in [0, 1] {
+            let plan = Self { predictor, ..plain };
+            offer(Self { center: plan.median(window), ..plan }, 8.0);
+        }
+        if let Some(own) = own_coefficients(&ys[..ys.len().min(1024)]) {
+            let plan = Self { predictor: OWN, own, ..plain };
+            offer(Self { center: plan.median(window), ..plan }, 40.0);
+        }
+        let mut plan = best.map_or(plain, |(_, plan)| plan);
         plan.describe(&ys);
         plan
     }
@@ -92,6 +87,23 @@ impl Plan {
         }
         self.usual = usual as u8;
     }
+}
+
+/// The two of the fixed predictors whose residuals are shortest in all, and the first two of the table, which are best for
+/// what never falls, for that saves the signs.
+fn most_promising(ys: &[i64]) -> impl Iterator<Item = u8> {
+    let mut lengths = [0_u32; OWN as usize];
+    let mut y = [0_i64; 4];
+    for now in &ys[1..] {
+        for (length, (c, shift)) in lengths.iter_mut().zip(&PREDICTORS) {
+            let residual = now.wrapping_sub(predict(c, *shift, &y));
+            *length += 64 - residual.unsigned_abs().leading_zeros();
+        }
+        y = [*now, y[0], y[1], y[2]];
+    }
+    let mut order = [0, 1, 2, 3, 4, 5, 6];
+    order.sort_unstable_by_key(|p| (lengths[usize::from(*p)], *p));
+    order.into_iter().enumerate().filter(|(place, p)| *place < 2 || *p < 2).map(|(_, p)| p)
 }
 
 /// Plans are chosen by at most this many values of a column,
