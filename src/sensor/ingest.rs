@@ -182,14 +182,14 @@ mod tests {
     fn good_lines_around_garbage_are_kept() {
         let (mut ingest, _, counters) = ingest(10);
         let mut out = Vec::new();
-        let bytes = b"m a=1\n\x00\xff\xfe\nm a=2,b=x\nm,k=1,k=2 a=3\nm,k= a=4\n\nm a=5 99999999999999999999\n# note\nm a=6\nm a=7";
+        let bytes = b"m a=1\n\x00\xff\xfe\nm a=2,b=x\nm,k=1,k=2 a=3\nm,k= a=4\n\nm a=5 99999999999999999999\nm a=8,\x01b=9\n# note\nm a=6\nm a=7";
         let mut buffer = LineBuffer::new();
         ingest.stream(&mut buffer, bytes, NOW, &mut out);
         ingest.end_of_stream(&mut buffer, NOW);
         let values: Vec<_> = out.into_iter().map(|r| r.value).collect();
         assert_eq!(values, [Value::Float(1.0), Value::Float(6.0)]);
         let refused = counters.snapshot().refused.into_iter().collect::<Vec<_>>();
-        assert_eq!(refused, [("encoding", 1), ("number", 1), ("stamp", 1), ("tag", 2), ("unfinished", 1)]);
+        assert_eq!(refused, [("encoding", 1), ("name", 1), ("number", 1), ("stamp", 1), ("tag", 2), ("unfinished", 1)]);
     }
 
     /// A refused line makes no series: garbage can't use up `max_series`.

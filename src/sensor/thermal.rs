@@ -77,6 +77,8 @@ mod tests {
             ("thermal/acpitz,zone=10".to_owned(), Value::Int(27_800)),
         ];
         assert_eq!(seen, expected);
+        let def = driver.discover().remove(0);
+        assert_eq!((def.unit.as_str(), def.scale.apply(48_312)), ("Cel", 48.312));
         assert_eq!(names(&mut Thermal::new(root.path(), &["cpu*".into()])), ["thermal/cpu-thermal"]);
     }
 }
