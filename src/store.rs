@@ -171,6 +171,18 @@ pub struct StoreFacts {
     pub body_bytes: u64,
 }
 
+impl StoreFacts {
+    /// Whether what the file holds leaves less room than a commit and a compaction may need.
+    pub fn nearly_full(&self) -> bool {
+        self.pages.saturating_sub(self.free_pages) * u64::from(self.page_bytes) > expire::target_bytes(self.file_limit_bytes)
+    }
+
+    /// Whether the file is longer than it may be, as after `max_size` was lowered.
+    pub fn above_limit(&self) -> bool {
+        self.pages * u64::from(self.page_bytes) > self.file_limit_bytes
+    }
+}
+
 impl Store {
     /// Where the database is; not the configured path where that holds a newer format.
     pub fn path(&self) -> &Path {

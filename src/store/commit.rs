@@ -219,11 +219,6 @@ pub(super) fn insert_loss(conn: &Connection, no: StoreNo, range: SeqRange, loss:
     insert_segment(conn, no, &sealed.view, &sealed.body)
 }
 
-/// Adds `segment`; the bytes of its body.
-pub(super) fn insert(conn: &Connection, no: StoreNo, body: &[u8]) -> Result<(), StoreError> {
-    insert_segment(conn, no, &View::parse(body)?, body)
-}
-
 impl From<&View> for SegmentRow {
     fn from(view: &View) -> Self {
         let bounds = view.bounds();

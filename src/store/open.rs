@@ -146,6 +146,9 @@ impl Store {
         })?;
         log::warn!("store: {event}");
         let uuid = line.uuid;
+        if let Err(e) = self.high.set(Mark { store: uuid, seq: SegmentSeq(0) }) {
+            log::warn!("store: {e}");
+        }
         self.lines.push(line);
         self.boot = boot;
         self.next_series = 1;
