@@ -2,10 +2,55 @@
 //! bytes that are stored are the bytes that are shipped.
 //!
 //! What enters: columns of readings with their timelines. What leaves: a body of bytes, and back. Pure: no I/O, no clock.
+//! What it promises: every bit of every value and stamp comes back; bytes that are not a body are an error, never a panic,
+//! and reserve at most about [`MAX_DECODED_BYTES`]. What it does not do: order readings, or look for equal ones.
+//!
+//! `docs/segment.md` draws the format byte by byte. From the bottom up: [`coder`] turns bits into bytes, [`numbers`] turns
+//! columns of integers into bits, [`floats`] and [`columns`] turn everything else into integers, [`directory`] says what
+//! is where, [`body`] is the frame around it, [`view`] reads no more of it than is asked for, [`mod@merge`] joins
+//! neighbours.
+
+mod body;
+mod coder;
+mod columns;
+mod directory;
+mod floats;
+mod merge;
+mod numbers;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use body::encode;
+pub(crate) use merge::Timelines;
+pub use merge::{contains, merge};
+pub use view::{Bounds, ColumnHead, View, decode};
 
 use crate::clock::{BootNanos, UtcNanos};
-use crate::reading::{BootId, NoValue, SeqRange, SeriesDef, SeriesId};
+use crate::fault::{Exit, Fault, Verdict};
+use crate::reading::{BootId, Kind, NoValue, SeqRange, SeriesDef, SeriesId, Value};
 use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The version that [`encode`] writes, and the highest that [`decode`] reads.
+pub const VERSION: u8 = 1;
+
+/// The longest body.
+pub const MAX_BODY_BYTES: usize = 2 << 20;
+
+/// The most readings in a segment.
+pub const MAX_READINGS: usize = 4 * 65_536;
+
+/// The most columns in a segment, and the most timelines.
+pub const MAX_COLUMNS: usize = 65_536;
+
+/// The most bytes of texts in a segment, once every reading has its own copy; and the most bytes of names and distinct
+/// texts.
+pub const MAX_TEXT_TOTAL_BYTES: usize = 4 << 20;
+
+/// About what the decoding of any bytes at all reserves at most: stamps, values and missing ones at their caps (16 bytes
+/// each, twice for the moment of a copy), the column heads, and the texts.
+pub const MAX_DECODED_BYTES: usize = 3 * 16 * MAX_READINGS + 256 * MAX_COLUMNS + 4 * MAX_TEXT_TOTAL_BYTES;
 
 /// The clock that a timeline's stamps are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,4 +166,119 @@ pub struct Segment {
     pub range: SeqRange,
     /// What it holds.
     pub content: Content,
+}
+
+impl Content {
+    /// How many readings it holds.
+    pub fn n(&self) -> usize {
+        match self {
+            Self::Data { readings, .. } => readings.n(),
+            Self::Loss(_) => 0,
+        }
+    }
+}
+
+impl Readings {
+    /// How many readings, those without a value included.
+    pub fn n(&self) -> usize {
+        self.columns.iter().map(|column| column.values.len()).sum()
+    }
+}
+
+impl Values {
+    /// How many values.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Int(all) => all.len(),
+            Self::Float(all) => all.len(),
+            Self::Bool(all) => all.len(),
+            Self::Text(all) => all.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What they are.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Int(_) => Kind::Int,
+            Self::Float(_) => Kind::Float,
+            Self::Bool(_) => Kind::Bool,
+            Self::Text(_) => Kind::Text,
+        }
+    }
+
+    /// The value at `index`; `None` beyond the end. That a value is missing, only the column knows.
+    pub fn get(&self, index: usize) -> Option<Value> {
+        match self {
+            Self::Int(all) => all.get(index).map(|v| Value::Int(*v)),
+            Self::Float(all) => all.get(index).map(|v| Value::Float(*v)),
+            Self::Bool(all) => all.get(index).map(|v| Value::Bool(*v)),
+            Self::Text(all) => all.get(index).map(|v| Value::Text(v.clone())),
+        }
+    }
+}
+
+/// Why bytes are no segment, or a segment cannot become bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SegmentError {
+    /// Fewer bytes than any segment has.
+    Truncated,
+    /// The bytes are not those that were written.
+    Checksum,
+    /// Written by a later version: the bytes are whole, and worth keeping.
+    Newer {
+        /// That version.
+        version: u8,
+    },
+    /// The checksum is right and the content is not: what is wrong.
+    Corrupt(&'static str),
+    /// A segment to encode that is above a cap.
+    TooLarge {
+        /// Of what.
+        what: &'static str,
+        /// How much there is.
+        is: usize,
+        /// How much there may be.
+        limit: usize,
+    },
+    /// A segment to encode that contradicts itself.
+    Unfit(&'static str),
+}
+
+impl fmt::Display for SegmentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Truncated => write!(f, "segment is cut short: fetch it again, or count it as damaged"),
+            Self::Checksum => write!(f, "segment has a wrong checksum: fetch it again, or count it as damaged"),
+            Self::Newer { version } => {
+                write!(
+                    f,
+                    "segment is of version {version}, this program reads up to {VERSION}: keep it, and update varved"
+                )
+            }
+            Self::Corrupt(what) => {
+                write!(f, "segment holds {what}: keep the file and report it, its writer is at fault")
+            }
+            Self::TooLarge { what, is, limit } => {
+                write!(f, "segment would have {is} {what}, at most {limit} fit: commit more often")
+            }
+            Self::Unfit(what) => write!(f, "segment cannot be written, {what}: report this, varved is at fault"),
+        }
+    }
+}
+
+impl std::error::Error for SegmentError {}
+
+impl Fault for SegmentError {
+    fn verdict(&self) -> Verdict {
+        Verdict::Reject
+    }
+
+    fn exit(&self) -> Exit {
+        Exit::Data
+    }
 }
