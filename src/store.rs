@@ -69,6 +69,8 @@ pub struct Store {
     catalog_changes: u32,
     /// The log holds frames of a transaction that failed; see [`wal_scan`].
     restart_due: bool,
+    /// Frames in the log after the last commit.
+    log_frames: u64,
     /// As of the last step of upkeep.
     in_flight: Vec<(Uuid, SeqRange)>,
     compacted_to: compact::Cursor,
@@ -165,7 +167,8 @@ pub struct StoreFacts {
 impl StoreFacts {
     /// Whether what the file holds leaves less room than a commit and a compaction may need.
     pub fn nearly_full(&self) -> bool {
-        self.pages.saturating_sub(self.free_pages) * u64::from(self.page_bytes) > expire::target_bytes(self.file_limit_bytes)
+        self.pages.saturating_sub(self.free_pages) * u64::from(self.page_bytes)
+            > expire::target_bytes(self.file_limit_bytes)
     }
 
     /// Whether the file is longer than it may be, as after `max_size` was lowered.
@@ -228,8 +231,8 @@ impl Store {
             readings: sum(|t| t.readings),
             pending_segments: sum(|t| t.pending_segments),
             pending_readings: sum(|t| t.pending_readings),
-            oldest_pending: oldest.0,
-            oldest_pending_utc: oldest.1,
+            oldest_pending: oldest.and_then(|head| head.from),
+            oldest_pending_utc: oldest.and_then(|head| head.utc).map(|utc| utc.0),
             commits: self.commits,
             body_bytes: self.body_bytes,
         })

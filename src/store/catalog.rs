@@ -51,7 +51,8 @@ impl Store {
         let fail = |e| sql_of(&self.conn, "read the boots", e);
         let sql = "SELECT id, boot_uuid FROM boot WHERE store = ?1 ORDER BY id";
         let mut statement = self.conn.prepare_cached(sql).map_err(fail)?;
-        let rows = statement.query_map([no.0], |row| Ok((BootId(row.get(0)?), row.get::<_, String>(1)?))).map_err(fail)?;
+        let rows =
+            statement.query_map([no.0], |row| Ok((BootId(row.get(0)?), row.get::<_, String>(1)?))).map_err(fail)?;
         let rows: Vec<_> = rows.collect::<Result<_, _>>().map_err(fail)?;
         let parse = |(id, text): (BootId, String)| match Uuid::parse_str(&text) {
             Ok(uuid) => Ok((id, uuid)),

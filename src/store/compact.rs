@@ -65,7 +65,9 @@ impl Store {
             let window = heads(&self.conn, line.no, from, line.high.0, WINDOW)?;
             let current = at + 1 == self.lines.len();
             let may = |head: &SegmentHead| {
-                head.bytes < LARGE_BYTES && !(current && head.range.last == line.high) && !self.flies(line.uuid, &head.range)
+                head.bytes < LARGE_BYTES
+                    && !(current && head.range.last == line.high)
+                    && !self.flies(line.uuid, &head.range)
             };
             let acked = |head: &SegmentHead| line.acked.covers(&head.range);
             let old = |head: &SegmentHead| !current || self.is_old(head, now);
@@ -120,7 +122,11 @@ impl Store {
         let body = match joined.and_then(|segment| Ok(segment::encode(&segment)?)) {
             Ok(body) => body,
             Err(StoreError::Segment(e)) => {
-                log::warn!("store: segments {}..={} stay apart: {e}", run[0].range.first, run[run.len() - 1].range.last);
+                log::warn!(
+                    "store: segments {}..={} stay apart: {e}",
+                    run[0].range.first,
+                    run[run.len() - 1].range.last
+                );
                 return Ok(next);
             }
             Err(e) => return Err(e),
@@ -184,7 +190,8 @@ impl Store {
         let mut joined = segment::merge(parts)?;
         if let Content::Data { readings, names } = &mut joined.content {
             let cited: BTreeSet<SeriesId> = readings.columns.iter().map(|column| column.series).collect();
-            *names = cited.into_iter().map(|id| Ok((id, def_of(&self.conn, no, id)?))).collect::<Result<_, StoreError>>()?;
+            *names =
+                cited.into_iter().map(|id| Ok((id, def_of(&self.conn, no, id)?))).collect::<Result<_, StoreError>>()?;
         }
         Ok(joined)
     }
@@ -244,10 +251,13 @@ fn run_length(
             && bytes <= MOST_BYTES
             && readings <= MOST_READINGS
     };
-    window.iter().take_while({
-        let mut fits = fits;
-        move |head| fits(head)
-    }).count()
+    window
+        .iter()
+        .take_while({
+            let mut fits = fits;
+            move |head| fits(head)
+        })
+        .count()
 }
 
 /// Losses of one reason, one after the other.
@@ -311,7 +321,9 @@ mod tests {
             let timeline = |c: &Column| -> Timeline { readings.timelines[c.timeline].clone() };
             for column in &readings.columns {
                 let stamps = timeline(column).stamps;
-                all.extend((0..stamps.len()).map(|i| (column.series.0, stamps[i], format!("{:?}", column.values.get(i)))));
+                all.extend(
+                    (0..stamps.len()).map(|i| (column.series.0, stamps[i], format!("{:?}", column.values.get(i)))),
+                );
             }
         }
         all.sort();
@@ -379,7 +391,8 @@ mod tests {
         let joined = join_losses(&parts).unwrap();
         let Content::Loss(all) = joined.content else { panic!("not a loss") };
         assert_eq!((joined.range, all.readings, all.from, all.to), (range(1, 3), Some(6), loss(1).from, loss(3).to));
-        let other = Segment { range: range(4, 4), content: Content::Loss(Loss { reason: LossReason::Void, ..loss(4) }) };
+        let other =
+            Segment { range: range(4, 4), content: Content::Loss(Loss { reason: LossReason::Void, ..loss(4) }) };
         assert!(join_losses(&[parts[2].clone(), other]).is_err());
         store.skip_above(SegmentSeq(3), at(1)).unwrap();
         store.skip_above(SegmentSeq(9), at(2)).unwrap();
@@ -415,7 +428,8 @@ mod tests {
             to: None,
             utc: None,
         };
-        let window: Vec<_> = std::iter::once(head(1, 100, 20_000)).chain((101..=140).map(|n| head(n, n, 100))).collect();
+        let window: Vec<_> =
+            std::iter::once(head(1, 100, 20_000)).chain((101..=140).map(|n| head(n, n, 100))).collect();
         let found = choose(&window, &|_| true, &|_| false, &|_| true, true);
         assert_eq!(found, Found::Nothing(0), "40 small ones don't have the large one rewritten");
         let found = choose(&window[1..], &|_| true, &|_| false, &|_| true, true);

@@ -203,7 +203,8 @@ impl Store {
 
     /// Whether the file has grown to its limit, or so near that a transaction may not fit.
     pub(super) fn at_limit(&self) -> Result<bool, StoreError> {
-        Ok(self.pragma("page_count")? * self.pragma("page_size")? + (self.bounds.file_bytes / 16) >= self.bounds.file_bytes)
+        Ok(self.pragma("page_count")? * self.pragma("page_size")? + (self.bounds.file_bytes / 16)
+            >= self.bounds.file_bytes)
     }
 
     /// The file may not grow above its limit, wherever it stands now.
@@ -243,8 +244,11 @@ impl Store {
         let sql = "SELECT boot_min FROM segment WHERE id BETWEEN ?1 << 48 AND ((?1 + 1) << 48) - 1 \
                    AND boot_min IS NOT NULL ORDER BY id LIMIT 1";
         let fail = |e| sql_of(&self.conn, "look for unused boots", e);
-        let cited: Option<u32> =
-            self.conn.prepare_cached(sql).and_then(|mut s| s.query_row([no.0], |r| r.get(0)).optional()).map_err(fail)?;
+        let cited: Option<u32> = self
+            .conn
+            .prepare_cached(sql)
+            .and_then(|mut s| s.query_row([no.0], |r| r.get(0)).optional())
+            .map_err(fail)?;
         let current = (at + 1 == self.lines.len()).then_some(self.boot.0);
         let Some(lowest) = cited.into_iter().chain(current).min() else { return Ok(Step::Idle) };
         let sql = "SELECT count(*) FROM boot WHERE store = ?1 AND id < ?2";
