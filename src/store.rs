@@ -11,7 +11,7 @@
 //! | `ground`, [`wal_scan`], [`high_water`], [`identity`], `rebuild` | what is looked at before SQLite opens |
 //! | `open`, `quarantine` | from those to a store that can be written, whatever the file is like |
 //! | `commit`, `ack`, `catalog` | what comes in, what goes out |
-//! | `compact`, `expire` | steps of upkeep |
+//! | `compact`, `rollup`, `expire` | steps of upkeep |
 //! | [`thread`](self::thread) | the thread that it runs on |
 
 mod ack;
@@ -30,6 +30,7 @@ mod quarantine;
 mod ranges;
 mod raw;
 mod rebuild;
+mod rollup;
 #[cfg(test)]
 mod testing;
 pub mod thread;

@@ -8,6 +8,7 @@
 use super::ack::{SegmentHead, body_of, heads, write_acks};
 use super::error::StoreError;
 use super::file::{StoreNo, insert_segment, sql_of};
+use super::rollup::{self, Rollups};
 use super::{Step, Store, commit};
 use crate::clock::{BootNanos, Now, SECOND};
 use crate::reading::{SegmentSeq, SeqRange, SeriesDef, SeriesId};
@@ -119,8 +120,9 @@ impl Store {
         }
         let run = &run[..parts.len()];
         let joined = if run.iter().all(|head| head.loss) { join_losses(&parts) } else { self.name(no, &parts) };
-        let body = match joined.and_then(|segment| Ok(segment::encode(&segment)?)) {
-            Ok(body) => body,
+        let encoded = joined.and_then(|segment| Ok((segment::encode(&segment)?, segment)));
+        let (body, segment) = match encoded {
+            Ok(done) => done,
             Err(StoreError::Segment(e)) => {
                 log::warn!(
                     "store: segments {}..={} stay apart: {e}",
@@ -131,15 +133,18 @@ impl Store {
             }
             Err(e) => return Err(e),
         };
-        self.replace(at, run, &body)?;
+        let rollups = Rollups::of(&segment, &self.timebase(no, &segment)?);
+        self.replace(at, run, &body, &rollups)?;
         Ok(if broken.is_some() { next } else { run[0].range.first.0 })
     }
 
-    fn replace(&mut self, at: usize, run: &[SegmentHead], body: &[u8]) -> Result<(), StoreError> {
+    fn replace(&mut self, at: usize, run: &[SegmentHead], body: &[u8], rollups: &Rollups) -> Result<(), StoreError> {
         let (no, acks, view) = (self.lines[at].no, self.unwritten_acks(), View::parse(body)?);
         self.transaction("compact", |conn| {
             run.iter().try_for_each(|head| commit::delete(conn, no, head.range.first))?;
             insert_segment(conn, no, &view, body)?;
+            rollup::delete(conn, no, run)?;
+            rollups.write(conn, no, view.range().first)?;
             write_acks(conn, &acks)
         })?;
         self.acks_written();
@@ -183,7 +188,7 @@ impl Store {
         let readings = (!head.loss).then_some(head.n);
         let loss = Loss { reason: LossReason::Damaged, readings, from: head.from, to: head.to, utc: head.utc };
         let body = segment::encode(&Segment { range: head.range, content: Content::Loss(loss) })?;
-        self.replace(at, &[head], &body)
+        self.replace(at, &[head], &body, &Rollups::default())
     }
 
     fn name(&self, no: StoreNo, parts: &[Segment]) -> Result<Segment, StoreError> {
