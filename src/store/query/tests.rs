@@ -70,6 +70,8 @@ fn values_are_shown_by_their_kind_and_their_trouble() {
     assert_eq!(of("mast/wind,height=80"), ["1.5|real|ok", "NULL|null|nan", "inf|real|infinite", "-inf|real|infinite"]);
     assert_eq!(of("door/open")[..2], ["1|integer|ok", "0|integer|ok"]);
     assert_eq!(of("log/line")[1], "b,c|text|ok");
+    let alone = ask(&session, "SELECT quality FROM reading WHERE seq = 6 AND series = 'cpu/temp'");
+    assert_eq!(alone, ["ok", "faulty", "ok", "absent"]);
 }
 
 /// Boottime becomes UTC by the anchors; a boot that never knew the time says so; own stamps are as they came.
@@ -233,7 +235,7 @@ fn statements_only_read() {
         "DROP TABLE reading",
         "INSERT INTO reading VALUES (1, 2, 3, 4, 5, 6, 7)",
         "SELEC 1",
-        "ATTACH 'x.db' AS x",
+        &format!("ATTACH '{}' AS x", path.display()),
         &format!("VACUUM INTO '{}'", directory.path().join("copy.db").display()),
         "SELECT 1; SELECT 2",
     ] {
