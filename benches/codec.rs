@@ -90,7 +90,7 @@ fn report(file: &str, set: &Set) {
 
 /// The best of several rounds over the set: the machine is shared.
 fn time_ns(set: &Set, n: usize, encoding: bool) -> f64 {
-    let segments: Vec<Segment> = set.rows.chunks(n).map(|rows| segment(set, rows, true)).collect();
+    let segments: Vec<Segment> = set.rows.chunks(n).map(|rows| segment(set, rows, false)).collect();
     let bodies: Vec<Vec<u8>> = segments.iter().map(|s| encode(s).expect("a body")).collect();
     let mut best = f64::INFINITY;
     for _ in 0..7 {

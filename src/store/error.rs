@@ -5,6 +5,7 @@
 //! close and reopen, or to exit, would turn a retry into a loss (docs/store.md, "Failed writes").
 
 use crate::fault::{Exit, Fault, Verdict};
+use crate::segment::SegmentError;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -63,6 +64,8 @@ pub enum StoreError {
         /// Its major format version.
         major: i64,
     },
+    /// A segment could not be encoded or decoded.
+    Segment(SegmentError),
     /// A number that the format bounds is used up.
     Exhausted {
         /// Which.
@@ -125,6 +128,7 @@ impl fmt::Display for StoreError {
             Self::Newer { major } => {
                 write!(f, "the file has format {major}, newer than this varved knows; install the newer version to read it")
             }
+            Self::Segment(source) => write!(f, "{source}"),
             Self::Exhausted { what } => {
                 write!(f, "no {what} is left in this file; move it away, varved then begins a new one")
             }
@@ -148,6 +152,7 @@ impl std::error::Error for StoreError {
         match self {
             Self::Io { source, .. } => Some(source),
             Self::Sqlite { source, .. } => Some(source),
+            Self::Segment(source) => Some(source),
             _ => None,
         }
     }
@@ -159,6 +164,7 @@ impl Fault for StoreError {
             Self::InUse { .. } | Self::Io { .. } | Self::Full { .. } | Self::Busy { .. } | Self::Sqlite { .. } => {
                 Verdict::Retry
             }
+            Self::Segment(_) => Verdict::Reject,
             Self::Damaged { .. } | Self::Setting { .. } | Self::Newer { .. } | Self::Exhausted { .. } => Verdict::Halt,
         }
     }
@@ -167,8 +173,14 @@ impl Fault for StoreError {
         match self {
             Self::InUse { .. } | Self::Busy { .. } => Exit::TryAgain,
             Self::Io { .. } | Self::Full { .. } | Self::Sqlite { .. } => Exit::Io,
-            Self::Damaged { .. } | Self::Newer { .. } | Self::Exhausted { .. } => Exit::Data,
+            Self::Damaged { .. } | Self::Newer { .. } | Self::Segment(_) | Self::Exhausted { .. } => Exit::Data,
             Self::Setting { .. } => Exit::Config,
         }
+    }
+}
+
+impl From<SegmentError> for StoreError {
+    fn from(source: SegmentError) -> Self {
+        Self::Segment(source)
     }
 }
