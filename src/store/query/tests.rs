@@ -321,3 +321,28 @@ fn dates_are_read_as_sqlite_reads_them() {
         assert_eq!(read(bad), None, "{bad}");
     }
 }
+
+/// Under exclusive locking the service itself answers, reads only, within bounds, and goes on committing afterwards.
+#[test]
+fn the_service_answers_without_letting_go_of_its_file() {
+    use super::super::testing::{Bench, put};
+    let mut bench = Bench::new();
+    bench.cfg.locking = crate::config::Locking::Exclusive;
+    let mut store = bench.open_calm();
+    put(&mut store, 2, 50, 1).expect("a commit");
+    assert!(Session::open(&bench.cfg.path).is_err(), "nobody else reads");
+    let count = "SELECT count(value) AS n FROM reading";
+    assert_eq!(store.query(count).expect("rows"), serde_json::json!([{"n": 100}]));
+    for sql in
+        ["DELETE FROM segment", "BEGIN", "PRAGMA query_only = 0", "PRAGMA journal_mode = delete", "ATTACH 'x' AS x"]
+    {
+        let error = store.query(sql).expect_err(sql);
+        assert_eq!(crate::fault::Fault::exit(&error), crate::fault::Exit::Usage, "{sql}: {error}");
+    }
+    let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
+    assert!(matches!(store.query(endless), Err(ReadError::TooMuch { .. })));
+    let long = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n LIMIT 100000";
+    assert!(matches!(store.query(long), Err(ReadError::TooMuch { .. })));
+    put(&mut store, 2, 50, 2).expect("a commit after the questions");
+    assert_eq!(store.query(count).expect("rows"), serde_json::json!([{"n": 200}]));
+}
