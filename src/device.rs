@@ -404,7 +404,7 @@ impl Desk {
     /// SQL for a client of the control socket: under exclusive locking nobody else can read.
     async fn query(&self, sql: String) -> Answer {
         match self.store.run(move |store| store.query(&sql)).await {
-            Ok(Ok(rows)) => Answer::Ok(json!(rows)),
+            Ok(Ok(rows)) => Answer::Ok(rows),
             Ok(Err(why)) => Answer::Error { exit: why.exit() as u8, text: why.to_string() },
             Err(why) => Answer::Error { exit: Exit::Unavailable as u8, text: why.to_string() },
         }

@@ -12,7 +12,7 @@
 //! | `open`, `quarantine` | from those to a store that can be written, whatever the file is like |
 //! | `commit`, `ack`, `catalog`, `recheck` | what comes in, what goes out |
 //! | `compact`, `rollup`, `expire` | steps of upkeep |
-//! | [`reader`], [`scan`], [`vtab`], [`query`], [`live`] | the read side: segments to rows, and SQL over them |
+//! | [`reader`], [`scan`], [`vtab`], [`query`] | the read side: segments to rows, and SQL over them |
 //! | [`audit`], [`plain`] | what `verify` and `export` do with it |
 //! | [`thread`](self::thread) | the thread that it runs on |
 
@@ -28,7 +28,6 @@ pub mod file;
 mod ground;
 pub mod high_water;
 pub mod identity;
-pub mod live;
 mod open;
 pub mod plain;
 mod quarantine;
