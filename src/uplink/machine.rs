@@ -816,3 +816,6 @@ fn doubt(line: &Line, stated: &StoreAck) -> Option<Doubt> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod simulation;

@@ -34,8 +34,8 @@ struct Held {
     states: Vec<State>,
     duplicates: usize,
     unknown: usize,
-    /// Claimed in the next acks of any store, as a fleet would that knows a twin of this device.
-    claimed_high: u64,
+    /// Claimed for this store, as a fleet would that knows a twin of this device.
+    claimed_high: Option<(StoreUuid, u64)>,
     /// Numbers that arrived since a recheck was announced.
     verified: Vec<SeqRange>,
 }
@@ -56,7 +56,7 @@ impl Held {
                 store: *store,
                 cumulative: SegmentSeq(cumulative),
                 ranges: ranges.into_iter().filter(|range| range.first.0 > cumulative).take(wire::MAX_RANGES).collect(),
-                high: SegmentSeq(high.max(if recheck.is_none() { self.claimed_high } else { 0 })),
+                high: SegmentSeq(high.max(self.claimed_high.filter(|(of, _)| of == store).map_or(0, |(_, high)| high))),
                 conflicts: vec![],
                 verified: recheck.map(|nonce| (nonce, ranges::normal(self.verified.clone()))),
             }
@@ -315,16 +315,16 @@ fn a_rolled_back_store_ends_up_acknowledged_under_both_ids() {
     let old = device.ask(|store| store.uuid());
     {
         let mut held = fleet.held.lock().expect("lock");
-        held.claimed_high = 1000;
+        held.claimed_high = Some((old, 1000));
         held.verified.clear();
     }
     device.commit(20);
     eventually("a fresh id", || device.ask(|store| store.uuid()) != old);
-    fleet.held.lock().expect("lock").claimed_high = 0;
     (0..5).for_each(|_| device.commit(20));
     eventually("all is acknowledged", || device.pending() == 0);
     assert_eq!(assert_all_arrived(&device, &fleet), 5);
     let held = fleet.held.lock().expect("lock");
+    assert_eq!(held.segments.len(), 2, "one fresh id was taken");
     assert_eq!(held.ranges(old), [SeqRange::new(1, 6).expect("a range")]);
     assert!(held.duplicates >= 5, "the old store was not sent again");
 }
