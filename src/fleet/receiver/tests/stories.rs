@@ -253,6 +253,30 @@ fn a_kill_between_commit_and_ack_loses_only_the_ack() {
     assert_eq!(rig.readings(&device), device.expected(0, 1..=5));
 }
 
+/// The disk fails at the commit: nothing of the group is acknowledged, what was held before still is, another device's
+/// segments in the same group are held, and the same messages succeed once the disk does.
+#[test]
+fn what_could_not_be_committed_is_not_acknowledged() {
+    let (device, other) = (Unit::new("a", 1), Unit::new("b", 2));
+    let mut rig = with_held(&device, 2);
+    rig.hear(&other.pages());
+    let fail = |rig: &mut Rig, fail| {
+        let receiver = rig.receiver.as_mut().expect("running");
+        receiver.shelf.opened(device.store).expect("open").fail_commits(fail);
+    };
+    fail(&mut rig, true);
+    let heard = rig.hear(&[device.commits(3..=5), other.commits(1..=2)].concat());
+    assert_eq!(heard.of(&device).cumulative, SegmentSeq(2));
+    assert_eq!(heard.of(&other).cumulative, SegmentSeq(2));
+    assert_eq!(rig.readings(&device), device.expected(0, 1..=2));
+    fail(&mut rig, false);
+    rig.pass(11);
+    assert_eq!(rig.hear(&device.commits(3..=5)).requests(&device), vec![Request::Catalog], "stated again to be sure");
+    rig.hear(&device.pages());
+    assert_eq!(rig.hear(&device.commits(3..=5)).of(&device).cumulative, SegmentSeq(5));
+    assert_eq!(rig.readings(&device), device.expected(0, 1..=5));
+}
+
 /// After a reconnect every device that is there is told again: the broker may have lost what it retained.
 #[test]
 fn a_new_connection_tells_every_device_again() {
