@@ -29,9 +29,9 @@ pub mod identity;
 mod open;
 mod quarantine;
 mod ranges;
-mod raw;
 pub mod plain;
 pub mod query;
+mod raw;
 pub mod reader;
 #[cfg(test)]
 pub(crate) mod sample;

@@ -156,8 +156,7 @@ struct Stored {
 
 impl Walk<'_> {
     fn run(&self, problems: &mut Named<String>) -> StoreAudit {
-        let mut of =
-            StoreAudit { uuid: self.store.uuid.clone(), variant: self.store.variant, ..StoreAudit::default() };
+        let mut of = StoreAudit { uuid: self.store.uuid.clone(), variant: self.store.variant, ..StoreAudit::default() };
         let (low, high) = (self.store.no << 48, (self.store.no + 1) << 48);
         let mut reached = low - 1;
         loop {
@@ -171,7 +170,8 @@ impl Walk<'_> {
                     return of;
                 }
                 Err(error) => {
-                    problems.push(format!("store {}: the table breaks off behind segment {}: {error}", of.uuid, of.high));
+                    problems
+                        .push(format!("store {}: the table breaks off behind segment {}: {error}", of.uuid, of.high));
                     break;
                 }
             }
@@ -346,12 +346,12 @@ mod tests {
     /// A range with neither data nor a loss is a gap; what the fleet says it has is none.
     #[test]
     fn gaps_are_what_nobody_accounts_for() {
-        let gaps = |spoil| -> Vec<String> {
-            found(spoil).stores[0].gaps.first.iter().map(ToString::to_string).collect()
-        };
+        let gaps =
+            |spoil| -> Vec<String> { found(spoil).stores[0].gaps.first.iter().map(ToString::to_string).collect() };
         assert_eq!(gaps("DELETE FROM segment WHERE first_seq = 3"), ["3..=5"]);
         assert_eq!(gaps("DELETE FROM segment WHERE first_seq IN (1, 2, 6)"), ["1..=2", "6..=6"]);
-        let acked = "DELETE FROM segment WHERE first_seq IN (1, 3); INSERT INTO ack VALUES (1, 1, 1), (1, 4, 4), (1, 7, 9)";
+        let acked =
+            "DELETE FROM segment WHERE first_seq IN (1, 3); INSERT INTO ack VALUES (1, 1, 1), (1, 4, 4), (1, 7, 9)";
         assert_eq!(gaps(acked), ["3..=3", "5..=5"]);
         assert!(!found("DELETE FROM segment WHERE first_seq = 3").is_sound());
     }
@@ -366,7 +366,8 @@ mod tests {
             sample::add(&writer, &sample::filler(seq));
         }
         writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("a checkpoint");
-        let sql = "SELECT pageno FROM dbstat WHERE name = 'segment' AND pagetype = 'leaf' ORDER BY path LIMIT 1 OFFSET 2";
+        let sql =
+            "SELECT pageno FROM dbstat WHERE name = 'segment' AND pagetype = 'leaf' ORDER BY path LIMIT 1 OFFSET 2";
         let page = writer.query_row(sql, [], |row| row.get::<_, i64>(0));
         drop(writer);
         let mut bytes = std::fs::read(&path).expect("the file");

@@ -10,6 +10,7 @@ use super::scan::{Cell, Selection, Tally};
 use crate::clock::civil;
 use rusqlite::{Connection, params};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a file of plain rows has. `value` has no type: it is what the reading is.
 const TABLES: &str = "
@@ -24,8 +25,14 @@ const TABLES: &str = "
         seq     INTEGER NOT NULL     -- number of the segment that it came in
     );";
 
-/// Writes the readings of `selection` to a new file of plain rows at `out`. How many, and what could not be read.
-pub fn write_rows(reader: &Reader, selection: &Selection, out: &Path, replace: bool) -> Result<(u64, Tally), ReadError> {
+/// Writes the readings of `selection` to a new file of plain rows at `out`, unless `stop` is set before it is done. How many,
+/// and what could not be read.
+pub fn write_rows(
+    reader: &Reader,
+    selection: &Selection,
+    (out, replace): (&Path, bool),
+    stop: &AtomicBool,
+) -> Result<(u64, Tally), ReadError> {
     let part = Part::begin(out, replace)?;
     let fail = |e| ReadError::sql("write", out, e);
     let conn = Connection::open(&part.path).map_err(fail)?;
@@ -37,6 +44,9 @@ pub fn write_rows(reader: &Reader, selection: &Selection, out: &Path, replace: b
     let mut rows = reader.scan(selection)?;
     let mut count = 0;
     while let Some(mut column) = rows.next_column()? {
+        if stop.load(Ordering::Relaxed) {
+            return Err(ReadError::Interrupted);
+        }
         let mut named = false;
         while column.advance() {
             let row = column.row();
@@ -80,7 +90,8 @@ pub fn snapshot(reader: &Reader, out: &Path, replace: bool) -> Result<u64, ReadE
         .query_row("SELECT uuid FROM store ORDER BY id DESC LIMIT 1", [], |row| row.get(0))
         .map_err(|e| reader.sql("read the stores of", e))?;
     conn.pragma_update(None, "journal_mode", "delete").map_err(fail)?;
-    conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", [COPIED_FROM, of.as_str()]).map_err(fail)?;
+    conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", [COPIED_FROM, of.as_str()])
+        .map_err(fail)?;
     conn.close().map_err(|(_, e)| fail(e))?;
     part.finish()
 }
@@ -145,6 +156,10 @@ mod tests {
         conn.query_row(sql, [], |row| row.get(0)).expect("a count")
     }
 
+    fn rows(reader: &Reader, out: &Path, replace: bool) -> Result<(u64, Tally), ReadError> {
+        write_rows(reader, &Selection::default(), (out, replace), &AtomicBool::new(false))
+    }
+
     fn names(directory: &Path) -> Vec<String> {
         let entries = std::fs::read_dir(directory).expect("a directory");
         let mut names: Vec<_> =
@@ -160,15 +175,15 @@ mod tests {
         let to = tempfile::tempdir().expect("a directory");
         let out = to.path().join("rows.db");
         let reader = Reader::open(&path).expect("a reader");
-        let (rows, tally) = write_rows(&reader, &Selection::default(), &out, false).expect("rows");
-        assert_eq!((rows, tally.unreadable), (sample::READINGS as u64, 0));
+        let (count_of, tally) = rows(&reader, &out, false).expect("rows");
+        assert_eq!((count_of, tally.unreadable), (sample::READINGS as u64, 0));
         assert_eq!(names(to.path()), ["rows.db"]);
         assert_eq!(count(&out, "SELECT count(*) FROM reading JOIN series ON name = series"), 146);
         assert_eq!(count(&out, "SELECT count(*) FROM reading WHERE quality = 'estimated'"), 22);
         assert_eq!(count(&out, "SELECT count(*) FROM pragma_journal_mode WHERE journal_mode = 'delete'"), 1);
         assert_eq!(count(&out, "SELECT count(*) FROM reading WHERE typeof(value) = 'real' AND value = 23.437"), 1);
-        assert!(matches!(write_rows(&reader, &Selection::default(), &out, false), Err(ReadError::Exists { .. })));
-        assert!(write_rows(&reader, &Selection::default(), &out, true).is_ok());
+        assert!(matches!(rows(&reader, &out, false), Err(ReadError::Exists { .. })));
+        assert!(rows(&reader, &out, true).is_ok());
     }
 
     /// A copy of a live store has all of it in one file, says what it is a copy of, and a second one never overwrites it.
@@ -198,8 +213,12 @@ mod tests {
         let (_directory, path) = sample::store();
         let reader = Reader::open(&path).expect("a reader");
         let nowhere = path.with_file_name("none").join("rows.db");
-        assert!(write_rows(&reader, &Selection::default(), &nowhere, false).is_err());
+        assert!(rows(&reader, &nowhere, false).is_err());
         assert!(snapshot(&reader, &nowhere, false).is_err());
+        let stopped = AtomicBool::new(true);
+        let out = path.with_file_name("rows.db");
+        let error = write_rows(&reader, &Selection::default(), (&out, false), &stopped).expect_err("a stop");
+        assert!(error.is_interrupt() && !out.exists());
         let names = names(path.parent().expect("a directory"));
         assert!(names.iter().all(|name| !name.contains("part")), "{names:?}");
     }

@@ -7,6 +7,7 @@
 use super::reader::{ReadError, Reader};
 use super::scan::Tally;
 use super::vtab::{self, SharedTally};
+use crate::clock::UtcNanos;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::ValueRef;
 use std::fmt;
@@ -106,12 +107,14 @@ impl Session {
 
     /// What the statements so far have seen of segments, and could not read; all zero for plain files.
     pub fn tally(&self) -> Tally {
-        self.tally.as_ref().map_or_else(Tally::default, |tally| tally.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        self.tally
+            .as_ref()
+            .map_or_else(Tally::default, |tally| tally.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     /// What ends the statement that runs, from another thread.
     pub fn interrupter(&self) -> Interrupter {
-        Interrupter(self.reader.connection().get_interrupt_handle())
+        self.reader.interrupter()
     }
 
     /// The file that was opened, or the first of several.
@@ -120,8 +123,22 @@ impl Session {
     }
 }
 
+/// A date or a date and time as SQLite reads them (sqlite.org/lang_datefunc.html), in UTC where it ends with `Z` or an
+/// offset, otherwise in this machine's time zone. To the millisecond. `None` where it is neither.
+pub fn parse_date_time(text: &str) -> Option<UtcNanos> {
+    // SQLite would take a bare number for a Julian day and a bare time for one of the year 2000.
+    let dated = text.len() >= 10 && text.as_bytes().get(4) == Some(&b'-');
+    let time = text.get(10..).unwrap_or_default();
+    let zoned = time.ends_with(['Z', 'z']) || time.contains(['+', '-']);
+    let sql = if zoned { "SELECT unixepoch(?1, 'subsec')" } else { "SELECT unixepoch(?1, 'utc', 'subsec')" };
+    let conn = rusqlite::Connection::open_in_memory().ok().filter(|_| dated)?;
+    let seconds = conn.query_row(sql, [text], |row| row.get::<_, Option<f64>>(0)).ok().flatten()?;
+    let millis = (seconds * 1e3).round();
+    (millis.abs() < 9.2e15).then_some(UtcNanos(millis as i64 * 1_000_000))
+}
+
 /// See [`Session::interrupter`].
-pub struct Interrupter(rusqlite::InterruptHandle);
+pub struct Interrupter(pub(super) rusqlite::InterruptHandle);
 
 impl Interrupter {
     /// Ends the statement that runs with [`ReadError::is_interrupt`]. Does nothing when none runs.

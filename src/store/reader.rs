@@ -14,7 +14,7 @@ use crate::clock::timebase::Timebase;
 use crate::clock::{Anchor, BootNanos, UtcNanos};
 use crate::fault::{Exit, Fault, Verdict};
 use crate::reading::{BootId, Kind, Scale, SeriesDef, SeriesId};
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -76,7 +76,9 @@ impl Reader {
             Err(ReadError::Sqlite { .. }) if needs_shm(path) && on_read_only_file_system(path) => {
                 Self::connect(path, "mode=ro&vfs=unix-none", true)
             }
-            Err(ReadError::Sqlite { source, .. }) if needs_shm(path) && source.sqlite_error_code() == Some(CANT_OPEN) => {
+            Err(ReadError::Sqlite { source, .. })
+                if needs_shm(path) && source.sqlite_error_code() == Some(CANT_OPEN) =>
+            {
                 Err(ReadError::NeedsShm { path: path.to_owned() })
             }
             opened => opened,
@@ -111,6 +113,11 @@ impl Reader {
     /// Whether it had to be read without locks; see the head of this file.
     pub fn is_unlocked(&self) -> bool {
         self.unlocked
+    }
+
+    /// What ends the statement that runs, from another thread.
+    pub fn interrupter(&self) -> super::query::Interrupter {
+        super::query::Interrupter(self.conn.get_interrupt_handle())
     }
 
     /// What the files hold beside segments, as it is now.
@@ -298,11 +305,6 @@ fn anchors_of(conn: &Connection, schema: &str, store: i64) -> rusqlite::Result<B
     Ok(boots)
 }
 
-/// The value of a `meta` key as text, if it is there; for summaries.
-pub(super) fn meta_text(conn: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
-    conn.query_row("SELECT CAST(value AS TEXT) FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()
-}
-
 /// Why a file can't be read. Every text ends with what to do.
 #[derive(Debug)]
 pub enum ReadError {
@@ -349,6 +351,10 @@ pub enum ReadError {
     },
     /// The statement would write.
     Writes,
+    /// Whoever asked for it asked to stop, before anything had its name.
+    Interrupted,
+    /// Whoever asked for it asked to stop, after some of it was written.
+    CutShort,
     /// The file system says no.
     Io {
         /// What was tried, as a verb that takes the path as its object.
@@ -383,7 +389,9 @@ impl ReadError {
 
     /// Whether it is an interrupt (Ctrl-C), which is no fault.
     pub fn is_interrupt(&self) -> bool {
-        let (Self::Statement { source } | Self::Sqlite { source, .. }) = self else { return false };
+        let (Self::Statement { source } | Self::Sqlite { source, .. }) = self else {
+            return matches!(self, Self::Interrupted | Self::CutShort);
+        };
         source.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted)
     }
 
@@ -400,7 +408,11 @@ impl fmt::Display for ReadError {
         use rusqlite::ErrorCode::{DatabaseBusy, DatabaseCorrupt, DatabaseLocked, NotADatabase, PermissionDenied};
         match self {
             Self::Missing { path } => {
-                write!(f, "{}: no such file; name the store with --db, such as /var/lib/varved/varved.db", path.display())
+                write!(
+                    f,
+                    "{}: no such file; name the store with --db, such as /var/lib/varved/varved.db",
+                    path.display()
+                )
             }
             Self::NotAStore { path } => write!(
                 f,
@@ -437,11 +449,15 @@ impl fmt::Display for ReadError {
                 };
                 write!(f, "cannot {doing} {}: {source}; {advice}", path.display())
             }
-            Self::Statement { .. } if self.is_interrupt() => write!(f, "interrupted: what was printed is not all"),
+            Self::Interrupted => write!(f, "interrupted: nothing was written; run it again"),
+            Self::CutShort => write!(f, "interrupted: what was written is not all; run it again"),
+            _ if self.is_interrupt() => write!(f, "interrupted: what was printed is not all; run it again"),
             Self::Statement { source } => {
                 write!(f, "{source}; `varved query` without a statement shows the tables and examples")
             }
-            Self::Writes => write!(f, "the statement would write, and files are opened to be read only; write a SELECT"),
+            Self::Writes => {
+                write!(f, "the statement would write, and files are opened to be read only; write a SELECT")
+            }
             Self::Io { doing, path, source } => {
                 write!(f, "cannot {doing} {}: {source}; check the directory and its free space", path.display())
             }
@@ -479,11 +495,13 @@ impl Fault for ReadError {
     fn exit(&self) -> Exit {
         use rusqlite::ErrorCode::{DatabaseBusy, DatabaseCorrupt, DatabaseLocked, NotADatabase};
         match (self, self.code()) {
+            _ if self.is_interrupt() => Exit::TryAgain,
             (Self::Sqlite { .. }, Some(DatabaseBusy | DatabaseLocked)) => Exit::TryAgain,
             (Self::Sqlite { .. }, Some(DatabaseCorrupt | NotADatabase)) => Exit::Data,
             (Self::Sqlite { .. } | Self::Io { .. } | Self::NeedsShm { .. }, _) => Exit::Io,
             (Self::Missing { .. }, _) => Exit::Unavailable,
             (Self::NotAStore { .. } | Self::Newer { .. }, _) => Exit::Data,
+            (Self::Interrupted | Self::CutShort, _) => Exit::TryAgain,
             (Self::TooMany { .. } | Self::Statement { .. } | Self::Writes, _) => Exit::Usage,
             (Self::Live { .. } | Self::Exists { .. }, _) => Exit::Usage,
         }

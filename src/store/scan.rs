@@ -309,11 +309,7 @@ fn in_utc(timeline: &Timeline, store: &HeldStore) -> Arc<[Moment]> {
 }
 
 /// The series whose names pass every test, by SQLite's own `GLOB`; `None` where there is no test.
-fn meant(
-    conn: &Connection,
-    held: &Held,
-    tests: &[SeriesTest],
-) -> rusqlite::Result<Option<HashSet<(usize, SeriesId)>>> {
+fn meant(conn: &Connection, held: &Held, tests: &[SeriesTest]) -> rusqlite::Result<Option<HashSet<(usize, SeriesId)>>> {
     if tests.is_empty() {
         return Ok(None);
     }
@@ -345,7 +341,8 @@ fn heads(conn: &Connection, schema: &str, after: i64) -> rusqlite::Result<VecDeq
     );
     let mut statement = conn.prepare(&sql)?;
     let rows = statement.query_map([after], |row| {
-        let pair = |low, high| Ok::<_, rusqlite::Error>((row.get::<_, Option<i64>>(low)?, row.get::<_, Option<i64>>(high)?));
+        let pair =
+            |low, high| Ok::<_, rusqlite::Error>((row.get::<_, Option<i64>>(low)?, row.get::<_, Option<i64>>(high)?));
         let both = |(low, high): (Option<i64>, Option<i64>)| low.zip(high);
         let (earliest, latest) = pair(4, 5)?;
         Ok(Head {
@@ -420,14 +417,16 @@ impl ColumnRows {
         let at = self.at.saturating_sub(1);
         let moment = self.moments.as_ref().and_then(|moments| moments.get(at)).copied();
         let by_clock = moment.map_or(Quality::Ok, |moment| moment.quality).as_str();
-        let (value, trouble) = self.column.as_ref().map_or((Cell::Null, None), |column| shown(column, at, self.def.scale));
+        let (value, trouble) =
+            self.column.as_ref().map_or((Cell::Null, None), |column| shown(column, at, self.def.scale));
         Row { series: &self.def, moment, value, quality: trouble.unwrap_or(by_clock), seq: self.seq }
     }
 }
 
 /// A value of a column, and what is the matter with it.
 fn shown(column: &Column, at: usize, scale: Scale) -> (Cell<'_>, Option<&'static str>) {
-    let missing = u32::try_from(at).ok().and_then(|at| column.missing.binary_search_by_key(&at, |missing| missing.at).ok());
+    let missing =
+        u32::try_from(at).ok().and_then(|at| column.missing.binary_search_by_key(&at, |missing| missing.at).ok());
     if let Some(missing) = missing {
         return (Cell::Null, Some(column.missing[missing].why.as_str()));
     }

@@ -22,7 +22,8 @@ use std::ffi::{CStr, c_int};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The columns, in order.
-const SCHEMA: &CStr = c"CREATE TABLE reading(series TEXT, time INTEGER, utc TEXT, value, unit TEXT, quality TEXT, seq INTEGER)";
+const SCHEMA: &CStr =
+    c"CREATE TABLE reading(series TEXT, time INTEGER, utc TEXT, value, unit TEXT, quality TEXT, seq INTEGER)";
 const SERIES: c_int = 0;
 const TIME: c_int = 1;
 const UTC: c_int = 2;
@@ -243,7 +244,9 @@ fn selection(columns: c_int, plan: &str, arguments: &Filters<'_>) -> Option<Sele
             }
             ('=' | '<' | '>', ValueRef::Integer(at)) => narrow(&mut selection, letter, at, at),
             // A cast of a double that is out of range stops at the ends of i64.
-            ('=' | '<' | '>', ValueRef::Real(at)) => narrow(&mut selection, letter, at.floor() as i64, at.ceil() as i64),
+            ('=' | '<' | '>', ValueRef::Real(at)) => {
+                narrow(&mut selection, letter, at.floor() as i64, at.ceil() as i64)
+            }
             // Text or a blob beside a number is SQLite's to compare.
             _ => {}
         }

@@ -60,14 +60,14 @@ fn values_are_shown_by_their_kind_and_their_trouble() {
     let (_directory, path) = sample::store();
     let session = Session::open(&path).expect("a session");
     let of = |series: &str| {
-        ask(&session, &format!("SELECT value, typeof(value), quality FROM reading WHERE seq = 6 AND series = '{series}'"))
+        ask(
+            &session,
+            &format!("SELECT value, typeof(value), quality FROM reading WHERE seq = 6 AND series = '{series}'"),
+        )
     };
     assert_eq!(of("cpu/temp"), ["23.437|real|ok", "NULL|null|faulty", "23.5|real|ok", "NULL|null|absent"]);
     assert_eq!(of("net/bytes")[3], format!("{}|integer|ok", i64::MAX));
-    assert_eq!(
-        of("mast/wind,height=80"),
-        ["1.5|real|ok", "NULL|null|nan", "inf|real|infinite", "-inf|real|infinite"]
-    );
+    assert_eq!(of("mast/wind,height=80"), ["1.5|real|ok", "NULL|null|nan", "inf|real|infinite", "-inf|real|infinite"]);
     assert_eq!(of("door/open")[..2], ["1|integer|ok", "0|integer|ok"]);
     assert_eq!(of("log/line")[1], "b,c|text|ok");
 }
@@ -130,7 +130,8 @@ fn only_what_is_asked_for_is_decoded() {
     assert_eq!((rows[0].as_str(), tally.opened, tally.columns), ("100", 2, 1));
 
     let early = sample::utc("2026-11-22T10:00:05Z").0;
-    let (rows, tally) = work(&path, &format!("SELECT count(value) FROM reading WHERE time BETWEEN {early} AND {early}"));
+    let (rows, tally) =
+        work(&path, &format!("SELECT count(value) FROM reading WHERE time BETWEEN {early} AND {early}"));
     assert_eq!((rows[0].as_str(), tally.opened), ("2", 1));
     assert_eq!(work(&path, "SELECT * FROM reading WHERE series = 'no/such'").1.opened, 0);
     assert_eq!(work(&path, "SELECT * FROM reading WHERE time > NULL").1.opened, 0);
@@ -154,11 +155,16 @@ fn pushing_down_never_changes_an_answer() {
         ("series GLOB '*[tn]e*'".to_owned(), "+series GLOB '*[tn]e*'".to_owned()),
         ("series = 'CPU/TEMP' COLLATE NOCASE".to_owned(), "+series = 'CPU/TEMP' COLLATE NOCASE".to_owned()),
         ("series IN ('cpu/temp', 'door/open')".to_owned(), "+series IN ('cpu/temp', 'door/open')".to_owned()),
-        (format!("series = 'net/bytes' AND time IN ({a}, {b})"), format!("+series = 'net/bytes' AND +time IN ({a}, {b})")),
+        (
+            format!("series = 'net/bytes' AND time IN ({a}, {b})"),
+            format!("+series = 'net/bytes' AND +time IN ({a}, {b})"),
+        ),
         ("series LIKE 'NET%'".to_owned(), "+series LIKE 'NET%'".to_owned()),
     ] {
         let all = |condition: &str| {
-            let sql = format!("SELECT series, time, quote(value), quality, seq FROM reading WHERE {condition} ORDER BY 1, 2, 3");
+            let sql = format!(
+                "SELECT series, time, quote(value), quality, seq FROM reading WHERE {condition} ORDER BY 1, 2, 3"
+            );
             ask(&session, &sql)
         };
         let expected = all(&plain);
@@ -184,7 +190,8 @@ fn a_damaged_segment_is_passed_over_and_counted() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("varved.db");
     let writer = sample::store_at(&path);
-    let spoil = "UPDATE segment SET body = CAST(substr(body, 1, length(body) - 1) || x'00' AS BLOB) WHERE first_seq = 6";
+    let spoil =
+        "UPDATE segment SET body = CAST(substr(body, 1, length(body) - 1) || x'00' AS BLOB) WHERE first_seq = 6";
     assert_eq!(writer.execute(spoil, []).expect("an update"), 1);
     let (rows, tally) = work(&path, "SELECT count(value) FROM reading");
     assert_eq!(rows, [(sample::READINGS - 20).to_string()]);
@@ -200,7 +207,10 @@ fn a_nested_segment_is_shown_once() {
     let writer = sample::store_at(&path);
     let copy = "INSERT INTO segment SELECT (1 << 48) + 4, 4, kind, boot_min, boot_max, boottime_min, boottime_max, \
                 utc_min, utc_max, n, body FROM (SELECT *, 1 FROM segment) WHERE first_seq = 3";
-    let copy = copy.replace("SELECT *, 1", "SELECT kind, boot_min, boot_max, boottime_min, boottime_max, utc_min, utc_max, n, body, first_seq");
+    let copy = copy.replace(
+        "SELECT *, 1",
+        "SELECT kind, boot_min, boot_max, boottime_min, boottime_max, utc_min, utc_max, n, body, first_seq",
+    );
     let columns = "INSERT INTO segment (id, last_seq, kind, boot_min, boot_max, boottime_min, boottime_max, utc_min, utc_max, n, body)";
     writer.execute(&copy.replace("INSERT INTO segment", columns), []).expect("a copy");
     assert_eq!(work(&path, "SELECT count(*) FROM reading").0, [sample::READINGS.to_string()]);
@@ -235,7 +245,10 @@ fn statements_only_read() {
     std::thread::scope(|scope| {
         let (done, wait) = std::sync::mpsc::channel::<()>();
         scope.spawn(move || {
-            while wait.recv_timeout(std::time::Duration::from_millis(20)).is_err_and(|e| e == std::sync::mpsc::RecvTimeoutError::Timeout) {
+            while wait
+                .recv_timeout(std::time::Duration::from_millis(20))
+                .is_err_and(|e| e == std::sync::mpsc::RecvTimeoutError::Timeout)
+            {
                 interrupter.interrupt();
             }
         });
@@ -292,4 +305,17 @@ fn a_wal_without_shm_is_read_without_locks() {
         }
     }
     assert_eq!(count, sample::READINGS);
+}
+
+/// Dates are dates: UTC where they say so, local otherwise; numbers and bare times are not guessed at.
+#[test]
+fn dates_are_read_as_sqlite_reads_them() {
+    let ns = |text| sample::utc(text).0;
+    let read = |text| parse_date_time(text).map(|at| at.0);
+    assert_eq!(read("2026-11-22T12:00:00Z"), Some(ns("2026-11-22T12:00:00Z")));
+    assert_eq!(read("2026-11-22 12:00:00.25+01:00"), Some(ns("2026-11-22T11:00:00.25Z")));
+    assert!(read("2026-11-22").is_some() && read("2026-11-22 08:30").is_some());
+    for bad in ["", "2026", "12:00", "2460000.5", "now", "2026-13-01", "yesterday", "2026-11-22x"] {
+        assert_eq!(read(bad), None, "{bad}");
+    }
 }
