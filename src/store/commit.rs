@@ -7,9 +7,10 @@
 use super::error::StoreError;
 use super::file::{MAX_SEQ, SegmentRow, StoreNo, execute, insert_segment, upsert_anchor, upsert_series};
 use super::{Step, Store};
+use crate::batch::{Overflowed, Registry, Sealed};
 use crate::clock::{Anchor, Now};
 use crate::reading::{BootId, Kind, Scale, SegmentSeq, SeqRange, SeriesDef, SeriesId, SeriesKey};
-use crate::segment::{self, Content, Loss, LossReason, Readings, Segment, View};
+use crate::segment::{self, Content, Loss, LossReason, Segment, View};
 use rusqlite::Connection;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,28 +29,34 @@ pub struct Committed {
     pub n: u64,
 }
 
-/// What is to be committed, before it has numbers.
-pub(super) struct Draft<'a> {
-    /// The series of the readings.
-    pub(super) keys: &'a [SeriesKey],
-    /// What they are.
-    pub(super) def: &'a dyn Fn(SeriesKey) -> Option<Arc<SeriesDef>>,
-    /// The readings, one item for each segment.
-    pub(super) readings: &'a dyn Fn(BootId, &dyn Fn(SeriesKey) -> SeriesId) -> Vec<Readings>,
-    /// What was dropped since the last commit.
-    pub(super) lost: Option<Loss>,
-    /// Anchors of the running boot to keep.
-    pub(super) anchors: &'a [Anchor],
-}
-
 /// A body with its bounds, ready to be inserted.
-struct Sealed {
+struct Ready {
     view: View,
     body: Vec<u8>,
 }
 
+/// What one commit is made of.
+#[derive(Clone, Copy)]
+struct Draft<'a> {
+    batch: &'a Sealed,
+    defs: &'a Registry,
+    anchors: &'a [Anchor],
+}
+
 impl Store {
-    pub(super) fn commit_draft(&mut self, draft: &Draft<'_>, now: Now) -> Result<Committed, StoreError> {
+    /// Writes `batch`, what it cites in `defs` (the same registry each time: its keys are remembered), and `anchors` of the running boot, in one transaction.
+    ///
+    /// # Errors
+    /// Nothing has changed then, and the same batch may be offered again: [`StoreError::Full`] where there is no room,
+    /// [`StoreError::Sqlite`] and [`StoreError::Io`] where the medium takes no write.
+    pub fn commit(
+        &mut self,
+        batch: &Sealed,
+        defs: &Registry,
+        anchors: &[Anchor],
+        now: Now,
+    ) -> Result<Committed, StoreError> {
+        let draft = Draft { batch, defs, anchors };
         for _ in 0..ROOM_TRIES {
             match self.try_commit(draft) {
                 // Where the medium is full and not the file, deleting readings would gain nothing.
@@ -60,7 +67,7 @@ impl Store {
         self.try_commit(draft)
     }
 
-    fn try_commit(&mut self, draft: &Draft<'_>) -> Result<Committed, StoreError> {
+    fn try_commit(&mut self, draft: Draft<'_>) -> Result<Committed, StoreError> {
         let (ids, fresh) = self.resolve(draft)?;
         let sealed = self.seal(draft, &ids)?;
         if sealed.is_empty() && draft.anchors.is_empty() {
@@ -84,17 +91,14 @@ impl Store {
     #[allow(clippy::type_complexity)]
     fn resolve(
         &self,
-        draft: &Draft<'_>,
+        draft: Draft<'_>,
     ) -> Result<(HashMap<SeriesKey, SeriesId>, Vec<(SeriesId, Arc<SeriesDef>)>), StoreError> {
         let mut ids = HashMap::new();
         let mut unknown = HashMap::new();
-        for &key in draft.keys {
+        for key in draft.batch.tracks.iter().map(|track| track.key) {
             match self.series.get(key.0 as usize).copied().flatten() {
                 Some(id) => drop(ids.insert(key, id)),
-                None => {
-                    let def = (draft.def)(key).ok_or(StoreError::Exhausted { what: "series key" })?;
-                    unknown.insert(def, key);
-                }
+                None => drop(unknown.insert(draft.defs.def(key), key)),
             }
         }
         if unknown.is_empty() {
@@ -115,16 +119,15 @@ impl Store {
         Ok((ids, fresh))
     }
 
-    fn seal(&self, draft: &Draft<'_>, ids: &HashMap<SeriesKey, SeriesId>) -> Result<Vec<Sealed>, StoreError> {
-        // Every key of the readings is in `keys`; 0 is no series' id.
-        let id_of = |key: SeriesKey| ids.get(&key).copied().unwrap_or(SeriesId(0));
-        let readings = (draft.readings)(self.boot, &id_of).into_iter();
+    fn seal(&self, draft: Draft<'_>, ids: &HashMap<SeriesKey, SeriesId>) -> Result<Vec<Ready>, StoreError> {
+        let id_of = |key: SeriesKey| ids[&key];
+        let readings = draft.batch.to_segments(self.boot, id_of).into_iter();
         let contents = readings.map(|readings| Content::Data { readings, names: Vec::new() });
-        let contents = contents.chain(draft.lost.map(Content::Loss));
+        let contents = contents.chain(draft.batch.overflow.map(|lost| Content::Loss(overflowed(&lost, self.boot))));
         contents.zip(self.next_seq().0..).map(|(content, seq)| seal(one(seq)?, content)).collect()
     }
 
-    fn remember(&mut self, ids: &HashMap<SeriesKey, SeriesId>, fresh: &[(SeriesId, Arc<SeriesDef>)], draft: &Draft<'_>) {
+    fn remember(&mut self, ids: &HashMap<SeriesKey, SeriesId>, fresh: &[(SeriesId, Arc<SeriesDef>)], draft: Draft<'_>) {
         for (key, id) in ids {
             let at = key.0 as usize;
             if self.series.len() <= at {
@@ -138,7 +141,7 @@ impl Store {
         }
     }
 
-    fn count(&mut self, sealed: &[Sealed]) -> Committed {
+    fn count(&mut self, sealed: &[Ready]) -> Committed {
         let mut committed = Committed::default();
         for s in sealed {
             let (range, n) = (s.view.range(), s.view.n() as u64);
@@ -187,9 +190,9 @@ fn one(seq: u64) -> Result<SeqRange, StoreError> {
     SeqRange::new(seq, seq).filter(|r| r.last.0 <= MAX_SEQ).ok_or(StoreError::Exhausted { what: "sequence number" })
 }
 
-fn seal(range: SeqRange, content: Content) -> Result<Sealed, StoreError> {
+fn seal(range: SeqRange, content: Content) -> Result<Ready, StoreError> {
     let body = segment::encode(&Segment { range, content })?;
-    Ok(Sealed { view: View::parse(&body)?, body })
+    Ok(Ready { view: View::parse(&body)?, body })
 }
 
 /// A loss that is discovered now.
@@ -197,15 +200,20 @@ pub(super) fn loss_here(reason: LossReason, boot: BootId, now: Now) -> Loss {
     Loss { reason, readings: None, from: Some((boot, now.boot)), to: Some((boot, now.boot)), utc: None }
 }
 
+fn overflowed(lost: &Overflowed, boot: BootId) -> Loss {
+    Loss {
+        reason: LossReason::Overflow,
+        readings: Some(lost.readings),
+        from: Some((boot, lost.from)),
+        to: Some((boot, lost.to)),
+        utc: lost.utc,
+    }
+}
+
 /// Adds the account of a range that is no more.
 pub(super) fn insert_loss(conn: &Connection, no: StoreNo, range: SeqRange, loss: Loss) -> Result<(), StoreError> {
     let sealed = seal(range, Content::Loss(loss))?;
     insert_segment(conn, no, &sealed.view, &sealed.body)
-}
-
-/// Adds `segment`; the bytes of its body.
-pub(super) fn insert(conn: &Connection, no: StoreNo, body: &[u8]) -> Result<(), StoreError> {
-    insert_segment(conn, no, &View::parse(body)?, body)
 }
 
 impl From<&View> for SegmentRow {
@@ -257,4 +265,139 @@ pub(super) fn series_of(row: &rusqlite::Row<'_>) -> Result<(SeriesId, SeriesDef)
 pub(super) fn delete(conn: &Connection, no: StoreNo, first: SegmentSeq) -> Result<(), StoreError> {
     let sql = "DELETE FROM segment WHERE id = ?1";
     execute(conn, "delete a segment", sql, [super::file::row_id(no, first)]).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Bench, at, def, held, put, put_with};
+    use super::*;
+    use crate::batch::{Track, TrackClock};
+    use crate::segment::Values;
+
+    /// What was committed is there after a crash, under the numbers that were given, and the next ones go on from there.
+    #[test]
+    fn what_was_committed_survives_a_crash() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        let done = put(&mut store, 5, 10, 1).unwrap();
+        assert_eq!((done.ranges.as_slice(), done.n), ([SeqRange::new(1, 1).unwrap()].as_slice(), 50));
+        put(&mut store, 7, 10, 11).unwrap();
+        let uuid = store.uuid();
+        let after = bench.crash();
+        let again = after.open_calm();
+        assert_eq!((again.uuid(), again.next_seq(), again.run()), (uuid, SegmentSeq(3), 2));
+        assert_eq!(held(&again, uuid), [(1, 1, 50), (2, 2, 70)]);
+        assert_eq!(again.facts().unwrap().pending_readings, 120);
+    }
+
+    /// Ids are given once: a series keeps its id over restarts, and one whose unit changes gets another.
+    #[test]
+    fn series_keep_their_ids() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        put(&mut store, 3, 1, 1).unwrap();
+        store.close().unwrap();
+        let mut store = bench.open_calm();
+        put(&mut store, 4, 1, 2).unwrap();
+        let mut all = Vec::new();
+        each_series(&store.conn, store.current().no, |id, def| all.push((id.0, def))).unwrap();
+        assert_eq!(all, (0..4).map(|k| (k + 1, def(k))).collect::<Vec<_>>());
+        store.close().unwrap();
+        let mut store = bench.open_calm();
+        let registry = Registry::new(10);
+        let key = registry.key(&SeriesDef { unit: "K".into(), ..def(0) }).unwrap();
+        let track =
+            Track { key, clock: TrackClock::Boot, stamps: vec![1], values: Values::Int(vec![1]), missing: Vec::new() };
+        store.commit(&Sealed::new(vec![track], None, None), &registry, &[], at(3)).unwrap();
+        let segment = segment::decode(&store.body(store.uuid(), SegmentSeq(3)).unwrap().unwrap().1).unwrap();
+        let Content::Data { readings, .. } = segment.content else { panic!("a loss") };
+        assert_eq!(readings.columns[0].series, SeriesId(5));
+    }
+
+    /// What overflowed in RAM becomes a dated loss in the same commit.
+    #[test]
+    fn overflow_is_a_loss_of_its_own() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        let lost = Overflowed { readings: 99, from: at(1).boot, to: at(5).boot, utc: None };
+        let done = store.commit(&Sealed::new(Vec::new(), None, Some(lost)), &Registry::new(1), &[], at(6)).unwrap();
+        assert_eq!(done.ranges.len(), 1);
+        let segment = segment::decode(&store.body(store.uuid(), SegmentSeq(1)).unwrap().unwrap().1).unwrap();
+        assert_eq!(segment.content, Content::Loss(overflowed(&lost, store.boot())));
+        assert_eq!(store.commit(&Sealed::new(Vec::new(), None, None), &Registry::new(1), &[], at(7)).unwrap(), Committed::default());
+    }
+
+    /// A commit that finds no room takes no number and changes nothing; the same batch goes in when there is room. The
+    /// limit on pages stands for the full medium.
+    #[test]
+    fn a_commit_that_fails_may_be_made_again() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        for s in 0..20 {
+            put(&mut store, 50, 10, s * 10).unwrap();
+        }
+        let pages = store.pragma("page_count").unwrap();
+        store.conn.pragma_update(None, "max_page_count", pages as i64).unwrap();
+        let before = (store.next_seq(), store.facts().unwrap().readings, store.next_series);
+        let mut failed = 0;
+        for _ in 0..3 {
+            match put(&mut store, 400, 20, 300) {
+                Err(StoreError::Full { .. }) => failed += 1,
+                other => panic!("{other:?}"),
+            }
+            assert_eq!((store.next_seq(), store.facts().unwrap().readings, store.next_series), before);
+        }
+        assert_eq!(failed, 3);
+        store.conn.pragma_update(None, "max_page_count", 1_000_000).unwrap();
+        let done = put(&mut store, 400, 20, 300).unwrap();
+        assert_eq!(done.ranges, [SeqRange::new(21, 21).unwrap()]);
+        let crashed = bench.crash();
+        assert_eq!(crashed.open_calm().next_seq(), SegmentSeq(22));
+    }
+
+    /// In steady state a commit of 50 readings puts two pages into the log, and the copies that fill the block: this is
+    /// what the layout of the `segment` table is for. Prints the mean, for docs/store.md.
+    #[test]
+    fn a_small_commit_writes_few_bytes() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        put(&mut store, 50, 1, 1).unwrap();
+        store.checkpoint().unwrap();
+        put(&mut store, 50, 1, 2).unwrap();
+        let (_, before, _) = store.log_state("NOOP").unwrap();
+        for s in 0..200 {
+            put(&mut store, 50, 1, 3 + s).unwrap();
+        }
+        let (_, after, _) = store.log_state("NOOP").unwrap();
+        let frames = after - before;
+        let bytes = frames * (2048 + super::super::file::FRAME_HEADER_BYTES) / 200;
+        println!("{bytes} bytes of log per commit of 50 readings, bodies of {} bytes", store.body_bytes / 202);
+        assert!(bytes < 9_000, "{bytes} bytes per commit");
+    }
+
+    /// Anchors come back by boot, and change the version of the catalogue.
+    #[test]
+    fn anchors_are_kept_with_their_boot() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        let anchor = Anchor { boot: at(3).boot, utc: at(3).utc, trusted: true };
+        let version = store.catalog_version();
+        put_with(&mut store, 1, 1, 3, &[anchor]).unwrap();
+        assert_ne!(store.catalog_version(), version);
+        let pages = store.catalog(1 << 16).unwrap();
+        assert_eq!(pages.len(), 1);
+        assert_eq!(pages[0].boots[0].anchors, [anchor]);
+    }
+
+    /// Numbers that the fleet has seen and the file hasn't are left out, and said to be.
+    #[test]
+    fn numbers_above_are_left_out_as_a_void() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        put(&mut store, 1, 1, 1).unwrap();
+        store.skip_above(SegmentSeq(9), at(2)).unwrap();
+        store.skip_above(SegmentSeq(4), at(2)).unwrap();
+        put(&mut store, 1, 1, 3).unwrap();
+        assert_eq!(held(&store, store.uuid()), [(1, 1, 1), (2, 9, 0), (10, 10, 1)]);
+    }
 }

@@ -1,13 +1,12 @@
 //! What the tests of this room share: a store in a directory of its own, and readings to put into it.
 
-use super::commit::Draft;
 use super::{Committed, Event, Identity, Step, Store, StoreError};
+use crate::batch::{Registry, Sealed, Track, TrackClock};
 use crate::clock::{Anchor, BootNanos, Now, SECOND, UtcNanos};
 use crate::config::{Locking, StoreConfig};
-use crate::reading::{BootId, Kind, Scale, SegmentSeq, SeriesDef, SeriesId, SeriesKey};
-use crate::segment::{Column, Content, Readings, Timeline, TimelineClock, Values, decode};
+use crate::reading::{Kind, Scale, SegmentSeq, SeriesDef};
+use crate::segment::{Content, Values, decode};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -82,20 +81,19 @@ pub(super) fn put_with(
     s: i64,
     anchors: &[Anchor],
 ) -> Result<Committed, StoreError> {
-    let keys: Vec<SeriesKey> = (0..series).map(SeriesKey).collect();
-    let def = |key: SeriesKey| Some(Arc::new(def(key.0)));
-    let readings = |boot: BootId, id_of: &dyn Fn(SeriesKey) -> SeriesId| {
-        let stamps = (0..n as i64).map(|i| (s + i) * SECOND).collect();
-        let column = |key: SeriesKey| {
-            let noise = |i: i64| (s + i + i64::from(key.0)).wrapping_mul(0x9E37_79B9_7F4A_7C15_u64 as i64) >> 56;
-            let values = Values::Int((0..n as i64).map(|i| 20_000 + noise(i)).collect());
-            Column { series: id_of(key), timeline: 0, values, missing: Vec::new() }
-        };
-        let mut columns: Vec<Column> = (0..series).map(|k| column(SeriesKey(k))).collect();
-        columns.sort_by_key(|c| c.series);
-        vec![Readings { timelines: vec![Timeline { clock: TimelineClock::Boot(boot), stamps }], columns }]
+    let registry = Registry::new(5000);
+    let track = |k: u32| {
+        let noise = |i: i64| (s + i + i64::from(k)).wrapping_mul(0x9E37_79B9_7F4A_7C15_u64 as i64) >> 56;
+        Track {
+            key: registry.key(&def(k)).unwrap(),
+            clock: TrackClock::Boot,
+            stamps: (0..n as i64).map(|i| (s + i) * SECOND).collect(),
+            values: Values::Int((0..n as i64).map(|i| 20_000 + noise(i)).collect()),
+            missing: Vec::new(),
+        }
     };
-    store.commit_draft(&Draft { keys: &keys, def: &def, readings: &readings, lost: None, anchors }, at(s))
+    let batch = Sealed::new((0..series).map(track).collect(), Some(at(s).boot), None);
+    store.commit(&batch, &registry, anchors, at(s))
 }
 
 /// What series key `k` stands for.
