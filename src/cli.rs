@@ -4,7 +4,7 @@
 //! everything else on standard error. Every error names what to do next. What a command does beyond reading files is in the
 //! room that does it.
 
-mod args;
+pub mod args;
 mod check;
 mod commands;
 #[cfg(feature = "device")]
