@@ -10,7 +10,7 @@
 //! | [`file`](self::file) | how a file is opened and filled; shared with the fleet's replica |
 //! | `ground`, [`wal_scan`], [`high_water`], [`identity`], `rebuild` | what is looked at before SQLite opens |
 //! | `open`, `quarantine` | from those to a store that can be written, whatever the file is like |
-//! | `commit`, `ack`, `catalog` | what comes in, what goes out |
+//! | `commit`, `ack`, `catalog`, `recheck` | what comes in, what goes out |
 //! | `compact`, `expire` | steps of upkeep |
 //! | [`thread`](self::thread) | the thread that it runs on |
 
@@ -38,6 +38,7 @@ pub(crate) mod sample;
 pub mod scan;
 pub mod vtab;
 mod rebuild;
+mod recheck;
 #[cfg(test)]
 mod testing;
 pub mod thread;

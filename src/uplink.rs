@@ -7,5 +7,12 @@ mod flights;
 mod lane;
 pub mod machine;
 mod ranges;
+mod status;
+mod task;
 
 pub use lane::Head;
+pub use status::{SharedStatus, UplinkStatus};
+pub use task::{UplinkEnd, run};
+
+#[cfg(test)]
+mod tests;

@@ -124,7 +124,7 @@ pub const VERSION: u8 = 1;
 pub const MAX_ENVELOPE: usize = 256 * 1024;
 
 /// The longest segment body that may be claimed by a chunk, in bytes.
-pub const MAX_BODY_BYTES: usize = 2 << 20;
+pub const MAX_BODY_BYTES: usize = crate::segment::MAX_BODY_BYTES;
 
 /// The most ranges in one list of an envelope.
 pub const MAX_RANGES: usize = 256;
