@@ -144,7 +144,7 @@ impl Fault for DemoError {
 /// This process is one of the parts.
 fn be(part: Part, dir: &Path) -> Result<Exit, DemoError> {
     let paths = Paths::new(dir);
-    env_logger::Builder::new().filter_level(log::LevelFilter::Info).init();
+    super::log_to_stderr();
     match part {
         Part::Broker => {
             let config = load_fleet(&paths)?;

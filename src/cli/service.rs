@@ -57,8 +57,7 @@ enum Form {
 
 fn run(arguments: &mut Arguments) -> Result<Exit, CliError> {
     let config = Config::load(&only_config(arguments)?).map_err(CliError::fault)?;
-    let log = env_logger::Env::default().default_filter_or("info");
-    env_logger::Builder::from_env(log).format_target(false).init();
+    super::log_to_stderr();
     let report = device::run(config).map_err(CliError::fault)?;
     log::info!("device: ended; {} readings taken, {} committed", report.recorded.taken, report.recorded.committed);
     Ok(Exit::Ok)
@@ -166,7 +165,9 @@ fn text(status: &Json) -> String {
     let get = |at: &str| status.pointer(at).cloned().unwrap_or(Json::Null);
     let number = |at: &str| get(at).as_f64().unwrap_or(0.0);
     let word = |at: &str| get(at).as_str().unwrap_or("-").to_owned();
-    let mut line = |name: &str, value: String| drop(writeln!(out, "{name:<12} {value}"));
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(out, "{name:<12} {value}");
+    };
     line("device", format!("{} (varved {}, up {})", word("/device"), word("/version"), span(number("/uptime_s"))));
     let risk = number("/risk/readings");
     line("at risk", format!("{risk} readings in RAM, the oldest {}", span(number("/risk/oldest_s"))));

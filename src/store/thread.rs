@@ -44,14 +44,21 @@ pub struct StoreHandle {
     closing: Arc<AtomicBool>,
 }
 
-/// Opens a store and moves it to a thread of its own, named `varved-store`. A store that can't be opened now, but may be
-/// later (a full disk, a file system that is read-only), is tried again on that thread; calls wait until then. Each failure
-/// is `told`.
+/// Moves `store` to a thread of its own, named `varved-store`.
+///
+/// # Errors
+/// [`StoreError::Io`] where the system gives no thread.
+pub fn spawn(store: Store) -> Result<StoreHandle, StoreError> {
+    on_thread(move |_| Some(store))
+}
+
+/// The same with a store that is yet to be opened. One that can't be opened now, but may be later (a full disk, a file system
+/// that is read-only), is tried again on that thread; calls wait until then. Each failure is `told`.
 ///
 /// # Errors
 /// Of the first try, where another would be no better, or where another process has the file; [`StoreError::Io`] where the
 /// system gives no thread.
-pub fn spawn(
+pub fn spawn_opening(
     mut open: impl FnMut() -> Result<Store, StoreError> + Send + 'static,
     told: impl Fn(&StoreError) + Send + 'static,
 ) -> Result<StoreHandle, StoreError> {
@@ -59,18 +66,21 @@ pub fn spawn(
         Err(why) if why.verdict() != Verdict::Retry || matches!(why, StoreError::InUse { .. }) => return Err(why),
         other => other,
     };
+    on_thread(move |closing| opened(first, open, told, closing))
+}
+
+/// Serves the store that `ready` gives, if it gives one.
+fn on_thread(ready: impl FnOnce(&AtomicBool) -> Option<Store> + Send + 'static) -> Result<StoreHandle, StoreError> {
     let (jobs, queue) = bounded(QUEUE);
     let closing = Arc::new(AtomicBool::new(false));
     let asked = closing.clone();
-    std::thread::Builder::new()
-        .name("varved-store".into())
-        .stack_size(STACK_BYTES)
-        .spawn(move || {
-            if let Some(store) = opened(first, open, told, &asked) {
-                serve(store, &queue);
-            }
-        })
-        .map_err(|e| StoreError::io("start a thread for", Path::new("the store"), e))?;
+    let body = move || {
+        if let Some(store) = ready(&asked) {
+            serve(store, &queue);
+        }
+    };
+    let thread = std::thread::Builder::new().name("varved-store".into()).stack_size(STACK_BYTES);
+    thread.spawn(body).map_err(|e| StoreError::io("start a thread for", Path::new("the store"), e))?;
     Ok(StoreHandle { jobs, closing })
 }
 
@@ -185,5 +195,28 @@ mod tests {
             super::super::Store::open(&bench.cfg, &bench.me, super::super::testing::at(1)).is_ok()
         });
         assert!(opened);
+    }
+
+    /// A store that can't be opened yet is opened when it can; the calls that came meanwhile are answered then. One that never
+    /// can be ends the start.
+    #[test]
+    fn a_store_that_opens_late_answers_what_was_asked_early() {
+        let bench = Bench::new();
+        let (cfg, me) = (bench.cfg.clone(), bench.me);
+        let mut tries = 0;
+        let open = move || {
+            tries += 1;
+            match tries {
+                1 => Err(StoreError::Full { path: cfg.path.clone() }),
+                _ => Store::open(&cfg, &me, super::super::testing::at(1)).map(|(store, _)| store),
+            }
+        };
+        let told = Arc::new(AtomicBool::new(false));
+        let tells = told.clone();
+        let handle = spawn_opening(open, move |_| tells.store(true, Relaxed)).unwrap();
+        assert_eq!(block_on(handle.run(|store| store.next_seq().0)), Ok(1));
+        assert!(told.load(Relaxed));
+        let never = || Err(StoreError::Exhausted { what: "test" });
+        assert!(spawn_opening(never, |_| ()).is_err());
     }
 }
