@@ -12,10 +12,12 @@
 //! | `open`, `quarantine` | from those to a store that can be written, whatever the file is like |
 //! | `commit`, `ack`, `catalog`, `recheck` | what comes in, what goes out |
 //! | `compact`, `expire` | steps of upkeep |
+//! | [`reader`], [`scan`], [`vtab`], [`query`] | files opened for reading only: segments to readings, SQL |
+//! | [`plain`], [`audit`] | files that leave the store; whether one is what it should be |
 //! | [`thread`](self::thread) | the thread that it runs on |
 
-pub mod audit;
 mod ack;
+pub mod audit;
 mod catalog;
 mod commit;
 mod compact;
@@ -27,21 +29,21 @@ mod ground;
 pub mod high_water;
 pub mod identity;
 mod open;
-mod quarantine;
-mod ranges;
 pub mod plain;
+mod quarantine;
 pub mod query;
+mod ranges;
 mod raw;
 pub mod reader;
-#[cfg(test)]
-pub(crate) mod sample;
-pub mod scan;
-pub mod vtab;
 mod rebuild;
 mod recheck;
 #[cfg(test)]
+pub(crate) mod sample;
+pub mod scan;
+#[cfg(test)]
 mod testing;
 pub mod thread;
+pub mod vtab;
 pub mod wal_scan;
 
 pub use ack::SegmentHead;
@@ -169,6 +171,18 @@ pub struct StoreFacts {
     pub commits: u64,
     /// Bytes of segment bodies committed since the store was opened.
     pub body_bytes: u64,
+}
+
+impl StoreFacts {
+    /// Whether what the file holds leaves less room than a commit and a compaction may need.
+    pub fn nearly_full(&self) -> bool {
+        self.pages.saturating_sub(self.free_pages) * u64::from(self.page_bytes) > expire::target_bytes(self.file_limit_bytes)
+    }
+
+    /// Whether the file is longer than it may be, as after `max_size` was lowered.
+    pub fn above_limit(&self) -> bool {
+        self.pages * u64::from(self.page_bytes) > self.file_limit_bytes
+    }
 }
 
 impl Store {

@@ -38,7 +38,7 @@ impl Store {
     /// Those of a commit; nothing has changed then.
     pub fn expire_step(&mut self, in_flight: &[(Uuid, SeqRange)], now: Now) -> Result<Step, StoreError> {
         self.in_flight = in_flight.to_vec();
-        if self.used_bytes()? <= self.target_bytes() {
+        if self.used_bytes()? <= target_bytes(self.bounds.file_bytes) {
             return self.tidy(now);
         }
         if self.discard_aside(now, true)? == Step::Worked {
@@ -206,11 +206,6 @@ impl Store {
         Ok(self.pragma("page_count")? * self.pragma("page_size")? + (self.bounds.file_bytes / 16) >= self.bounds.file_bytes)
     }
 
-    /// A sixteenth is kept free, for a commit and for compaction, which writes before it deletes.
-    fn target_bytes(&self) -> u64 {
-        self.bounds.file_bytes - (self.bounds.file_bytes / 16).max(64 << 10).min(self.bounds.file_bytes / 2)
-    }
-
     /// The file may not grow above its limit, wherever it stands now.
     fn limit_pages(&self) -> Result<(), StoreError> {
         let limit = self.bounds.file_bytes / self.pragma("page_size")?;
@@ -265,6 +260,11 @@ impl Store {
         self.catalog_changes += 1;
         Ok(Step::Worked)
     }
+}
+
+/// What a file may hold: a sixteenth is kept free, for a commit and for compaction, which writes before it deletes.
+pub(super) fn target_bytes(file_bytes: u64) -> u64 {
+    file_bytes - (file_bytes / 16).max(64 << 10).min(file_bytes / 2)
 }
 
 fn vacuum(conn: &Connection, pages: u32) -> Result<(), StoreError> {

@@ -95,3 +95,44 @@ impl StoreHandle {
         answered.recv().await.map_err(|_| StoreGone)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Bench, put};
+    use super::*;
+    use smol::future::block_on;
+
+    /// Calls are answered in order from the store's own thread; after the clean stop every call says that it is gone, and
+    /// what was committed is in the file.
+    #[test]
+    fn calls_are_answered_until_the_store_is_closed() {
+        let bench = Bench::new();
+        let handle = spawn(bench.open_calm()).unwrap();
+        let other = handle.clone();
+        block_on(async {
+            for s in 0..20 {
+                let done = handle.run(move |store| put(store, 40, 30, s * 30)).await.unwrap().unwrap();
+                assert_eq!(done.ranges[0].first.0, s as u64 + 1);
+            }
+            let name = other.run(|_| std::thread::current().name().map(str::to_owned)).await.unwrap();
+            assert_eq!(name.as_deref(), Some("varved-store"));
+            let all = handle.run(|store| store.compact_step(&[], super::super::testing::at(9000))).await.unwrap();
+            assert!(all.is_ok());
+            handle.close().await.unwrap().unwrap();
+            assert_eq!(other.run(|_| ()).await, Err(StoreGone));
+        });
+        assert_eq!(bench.open_calm().next_seq().0, 21);
+    }
+
+    /// When the last handle is dropped the store is closed as well, and lets go of the file.
+    #[test]
+    fn the_store_closes_when_nobody_can_call_it() {
+        let bench = Bench::new();
+        drop(spawn(bench.open_calm()).unwrap());
+        let opened = (0..200).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            super::super::Store::open(&bench.cfg, &bench.me, super::super::testing::at(1)).is_ok()
+        });
+        assert!(opened);
+    }
+}
