@@ -557,6 +557,7 @@ mod tests {
         assert!(wal >= 4 << 20, "{wal}");
         let store = bench.open_calm();
         assert_eq!((store.uuid(), store.next_seq()), (uuid, SegmentSeq(4)));
+        drop(store);
         assert_eq!(std::fs::metadata(bench.file("-wal")).unwrap().len(), wal);
     }
 
