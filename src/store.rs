@@ -10,11 +10,14 @@
 //! | [`file`](self::file) | how a file is opened and filled; shared with the fleet's replica |
 //! | `ground`, [`wal_scan`], [`high_water`], [`identity`], `rebuild` | what is looked at before SQLite opens |
 //! | `open`, `quarantine` | from those to a store that can be written, whatever the file is like |
-//! | `commit`, `ack`, `catalog` | what comes in, what goes out |
+//! | `commit`, `ack`, `catalog`, `recheck` | what comes in, what goes out |
 //! | `compact`, `rollup`, `expire` | steps of upkeep |
+//! | [`reader`], [`scan`], [`vtab`], [`query`], [`live`] | the read side: segments to rows, and SQL over them |
+//! | [`audit`], [`plain`] | what `verify` and `export` do with it |
 //! | [`thread`](self::thread) | the thread that it runs on |
 
 mod ack;
+pub mod audit;
 mod catalog;
 mod commit;
 mod compact;
@@ -25,15 +28,24 @@ pub mod file;
 mod ground;
 pub mod high_water;
 pub mod identity;
+pub mod live;
 mod open;
+pub mod plain;
 mod quarantine;
+pub mod query;
 mod ranges;
 mod raw;
+pub mod reader;
 mod rebuild;
+mod recheck;
 mod rollup;
+#[cfg(test)]
+pub(crate) mod sample;
+pub mod scan;
 #[cfg(test)]
 mod testing;
 pub mod thread;
+pub mod vtab;
 pub mod wal_scan;
 
 pub use ack::SegmentHead;

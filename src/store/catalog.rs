@@ -9,6 +9,7 @@ use super::{Store, commit};
 use crate::clock::{Anchor, BootNanos, UtcNanos};
 use crate::reading::{BootId, SeriesDef};
 use crate::wire::{CatalogBoot, CatalogPage};
+use rusqlite::OptionalExtension;
 use uuid::Uuid;
 
 /// Upper bounds of what postcard makes of the parts: varints of 10 bytes at most, enums and lengths of 5.
@@ -40,6 +41,22 @@ impl Store {
             pages.append(&mut filling.finish());
         }
         Ok(pages)
+    }
+
+    /// The anchor of the running boot with the highest boottime, if the file has one.
+    ///
+    /// # Errors
+    /// Those of SQLite.
+    pub fn newest_anchor(&self) -> Result<Option<Anchor>, StoreError> {
+        let sql =
+            "SELECT boottime, utc, trusted FROM anchor WHERE store = ?1 AND boot = ?2 ORDER BY boottime DESC LIMIT 1";
+        let of_row = |row: &rusqlite::Row<'_>| {
+            Ok(Anchor { boot: BootNanos(row.get(0)?), utc: UtcNanos(row.get(1)?), trusted: row.get(2)? })
+        };
+        self.conn
+            .query_row(sql, [self.current().no.0, self.boot.0.into()], of_row)
+            .optional()
+            .map_err(|e| StoreError::sql("read the anchors of", &self.path, e))
     }
 
     /// Changes whenever [`Store::catalog`] would answer something else. Not the same from run to run.

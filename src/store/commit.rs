@@ -27,6 +27,8 @@ pub struct Committed {
     pub bytes: u64,
     /// Readings in them.
     pub n: u64,
+    /// Readings whose loss was written down with them.
+    pub lost: u64,
 }
 
 /// A body with its bounds, ready to be inserted.
@@ -149,6 +151,7 @@ impl Store {
             committed.ranges.push(range);
             committed.bytes += s.body.len() as u64;
             committed.n += n;
+            committed.lost += s.view.loss().and_then(|loss| loss.readings).unwrap_or(0);
             let line = self.current_mut();
             line.high = range.last;
             line.tally.add(&range, n, &line.acked);

@@ -1,0 +1,17 @@
+//! The tests of varved from outside: real binaries, a real broker, real files. `tests/run` installs what they need.
+//!
+//! | story | proves |
+//! |---|---|
+//! | [`stories::layers`] | imports go downward only |
+//! | [`stories::main_job`] | sensors to fleet, bit for bit, also when everything is killed at random |
+//! | [`stories::backlog`] | it records on without a broker, in flat memory, and catches up |
+//! | [`stories::time_travel`] | rollbacks, clones and lost replicas lose and invent nothing |
+//! | [`stories::bad_input`] | what a hostile or clumsy world sends is refused with a clear word |
+//! | [`stories::footprint`] | memory, threads and files stay within their bounds |
+//! | [`stories::demo`] | the README's first command, and that its account can fail |
+//! | [`stories::commands`] | what a technician types |
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod stories;
+mod support;
