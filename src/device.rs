@@ -25,7 +25,7 @@ use crate::reading::Reading;
 use crate::sensor::{self, Counters, Running, SensorError};
 use crate::signals::{Call, Signals};
 use crate::store::thread::{StoreGone, StoreHandle};
-use crate::store::{self, Identity, Store, Step, StoreError, StoreFacts};
+use crate::store::{self, Identity, Step, Store, StoreError, StoreFacts};
 use crate::upkeep::{Chore, Upkeep};
 use crate::uplink::{self, SharedStatus};
 use control::{Answer, Request};
