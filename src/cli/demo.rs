@@ -36,8 +36,7 @@ pub(super) const COMMAND: Command = Command {
     name: "demo",
     args: "[--seconds N] [--dir D]",
     brief: "the whole path on this machine, with an account that is checked",
-    long: "
-  --seconds N   how long to record this machine's sensors; default 12
+    long: "  --seconds N   how long to record this machine's sensors; default 12
   --dir D       where; default a folder in the system's temporary one, emptied by the next demo
 
 Starts an embedded broker, a receiver and a device as processes of their own, shows what they do, ends them, opens both files

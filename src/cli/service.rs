@@ -15,8 +15,7 @@ pub(super) const RUN: Command = Command {
     name: "run",
     args: "[--config F]",
     brief: "the service, in the foreground",
-    long: "
-  --config F   the configuration; default /etc/varved/varved.toml
+    long: "  --config F   the configuration; default /etc/varved/varved.toml
 
 Tells the service manager when it records (sd_notify READY, WATCHDOG). SIGTERM and SIGINT commit what is in RAM and end it;
 SIGUSR1 and SIGPWR commit at once. What the log says is set by RUST_LOG: error, warn, info (default), debug.",
@@ -27,8 +26,7 @@ pub(super) const STATUS: Command = Command {
     name: "status",
     args: "[--config F] [--json | --prom]",
     brief: "readings at risk now, last commit, backlog, link, clock, file and flash",
-    long: "
-  --config F   the configuration of the service that is asked; default /etc/varved/varved.toml
+    long: "  --config F   the configuration of the service that is asked; default /etc/varved/varved.toml
   --json       all of it, as one object
   --prom       every number as a metric, in the text format of Prometheus
 
@@ -40,8 +38,7 @@ pub(super) const FLUSH: Command = Command {
     name: "flush",
     args: "[--config F]",
     brief: "commit what is in RAM; returns when it is on flash",
-    long: "
-  --config F   the configuration of the service that is asked; default /etc/varved/varved.toml
+    long: "  --config F   the configuration of the service that is asked; default /etc/varved/varved.toml
 
 Everything that had been written to the service's stream sockets before is part of it.",
     run: flush,
