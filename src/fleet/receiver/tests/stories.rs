@@ -417,7 +417,7 @@ fn more_stores_than_may_be_open_are_all_kept() {
     let units: Vec<Unit> =
         (0..crate::fleet::shelf::MAX_OPEN + 10).map(|i| Unit::new(&format!("d{i}"), i as u128 + 1)).collect();
     let mut rig = Rig::new();
-    let all = |what: fn(&Unit) -> Vec<(String, Vec<u8>)>| units.iter().flat_map(what).collect::<Vec<_>>();
+    let all = |what: fn(&Unit) -> Sent| units.iter().flat_map(what).collect::<Sent>();
     rig.hear(&all(|unit| unit.pages()));
     rig.hear(&all(|unit| unit.commits(1..=2)));
     let heard = rig.hear(&all(|unit| unit.commits([3])));
