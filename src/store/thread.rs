@@ -183,10 +183,10 @@ mod tests {
             open()
         };
         let (tell, told) = bounded(8);
-        let handle = spawn(late, move |why| drop(tell.try_send(why.to_string()))).unwrap();
+        let handle = spawn_opening(late, move |why| drop(tell.try_send(why.to_string()))).unwrap();
         let done = block_on(handle.run(|store| put(store, 1, 1, 1))).unwrap().unwrap();
         assert_eq!((done.n, told.len()), (1, 1));
-        assert!(matches!(spawn(opener(&bench), |_| ()), Err(StoreError::InUse { .. })));
+        assert!(matches!(spawn_opening(opener(&bench), |_| ()), Err(StoreError::InUse { .. })));
         block_on(handle.close()).unwrap().unwrap();
     }
 
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn calls_are_answered_until_the_store_is_closed() {
         let bench = Bench::new();
-        let handle = spawn(opener(&bench), |_| ()).unwrap();
+        let handle = spawn_opening(opener(&bench), |_| ()).unwrap();
         let other = handle.clone();
         block_on(async {
             for s in 0..20 {
@@ -216,34 +216,11 @@ mod tests {
     #[test]
     fn the_store_closes_when_nobody_can_call_it() {
         let bench = Bench::new();
-        drop(spawn(opener(&bench), |_| ()).unwrap());
+        drop(spawn_opening(opener(&bench), |_| ()).unwrap());
         let opened = (0..200).any(|_| {
             std::thread::sleep(std::time::Duration::from_millis(10));
             super::super::Store::open(&bench.cfg, &bench.me, at(1)).is_ok()
         });
         assert!(opened);
-    }
-
-    /// A store that can't be opened yet is opened when it can; the calls that came meanwhile are answered then. One that never
-    /// can be ends the start.
-    #[test]
-    fn a_store_that_opens_late_answers_what_was_asked_early() {
-        let bench = Bench::new();
-        let (cfg, me) = (bench.cfg.clone(), bench.me);
-        let mut tries = 0;
-        let open = move || {
-            tries += 1;
-            match tries {
-                1 => Err(StoreError::Full { path: cfg.path.clone() }),
-                _ => Store::open(&cfg, &me, super::super::testing::at(1)).map(|(store, _)| store),
-            }
-        };
-        let told = Arc::new(AtomicBool::new(false));
-        let tells = told.clone();
-        let handle = spawn_opening(open, move |_| tells.store(true, Relaxed)).unwrap();
-        assert_eq!(block_on(handle.run(|store| store.next_seq().0)), Ok(1));
-        assert!(told.load(Relaxed));
-        let never = || Err(StoreError::Exhausted { what: "test" });
-        assert!(spawn_opening(never, |_| ()).is_err());
     }
 }
