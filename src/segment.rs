@@ -24,7 +24,7 @@ mod view;
 
 pub use body::encode;
 pub(crate) use merge::Timelines;
-pub use merge::{contains, merge};
+pub use merge::{Merge, contains, merge};
 pub use view::{Bounds, ColumnHead, View, decode};
 
 use crate::clock::{BootNanos, UtcNanos};

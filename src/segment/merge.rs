@@ -8,6 +8,7 @@ use crate::reading::{Kind, SeqRange, SeriesDef, SeriesId, Value};
 use std::collections::{BTreeMap, HashMap};
 
 /// The readings of one series on one clock, from one part after the other.
+#[derive(Debug)]
 struct Line {
     stamps: Vec<i64>,
     values: Values,
@@ -22,38 +23,65 @@ struct Line {
 /// [`SegmentError::Unfit`] for no parts, parts out of order, a loss among several parts (a loss stays a segment of its
 /// own), or a series whose kind changes. What is too large, [`super::encode`] says.
 pub fn merge(parts: &[Segment]) -> Result<Segment, SegmentError> {
-    let (Some(first), Some(last)) = (parts.first(), parts.last()) else {
-        return Err(SegmentError::Unfit("there is nothing to merge"));
-    };
     if let [only] = parts {
         return Ok(only.clone());
     }
-    if !parts.windows(2).all(|pair| pair[0].range.last < pair[1].range.first) {
-        return Err(SegmentError::Unfit("the parts of a merge are out of order"));
-    }
-    let (mut lines, mut names) = (BTreeMap::new(), BTreeMap::new());
-    let mut all_named = true;
-    for part in parts {
-        let Content::Data { readings, names: of_part } = &part.content else {
-            return Err(SegmentError::Unfit("a loss cannot be merged"));
-        };
-        all_named &= !of_part.is_empty() || readings.columns.is_empty();
-        names.extend(of_part.iter().map(|(id, def)| (*id, def)));
-        readings.columns.iter().try_for_each(|column| append(&mut lines, column, readings))?;
-    }
-    let names = if all_named { owned(names) } else { Vec::new() };
-    let range = SeqRange { first: first.range.first, last: last.range.last };
-    let readings = gather(lines);
-    let two_kinds =
-        |pair: &[Column]| pair[0].series == pair[1].series && pair[0].values.kind() != pair[1].values.kind();
-    if readings.columns.windows(2).any(two_kinds) {
-        return Err(SegmentError::Unfit("a series has values of two kinds"));
-    }
-    Ok(Segment { range, content: Content::Data { readings, names } })
+    let mut merge = Merge::default();
+    parts.iter().for_each(|part| merge.add(part));
+    merge.finish()
 }
 
-fn owned(names: BTreeMap<SeriesId, &SeriesDef>) -> Vec<(SeriesId, SeriesDef)> {
-    names.into_iter().map(|(id, def)| (id, def.clone())).collect()
+/// [`merge`] of parts that come one after the other, so that only one of them is in RAM beside what is joined.
+#[derive(Debug, Default)]
+pub struct Merge {
+    range: Option<SeqRange>,
+    lines: Lines,
+    names: BTreeMap<SeriesId, SeriesDef>,
+    /// Of the parts added, some have no names.
+    unnamed: bool,
+    fault: Option<SegmentError>,
+}
+
+impl Merge {
+    /// Adds the next part. What is wrong with it, [`Merge::finish`] says.
+    pub fn add(&mut self, part: &Segment) {
+        if self.fault.is_none() {
+            self.fault = self.take(part).err();
+        }
+    }
+
+    fn take(&mut self, part: &Segment) -> Result<(), SegmentError> {
+        if self.range.is_some_and(|before| before.last >= part.range.first) {
+            return Err(SegmentError::Unfit("the parts of a merge are out of order"));
+        }
+        let Content::Data { readings, names } = &part.content else {
+            return Err(SegmentError::Unfit("a loss cannot be merged"));
+        };
+        let first = self.range.map_or(part.range.first, |before| before.first);
+        self.range = Some(SeqRange { first, last: part.range.last });
+        self.unnamed |= names.is_empty() && !readings.columns.is_empty();
+        self.names.extend(names.iter().cloned());
+        readings.columns.iter().try_for_each(|column| append(&mut self.lines, column, readings))
+    }
+
+    /// All parts as one segment.
+    ///
+    /// # Errors
+    /// As of [`merge`].
+    pub fn finish(self) -> Result<Segment, SegmentError> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        let range = self.range.ok_or(SegmentError::Unfit("there is nothing to merge"))?;
+        let names = if self.unnamed { Vec::new() } else { self.names.into_iter().collect() };
+        let readings = gather(self.lines);
+        let two_kinds =
+            |pair: &[Column]| pair[0].series == pair[1].series && pair[0].values.kind() != pair[1].values.kind();
+        if readings.columns.windows(2).any(two_kinds) {
+            return Err(SegmentError::Unfit("a series has values of two kinds"));
+        }
+        Ok(Segment { range, content: Content::Data { readings, names } })
+    }
 }
 
 type Lines = BTreeMap<(SeriesId, TimelineClock), Line>;

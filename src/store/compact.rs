@@ -12,7 +12,7 @@ use super::rollup::{self, Rollups};
 use super::{Step, Store, commit};
 use crate::clock::{BootNanos, Now, SECOND};
 use crate::reading::{SegmentSeq, SeqRange, SeriesDef, SeriesId};
-use crate::segment::{self, Content, Loss, LossReason, Segment, SegmentError, View};
+use crate::segment::{self, Content, Loss, LossReason, Merge, Segment, SegmentError, View};
 use rusqlite::{Connection, params};
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -106,7 +106,10 @@ impl Store {
     /// Replaces `run` by one segment, or as much of it as comes before one that can't be read. The number to go on from.
     fn join(&mut self, at: usize, run: &[SegmentHead], now: Now) -> Result<u64, StoreError> {
         let no = self.lines[at].no;
-        let (parts, broken) = self.parts(no, run)?;
+        let all_losses = run.iter().all(|head| head.loss);
+        let (mut losses, mut merge) = (Vec::new(), Merge::default());
+        let (parts, broken) =
+            self.each_part(no, run, |part| if all_losses { losses.push(part) } else { merge.add(&part) })?;
         if let Some((head, why)) = broken {
             log::warn!("store: segment {} can't be read: {why}", head.range);
             let uuid = self.lines[at].uuid;
@@ -114,12 +117,12 @@ impl Store {
                 self.record_damaged(uuid, head.range.first, now)?;
             }
         }
-        let next = run[parts.len() - usize::from(broken.is_none())].range.last.0 + 1;
-        if parts.len() < 2 {
+        let next = run[parts - usize::from(broken.is_none())].range.last.0 + 1;
+        if parts < 2 {
             return Ok(next);
         }
-        let run = &run[..parts.len()];
-        let joined = if run.iter().all(|head| head.loss) { join_losses(&parts) } else { self.name(no, &parts) };
+        let run = &run[..parts];
+        let joined = if all_losses { join_losses(&losses) } else { self.name(no, merge) };
         let encoded = joined.and_then(|segment| Ok((segment::encode(&segment)?, segment)));
         let (body, segment) = match encoded {
             Ok(done) => done,
@@ -134,6 +137,8 @@ impl Store {
             Err(e) => return Err(e),
         };
         let rollups = Rollups::of(&segment, &self.timebase(no, &segment)?);
+        // A run is a megabyte in RAM: not while its bytes are written.
+        drop(segment);
         self.replace(at, run, &body, &rollups)?;
         Ok(if broken.is_some() { next } else { run[0].range.first.0 })
     }
@@ -154,18 +159,18 @@ impl Store {
         Ok(())
     }
 
-    /// The segments of `run`, up to the first that can't be read.
+    /// Hands over the segments of `run`, one at a time, up to the first that can't be read; says how many, and which that is.
     #[allow(clippy::type_complexity)]
-    fn parts<'a>(
+    fn each_part<'a>(
         &self,
         no: StoreNo,
         run: &'a [SegmentHead],
-    ) -> Result<(Vec<Segment>, Option<(&'a SegmentHead, SegmentError)>), StoreError> {
-        let mut parts = Vec::with_capacity(run.len());
-        for head in run {
+        mut take: impl FnMut(Segment),
+    ) -> Result<(usize, Option<(&'a SegmentHead, SegmentError)>), StoreError> {
+        for (parts, head) in run.iter().enumerate() {
             let body = body_of(&self.conn, no, head.range.first)?.unwrap_or_default();
             match segment::decode(&body) {
-                Ok(part) if part.range == head.range => parts.push(part),
+                Ok(part) if part.range == head.range => take(part),
                 Ok(_) => {
                     let why = SegmentError::Corrupt("the row and its body name different ranges");
                     return Ok((parts, Some((head, why))));
@@ -173,7 +178,7 @@ impl Store {
                 Err(why) => return Ok((parts, Some((head, why)))),
             }
         }
-        Ok((parts, None))
+        Ok((run.len(), None))
     }
 
     /// Puts a loss in the place of the segment of `uuid` that covers `seq`, because its body can't be read. The damaged
@@ -191,8 +196,8 @@ impl Store {
         self.replace(at, &[head], &body, &Rollups::default())
     }
 
-    fn name(&self, no: StoreNo, parts: &[Segment]) -> Result<Segment, StoreError> {
-        let mut joined = segment::merge(parts)?;
+    fn name(&self, no: StoreNo, merge: Merge) -> Result<Segment, StoreError> {
+        let mut joined = merge.finish()?;
         if let Content::Data { readings, names } = &mut joined.content {
             let cited: BTreeSet<SeriesId> = readings.columns.iter().map(|column| column.series).collect();
             *names =
