@@ -5,7 +5,7 @@
 //! memory is a sum of constants.
 //!
 //! ```text
-//!   sensors ──readings(64)──► recorder ──jobs(8)──► store thread ◄──jobs(8)── upkeep, uplink, control
+//!   sensors ──readings(8)───► recorder ──jobs(8)──► store thread ◄──jobs(8)── upkeep, uplink, control
 //!   clock ────anchors(8)────►    ▲  └──committed(1)──► uplink ◄──► mqtt thread
 //!                      asks(4) control, signals
 //! ```
@@ -43,8 +43,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Chunks of readings between the sensors and the recorder. A sensor that finds it full waits: streams are held back by
-/// their own protocol, datagrams are dropped and counted.
-const READINGS_QUEUE: usize = 64;
+/// their own protocol, datagrams wait in the kernel's buffer, then are dropped and counted. A chunk is what
+/// one read of lines holds, about 20 KiB in RAM and ten times that at the worst; the queue is full only while a commit is
+/// waited for, when more of them would gain nothing.
+const READINGS_QUEUE: usize = 8;
 
 /// Requests to the recorder that may wait.
 const ASKS_QUEUE: usize = 4;
