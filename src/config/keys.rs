@@ -355,7 +355,7 @@ pub const KEYS: &[Key] = &[
         Form::Count { min: 1, max: 256 },
         Fallback::Value("8"),
         "The most streams at once; one more is refused and counted.",
-        "RAM: 64 KiB each at most.",
+        "RAM: 16 KiB each, with its longest lines 80, and up to 256 for the names it sends.",
     ),
     key("uplink", "broker", BROKER, Fallback::Required, "The MQTT broker.", "`mqtts://` takes about 1.2 MB more RAM."),
     key(
