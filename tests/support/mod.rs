@@ -11,6 +11,17 @@ use std::time::{Duration, Instant};
 pub(crate) const VARVED: &str = env!("CARGO_BIN_EXE_varved");
 pub(crate) const VARVED_FLEET: &str = env!("CARGO_BIN_EXE_varved-fleet");
 
+/// The service that the stories run: the tests' own build, or the binary that `VARVED_BINARY` names, so that a build for a
+/// board can be put to the same questions.
+pub(crate) fn service() -> PathBuf {
+    std::env::var_os("VARVED_BINARY").map_or_else(|| VARVED.into(), PathBuf::from)
+}
+
+/// Whether the proofs are to run at their full length (`tests/run --full`).
+pub(crate) fn full() -> bool {
+    std::env::var("VARVED_FULL").is_ok_and(|value| !value.is_empty())
+}
+
 /// A port that nothing listens on.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -90,9 +101,15 @@ pub(crate) struct Broker {
 
 impl Broker {
     pub fn start(dir: &Path) -> Self {
+        Self::with(dir, "")
+    }
+
+    /// The same with more lines for its listener.
+    pub fn with(dir: &Path, lines: &str) -> Self {
+        std::fs::create_dir_all(dir).unwrap();
         let port = free_port();
         let config = dir.join("mosquitto.conf");
-        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\n");
+        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\n{lines}");
         std::fs::write(&config, text).unwrap();
         let mut broker = Self { port, process: None, config };
         broker.restart();
@@ -155,7 +172,7 @@ impl Site {
 
     pub fn spawn(&self) -> Process {
         Process::start(
-            Command::new(VARVED).args(["run", "--config"]).arg(&self.config).env("RUST_LOG", "info"),
+            Command::new(service()).args(["run", "--config"]).arg(&self.config).env("RUST_LOG", "info"),
             &self.dir.join("device.log"),
         )
     }
