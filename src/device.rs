@@ -263,7 +263,7 @@ impl Desk {
     async fn keep_anchors(self, out: Sender<Anchor>) {
         let known = self.store.run(|store| store.newest_anchor()).await.ok().and_then(Result::ok).flatten();
         let mut keeper = Keeper::new(known);
-        let mut watchdog = watch::Watchdog::new();
+        let mut watchdog = watch::Watchdog::default();
         loop {
             let now = self.clock.now();
             if let Some(anchor) = keeper.observe(now) {
@@ -327,7 +327,14 @@ impl Desk {
         let Some(path) = self.config.control.listen.clone() else { return Ok(Vec::new()) };
         let (listener, file) =
             sensor::bind_unix(&path).map_err(|cause| DeviceError::Control { path: path.clone(), cause })?;
-        let hatch = Arc::new(Hatch { listener, _file: file, desk: self, asks, counters: sensors.counters().to_vec(), inlets: sensors.inlets() });
+        let hatch = Arc::new(Hatch {
+            listener,
+            _file: file,
+            desk: self,
+            asks,
+            counters: sensors.counters().to_vec(),
+            inlets: sensors.inlets(),
+        });
         let worker = || {
             let hatch = hatch.clone();
             executor.spawn(async move {
