@@ -266,7 +266,7 @@ impl Desk {
         let mut watchdog = watch::Watchdog::default();
         loop {
             let now = self.clock.now();
-            if let Some(anchor) = keeper.observe(now) {
+            for anchor in keeper.observe(now) {
                 let _ = out.send(anchor).await;
             }
             self.shared.clock(keeper.believes(now));

@@ -449,7 +449,22 @@ fn boot_row(conn: &Connection, store: StoreNo, boot: &Uuid) -> Result<BootId, St
     let next = "SELECT coalesce(max(id), 0) + 1 FROM boot WHERE store = ?1";
     let id = BootId(conn.query_row(next, [store.0], |row| row.get(0)).map_err(fail)?);
     upsert_boot(conn, store, id, boot)?;
+    end_boot_before(conn, store)?;
     Ok(id)
+}
+
+/// Writes down how long the boot before lasted, as an anchor at its last reading, reckoned from the best that it has. It
+/// changes no time of that boot; it is what a later boot that never knows the time is known to come after.
+fn end_boot_before(conn: &Connection, store: StoreNo) -> Result<(), StoreError> {
+    let sql = "INSERT OR IGNORE INTO anchor (store, boot, boottime, utc, trusted) \
+               SELECT a.store, a.boot, last.at, a.utc + (last.at - a.boottime), a.trusted \
+               FROM (SELECT boot_max AS boot, boottime_max AS at FROM segment \
+                     WHERE id BETWEEN ?2 AND ?3 AND boot_max IS NOT NULL ORDER BY id DESC LIMIT 1) AS last \
+               JOIN anchor AS a ON a.store = ?1 AND a.boot = last.boot AND a.boottime < last.at \
+               WHERE a.utc BETWEEN -4000000000000000000 AND 4000000000000000000 \
+               ORDER BY a.trusted DESC, a.boottime DESC LIMIT 1";
+    let (from, to) = (file::row_id(store, SegmentSeq(0)), file::row_id(store, SegmentSeq(MAX_SEQ)));
+    execute(conn, "end the boot before", sql, params![store.0, from, to]).map(drop)
 }
 
 fn next_series(conn: &Connection, line: Option<&Line>) -> Result<u32, StoreError> {

@@ -1,5 +1,6 @@
 mod backlog;
 mod bad_input;
+mod clocks;
 mod layers;
 mod main_job;
 mod time_travel;
