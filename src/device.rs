@@ -327,7 +327,14 @@ impl Desk {
         let Some(path) = self.config.control.listen.clone() else { return Ok(Vec::new()) };
         let (listener, file) =
             sensor::bind_unix(&path).map_err(|cause| DeviceError::Control { path: path.clone(), cause })?;
-        let hatch = Arc::new(Hatch { listener, _file: file, desk: self, asks, counters: sensors.counters().to_vec(), inlets: sensors.inlets() });
+        let hatch = Arc::new(Hatch {
+            listener,
+            _file: file,
+            desk: self,
+            asks,
+            counters: sensors.counters().to_vec(),
+            inlets: sensors.inlets(),
+        });
         let worker = || {
             let hatch = hatch.clone();
             executor.spawn(async move {

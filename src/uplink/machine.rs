@@ -20,8 +20,8 @@
 
 use super::flights::{Flights, WINDOW};
 use super::lane::{Head, Lane, PAGE, Want};
-use super::ranges;
 use crate::clock::{BootNanos, SECOND};
+use crate::reading::ranges::RangeSet;
 use crate::reading::{SegmentSeq, SeqRange};
 use crate::wire::{self, Ack, Request, StoreAck, StoreUuid};
 use std::collections::VecDeque;
@@ -204,8 +204,8 @@ pub enum Action {
     SetAcked {
         /// Of which.
         store: StoreUuid,
-        /// Ascending, disjoint.
-        ranges: Vec<SeqRange>,
+        /// All of it.
+        ranges: RangeSet,
     },
     /// Write down a loss for what is not held at the beginning of `range`.
     RecordGone {
@@ -258,7 +258,7 @@ pub enum Standing {
 struct Plan {
     line: Line,
     /// What the fleet last said that it holds; `None` until it has said anything.
-    acked: Option<Vec<SeqRange>>,
+    acked: Option<RangeSet>,
     live: Lane,
     backlog: Lane,
     /// A recheck has been asked for and is not set yet: nothing of this store is sent meanwhile.
@@ -617,18 +617,18 @@ impl Machine {
             return;
         }
         let acked = match (plan.line.recheck, stated) {
-            (None, Some(stated)) => ranges::held(stated),
+            (None, Some(stated)) => stated.held(),
             (Some(nonce), Some(StoreAck { verified: Some((answer, verified)), .. })) if *answer == nonce => {
-                ranges::normal(verified.clone())
+                verified.iter().copied().collect()
             }
-            _ => Vec::new(),
+            _ => RangeSet::new(),
         };
         let arrived = self.flights.acked(store, &acked);
         if arrived >= self.catalog.last && self.catalog.last.is_some() {
             self.catalog_arrived = self.catalog_published;
         }
         let plan = &mut self.plans[at];
-        let grew_only = plan.acked.as_ref().is_some_and(|old| old.iter().all(|held| ranges::covered(&acked, held)));
+        let grew_only = plan.acked.as_ref().is_some_and(|old| acked.covers_all(old));
         if plan.acked.as_ref() == Some(&acked) {
             return;
         }

@@ -4,7 +4,6 @@
 
 use super::lane::Head;
 use super::machine::{Action, Event, Line, Machine, Purpose};
-use super::ranges;
 use super::status::{SharedStatus, lock};
 use crate::clock::{BootNanos, Clock, UtcNanos};
 use crate::config::UplinkConfig;
@@ -419,7 +418,7 @@ impl Task {
     async fn publish_state(&mut self) -> Result<Event, Failed> {
         let read = |store: &mut Store| -> Result<Vec<StoreState>, StoreError> {
             let state = |line: &crate::store::StoreLine| -> Result<StoreState, StoreError> {
-                let pending = ranges::at_most(wire::MAX_RANGES, ranges::normal(store.pending_ranges(line.uuid)?));
+                let pending = store.pending_ranges(line.uuid)?.joined(wire::MAX_RANGES);
                 Ok(StoreState { store: line.uuid, high: line.high, pending, recheck: store.recheck(line.uuid)? })
             };
             lines_of(store).iter().map(state).collect()

@@ -8,6 +8,7 @@ use crate::clock::{BootNanos, Clock, SECOND};
 use crate::config::{Broker, Locking, StoreConfig, UplinkConfig};
 use crate::mqtt::testing::{Mosquitto, Proxy, eventually};
 use crate::mqtt::{self, BackoffLimits, Client, Settings};
+use crate::reading::ranges::RangeSet;
 use crate::reading::{BootId, Kind, Scale, SegmentSeq, SeqRange, SeriesDef, SeriesId};
 use crate::segment::{Values, View};
 use crate::store::thread::{StoreHandle, spawn};
@@ -37,28 +38,28 @@ struct Held {
     /// Claimed for this store, as a fleet would that knows a twin of this device.
     claimed_high: Option<(StoreUuid, u64)>,
     /// Numbers that arrived since a recheck was announced.
-    verified: Vec<SeqRange>,
+    verified: RangeSet,
 }
 
 impl Held {
-    fn ranges(&self, store: StoreUuid) -> Vec<SeqRange> {
-        ranges::normal(self.segments.get(&store).map(|of| of.keys().copied().collect()).unwrap_or_default())
+    fn ranges(&self, store: StoreUuid) -> RangeSet {
+        self.segments.get(&store).into_iter().flat_map(|of| of.keys().copied()).collect()
     }
 
     fn ack(&self) -> Ack {
         let stores = self.segments.keys().map(|store| {
-            let ranges = self.ranges(*store);
-            let high = ranges.last().map_or(0, |range| range.last.0);
-            let cumulative = ranges.first().filter(|range| range.first.0 == 1).map_or(0, |range| range.last.0);
+            let held = self.ranges(*store);
             let latest = self.states.last().filter(|state| state.online);
             let recheck = latest.and_then(|s| s.stores.iter().find(|s| s.store == *store)).and_then(|s| s.recheck);
             StoreAck {
                 store: *store,
-                cumulative: SegmentSeq(cumulative),
-                ranges: ranges.into_iter().filter(|range| range.first.0 > cumulative).take(wire::MAX_RANGES).collect(),
-                high: SegmentSeq(high.max(self.claimed_high.filter(|(of, _)| of == store).map_or(0, |(_, high)| high))),
+                cumulative: held.cumulative(),
+                ranges: held.rest(wire::MAX_RANGES),
+                high: SegmentSeq(
+                    held.high().0.max(self.claimed_high.filter(|(of, _)| of == store).map_or(0, |(_, high)| high)),
+                ),
                 conflicts: vec![],
-                verified: recheck.map(|nonce| (nonce, ranges::normal(self.verified.clone()))),
+                verified: recheck.map(|nonce| (nonce, self.verified.iter().collect())),
             }
         });
         Ack { stores: stores.collect() }
@@ -74,7 +75,7 @@ impl Held {
             self.unknown += 1;
             return false;
         }
-        self.verified.push(range);
+        self.verified.insert(range);
         if self.segments.entry(store).or_default().insert(range, body).is_some() {
             self.duplicates += 1;
         }
@@ -330,7 +331,7 @@ fn a_rolled_back_store_ends_up_acknowledged_under_both_ids() {
     {
         let mut held = fleet.held.lock().expect("lock");
         held.claimed_high = Some((old, 1000));
-        held.verified.clear();
+        held.verified = RangeSet::new();
     }
     device.commit(20);
     eventually("a fresh id", || device.ask(|store| store.uuid()) != old);
@@ -339,7 +340,7 @@ fn a_rolled_back_store_ends_up_acknowledged_under_both_ids() {
     assert_eq!(assert_all_arrived(&device, &fleet), 5);
     let held = fleet.held.lock().expect("lock");
     assert_eq!(held.segments.len(), 2, "one fresh id was taken");
-    assert_eq!(held.ranges(old), [SeqRange::new(1, 6).expect("a range")]);
+    assert_eq!(held.ranges(old).iter().collect::<Vec<_>>(), [SeqRange::new(1, 6).expect("a range")]);
     assert!(held.duplicates >= 5, "the old store was not sent again: {} {:?}", held.duplicates, held.verified);
     assert_eq!(held.unknown, 0, "a segment went before its catalogue page");
 }

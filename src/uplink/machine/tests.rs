@@ -13,6 +13,10 @@ fn range(first: u64, last: u64) -> SeqRange {
     SeqRange::new(first, last).expect("a range")
 }
 
+fn set(ranges: impl IntoIterator<Item = SeqRange>) -> RangeSet {
+    ranges.into_iter().collect()
+}
+
 fn line(store: StoreUuid, current: bool, high: u64) -> Line {
     Line { store, current, high: SegmentSeq(high), recheck: None }
 }
@@ -38,7 +42,7 @@ struct Story {
     machine: Machine,
     lines: Vec<Line>,
     catalog: u64,
-    acked: Vec<(StoreUuid, Vec<SeqRange>)>,
+    acked: Vec<(StoreUuid, RangeSet)>,
     /// Which numbers are gone: never sent, not pending.
     gone: Vec<(StoreUuid, u64)>,
     bytes: u64,
@@ -82,7 +86,7 @@ impl Story {
     }
 
     fn is_acked(&self, store: StoreUuid, seq: u64) -> bool {
-        self.acked.iter().any(|(of, ranges)| *of == store && ranges::covered(ranges, &range(seq, seq)))
+        self.acked.iter().any(|(of, ranges)| *of == store && ranges.contains(SegmentSeq(seq)))
     }
 
     fn perform(&mut self, action: Action) {
@@ -170,7 +174,7 @@ fn a_connection_begins_with_birth_and_catalogue() {
     assert_eq!(story.machine.in_flight(), [(CURRENT, range(4, 4)), (CURRENT, range(5, 5))]);
     story.on(ack(&[stated(CURRENT, 5, 5)]));
     assert_eq!((story.run(), story.machine.in_flight()), (vec![], vec![]));
-    assert_eq!(story.acked, [(CURRENT, vec![range(1, 5)])]);
+    assert_eq!(story.acked, [(CURRENT, set([range(1, 5)]))]);
 }
 
 /// No retained ack: a fleet that is new, or away. Segments wait for it five seconds, and no longer.
@@ -219,10 +223,10 @@ fn the_window_moves_with_the_acks() {
 fn an_ack_that_shrinks_makes_things_pending_again() {
     let mut story = open(6, 6);
     story.run();
-    assert_eq!(story.acked, [(CURRENT, vec![range(1, 6)])]);
+    assert_eq!(story.acked, [(CURRENT, set([range(1, 6)]))]);
     story.on(ack(&[stated(CURRENT, 4, 4)]));
     assert_eq!(story.run(), sent(5..=6, "new", "Backlog"));
-    assert_eq!(story.acked, [(CURRENT, vec![range(1, 4)])]);
+    assert_eq!(story.acked, [(CURRENT, set([range(1, 4)]))]);
     story.on(ack(&[]));
     assert_eq!(story.run(), sent(1..=4, "new", "Backlog"), "an ack that does not name the store holds nothing of it");
 }
@@ -287,7 +291,7 @@ fn a_rolled_back_file_takes_a_fresh_id_and_is_rechecked() {
     // Its cumulative is of another file's segments: it counts for nothing.
     story.on(ack(&[stated(CURRENT, 9, 9)]));
     story.run();
-    assert_eq!(story.acked.iter().find(|(of, _)| *of == CURRENT), Some(&(CURRENT, vec![])));
+    assert_eq!(story.acked.iter().find(|(of, _)| *of == CURRENT), Some(&(CURRENT, set([]))));
     assert_eq!(story.machine.in_flight().len(), 5);
     let stale = StoreAck { verified: Some((76, vec![range(1, 5)])), ..stated(CURRENT, 9, 9) };
     story.on(ack(&[stale]));
@@ -296,7 +300,7 @@ fn a_rolled_back_file_takes_a_fresh_id_and_is_rechecked() {
     story.on(ack(&[verified]));
     story.run();
     assert_eq!(story.machine.in_flight(), []);
-    assert_eq!(story.acked.iter().find(|(of, _)| *of == CURRENT), Some(&(CURRENT, vec![range(1, 5)])));
+    assert_eq!(story.acked.iter().find(|(of, _)| *of == CURRENT), Some(&(CURRENT, set([range(1, 5)]))));
     // What is committed now goes under the fresh id.
     story.commit();
     assert_eq!(story.run(), sent([1], "old", "Live"));
