@@ -2,6 +2,10 @@
 //! a store that compacts and expires beneath it and a fleet that loses its last day. Everything follows from one seed.
 
 use super::*;
+use crate::reading::SegmentSeq;
+use crate::reading::ranges::RangeSet;
+use crate::uplink::flights::WINDOW;
+use crate::wire::{self, Request, StoreAck};
 use std::collections::BTreeSet;
 
 const STORE: StoreUuid = StoreUuid::from_u128(1);

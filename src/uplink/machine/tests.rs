@@ -1,6 +1,10 @@
 //! Stories of one connection, told with a time of their own.
 
 use super::*;
+use crate::reading::SegmentSeq;
+use crate::reading::ranges::RangeSet;
+use crate::uplink::flights::WINDOW;
+use crate::wire::{self, Request, StoreAck};
 
 const CURRENT: StoreUuid = StoreUuid::from_u128(1);
 const OLD: StoreUuid = StoreUuid::from_u128(2);
