@@ -11,7 +11,8 @@
 //!
 //! Rules that hold at every moment:
 //! - The ack is the only truth. It states what the fleet holds, and may shrink; a broker's PUBACK means nothing.
-//! - A catalogue page goes out before the segments that cite it.
+//! - A catalogue page goes out before the segments that cite it, and a state that begins a recheck before those that it is
+//!   about; [`LEAD_NS`] before, since a broker may let messages of one topic overtake those of another.
 //! - A store whose numbers the fleet has seen used otherwise (a rolled-back file, a clone) is written to no more: a fresh
 //!   id is taken, and the old store is *rechecked*: all of it is sent again, and only what the fleet has verified since
 //!   counts as acknowledged.
@@ -19,6 +20,7 @@
 //! - Bounded: [`MAX_STORES`](crate::wire::MAX_STORES) stores, one page of heads a lane, [`MAX_RANGES`](crate::wire::MAX_RANGES) wanted ranges, one snapshot.
 
 mod acks;
+mod catalog;
 mod choice;
 mod due;
 mod event;
@@ -33,6 +35,7 @@ use super::lane::Head;
 use crate::clock::{BootNanos, SECOND};
 use crate::reading::SeqRange;
 use crate::wire::{Ack, StoreUuid};
+use catalog::Catalog;
 use due::Due;
 use plan::Plan;
 use snapshot::Snapshot;
@@ -48,7 +51,11 @@ pub const STATE_NS: i64 = 10 * SECOND;
 /// The least time between two states that differ in figures only.
 pub const FIGURES_NS: i64 = 60 * SECOND;
 
-/// The least time between two publications of the whole catalogue.
+/// What must be known before a segment is understood goes out this much earlier. A broker that keeps a log per topic, as the
+/// fleet's embedded one does, hands them on within milliseconds of each other but not in order.
+pub const LEAD_NS: i64 = SECOND / 5;
+
+/// The least time between two publications of the whole catalogue that the fleet asks for.
 pub const CATALOG_NS: i64 = 10 * SECOND;
 
 /// How long after a failure of the store it is asked again.
@@ -89,15 +96,14 @@ pub struct Machine {
     next_snapshot: Option<BootNanos>,
     /// Things for the store that an ack brought about; at most two a store.
     todo: VecDeque<Action>,
+    /// The one of them that is being performed: if the store fails, it is still to be done.
+    doing: Option<Action>,
     look: Due,
     state: Due,
     figures: Due,
-    catalog: Due,
-    catalog_known: u64,
-    catalog_published: Option<u64>,
-    /// That which is known to have reached the broker: a segment that went out after it was acknowledged. A page that was
-    /// taken for publication may have died with its connection.
-    catalog_arrived: Option<u64>,
+    catalog: Catalog,
+    /// Segments wait until then for what went out before them.
+    held_until: Option<BootNanos>,
     /// The next stores read mark where the backlog ends.
     mark_live: bool,
     /// The last ack of this connection, for stores that turn up after it.
@@ -118,13 +124,12 @@ impl Machine {
             snapshot_every_ns,
             next_snapshot: snapshot_every_ns.map(|every| BootNanos(now.0.saturating_add(every))),
             todo: VecDeque::new(),
+            doing: None,
             look: Due { wanted: true, ..Due::default() },
             state: Due::default(),
             figures: Due::default(),
-            catalog: Due::default(),
-            catalog_known: 0,
-            catalog_published: None,
-            catalog_arrived: None,
+            catalog: Catalog::default(),
+            held_until: None,
             mark_live: false,
             ack: None,
             paused_until: None,
@@ -137,11 +142,13 @@ impl Machine {
             return None;
         }
         self.paused_until = None;
+        self.held_until = self.held_until.filter(|until| now < *until);
         if self.look.wanted || self.look.last.is_none_or(|last| now.0 - last.0 >= LOOK_NS) {
             self.look.done(now);
             return Some(Action::ReadStores);
         }
         if let Some(action) = self.todo.pop_front() {
+            self.doing = Some(action.clone());
             return Some(action);
         }
         match self.standing {
@@ -151,7 +158,9 @@ impl Machine {
                 self.standing = Standing::Open;
                 self.next(now)
             }
-            Standing::Open => self.announcement(now).or_else(|| self.segment(now)),
+            Standing::Open => {
+                self.announcement(now).or_else(|| self.held_until.is_none().then(|| self.segment(now)).flatten())
+            }
         }
     }
 
@@ -162,12 +171,13 @@ impl Machine {
         }
         let look = self.look.last.map(|last| BootNanos(last.0 + LOOK_NS));
         let connected = match self.standing {
-            Standing::Down => [None; 6],
-            Standing::Waiting { until } => [Some(until), self.state_when(), self.catalog_when(), None, None, None],
+            Standing::Down => [None; 4],
+            Standing::Waiting { until } => [Some(until), self.state_when(), self.catalog.when(), None],
             Standing::Open => {
                 let idle = self.snapshot.is_none();
                 let snapshot = self.next_snapshot.filter(|_| idle);
-                [self.state_when(), self.catalog_when(), self.flights.next_due(), snapshot, None, None]
+                let segments = self.flights.next_due().into_iter().chain(snapshot).min();
+                [self.state_when(), self.catalog.when(), self.held_until.or(segments), None]
             }
         };
         connected.into_iter().chain([look]).flatten().min().unwrap_or_default()
@@ -198,19 +208,16 @@ impl Machine {
             Event::Heads { store, purpose, after, heads } => self.heads(store, purpose, after, &heads),
             Event::Sent { store, range, bytes, purpose } => self.sent(store, range, bytes, purpose, now),
             Event::Missing { store, at, purpose } => self.missing(store, at, purpose),
-            Event::CatalogChanged { catalog } => self.catalog_is(catalog),
+            Event::CatalogChanged { catalog } => self.catalog.is(catalog),
             Event::CatalogPublished { catalog, all } => self.catalog_published(catalog, all, now),
-            Event::StatePublished => {
-                self.state.done(now);
-                self.figures.done(now);
-            }
+            Event::StatePublished => self.state_published(now),
             Event::Gone { store, through } => self.gone(store, through),
-            Event::AckedSet => self.figures.wanted = true,
-            Event::Rechecking { store, nonce } => self.rechecking(store, nonce),
-            Event::StoreFailed => {
-                self.paused_until = Some(BootNanos(now.0.saturating_add(STORE_PAUSE_NS)));
-                self.look.wanted = true;
+            Event::AckedSet => {
+                self.doing = None;
+                self.figures.wanted = true;
             }
+            Event::Rechecking { store, nonce } => self.rechecking(store, nonce),
+            Event::StoreFailed => self.store_failed(now),
         }
     }
 

@@ -23,7 +23,7 @@ impl Machine {
         self.ack = Some(ack);
     }
 
-    pub(super) fn acked_store(&mut self, at: usize, stated: Option<&StoreAck>) {
+    fn acked_store(&mut self, at: usize, stated: Option<&StoreAck>) {
         let plan = &mut self.plans[at];
         let store = plan.line.store;
         if let Some(why) = stated.and_then(|stated| doubt(&plan.line, stated)) {
@@ -44,10 +44,7 @@ impl Machine {
             }
             _ => RangeSet::new(),
         };
-        let arrived = self.flights.acked(store, &acked);
-        if arrived >= self.catalog.last && self.catalog.last.is_some() {
-            self.catalog_arrived = self.catalog_published;
-        }
+        self.catalog.acked(self.flights.acked(store, &acked));
         let plan = &mut self.plans[at];
         let grew_only = plan.acked.as_ref().is_some_and(|old| acked.covers_all(old));
         if plan.acked.as_ref() == Some(&acked) {
@@ -64,7 +61,7 @@ impl Machine {
 
     pub(super) fn requested(&mut self, request: Request) {
         match request {
-            Request::Catalog => self.catalog.wanted = true,
+            Request::Catalog => self.catalog.ask(),
             Request::Snapshot => self.begin_snapshot(),
             Request::Segments { store, ranges } => {
                 let Some(plan) = self.plans.iter().find(|plan| plan.line.store == store) else { return };
@@ -81,6 +78,7 @@ impl Machine {
     }
 
     pub(super) fn rechecking(&mut self, store: StoreUuid, nonce: u64) {
+        self.doing = None;
         self.flights.forget_store(store);
         if let Some(plan) = self.plan(store) {
             plan.line.recheck = Some(nonce);

@@ -4,7 +4,7 @@
 //! anything; it only chooses.
 
 use super::event::{Action, Purpose};
-use super::{BACKLOG_SHARE, CATALOG_NS, FIGURES_NS, Machine, STATE_NS};
+use super::{BACKLOG_SHARE, FIGURES_NS, Machine, STATE_NS};
 use crate::clock::BootNanos;
 use crate::reading::SegmentSeq;
 use crate::uplink::flights::WINDOW;
@@ -17,8 +17,8 @@ impl Machine {
         if self.state_when().is_some_and(|when| when <= now) {
             return Some(Action::PublishState);
         }
-        if self.catalog_when().is_some_and(|when| when <= now) {
-            return Some(Action::PublishCatalog { all: self.catalog.wanted || self.catalog_published.is_none() });
+        if self.catalog.when().is_some_and(|when| when <= now) {
+            return Some(Action::PublishCatalog { all: self.catalog.whole(now) });
         }
         None
     }
@@ -26,12 +26,6 @@ impl Machine {
     pub(super) fn state_when(&self) -> Option<BootNanos> {
         // Figures are part of every state, so their clock runs from the last one of either kind.
         self.state.when(STATE_NS).into_iter().chain(self.figures.when(FIGURES_NS)).min()
-    }
-
-    /// Changed pages at once, since segments wait for them; all of them not too often.
-    pub(super) fn catalog_when(&self) -> Option<BootNanos> {
-        let changed = self.catalog_published != Some(self.catalog_known);
-        changed.then_some(BootNanos(i64::MIN)).or_else(|| self.catalog.when(CATALOG_NS))
     }
 
     /// The policy: what was asked for again, then new readings within their share of the window, then what the fleet
@@ -43,7 +37,7 @@ impl Machine {
         self.new_readings().or_else(|| self.wanted()).or_else(|| self.backlog()).or_else(|| self.snapshot(now))
     }
 
-    pub(super) fn new_readings(&mut self) -> Option<Action> {
+    fn new_readings(&mut self) -> Option<Action> {
         let plan = self.plans.iter().find(|plan| plan.line.current && !plan.doubted)?;
         let (store, want) = (plan.line.store, plan.live.want());
         let backlog_waits = self.plans.iter().any(|plan| !plan.doubted && plan.backlog.want() != Want::Nothing);
@@ -52,14 +46,14 @@ impl Machine {
         if full { None } else { self.pending(store, want, Purpose::Live) }
     }
 
-    pub(super) fn backlog(&mut self) -> Option<Action> {
+    fn backlog(&mut self) -> Option<Action> {
         let open = self.plans.iter().filter(|plan| !plan.doubted);
         let wants: Vec<_> = open.map(|plan| (plan.line.store, plan.backlog.want())).collect();
         let (store, want) = wants.into_iter().find(|(_, want)| *want != Want::Nothing)?;
         self.pending(store, want, Purpose::Backlog)
     }
 
-    pub(super) fn pending(&mut self, store: StoreUuid, want: Want, purpose: Purpose) -> Option<Action> {
+    fn pending(&mut self, store: StoreUuid, want: Want, purpose: Purpose) -> Option<Action> {
         match want {
             Want::Page(after) => Some(Action::ReadHeads { store, purpose, after, limit: PAGE }),
             Want::Head(head) if self.flights.holds(store, &head.range) => {
@@ -74,12 +68,12 @@ impl Machine {
         }
     }
 
-    pub(super) fn wanted(&mut self) -> Option<Action> {
+    fn wanted(&mut self) -> Option<Action> {
         let (store, range) = *self.wanted.front()?;
         Some(self.send(store, range.first, Purpose::Wanted))
     }
 
     pub(super) fn send(&self, store: StoreUuid, at: SegmentSeq, purpose: Purpose) -> Action {
-        Action::Send { store, at, purpose, catalog: self.catalog_known }
+        Action::Send { store, at, purpose, catalog: self.catalog.known() }
     }
 }

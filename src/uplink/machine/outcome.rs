@@ -4,7 +4,7 @@
 
 use super::event::{Action, Line, Purpose};
 use super::plan::Plan;
-use super::{ACK_PATIENCE_NS, Head, Machine, Standing};
+use super::{ACK_PATIENCE_NS, Head, LEAD_NS, Machine, STORE_PAUSE_NS, Standing};
 use crate::clock::BootNanos;
 use crate::reading::{SegmentSeq, SeqRange};
 use crate::wire::{self, StoreUuid};
@@ -22,15 +22,14 @@ impl Machine {
     pub(super) fn disconnected(&mut self) {
         self.standing = Standing::Down;
         self.ack = None;
-        if self.catalog_published != self.catalog_arrived {
-            self.catalog_published = None;
-        }
+        self.held_until = None;
+        self.catalog.disconnected();
         self.flights.clear();
         self.restart_snapshot();
     }
 
     pub(super) fn stores(&mut self, mut lines: Vec<Line>, catalog: u64) {
-        self.catalog_is(catalog);
+        self.catalog.is(catalog);
         lines.truncate(wire::MAX_STORES);
         let mark_live = std::mem::take(&mut self.mark_live);
         let mut plans = Vec::with_capacity(lines.len());
@@ -111,6 +110,7 @@ impl Machine {
     }
 
     pub(super) fn gone(&mut self, store: StoreUuid, through: SegmentSeq) {
+        self.doing = None;
         self.wanted_through(store, through);
         // The loss is a segment that waits below what has been passed.
         if let Some(plan) = self.plan(store) {
@@ -118,7 +118,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn wanted_through(&mut self, store: StoreUuid, through: SegmentSeq) {
+    fn wanted_through(&mut self, store: StoreUuid, through: SegmentSeq) {
         let Some((of, range)) = self.wanted.front_mut().filter(|(of, _)| *of == store) else { return };
         debug_assert_eq!(*of, store);
         if range.last <= through {
@@ -128,20 +128,39 @@ impl Machine {
         }
     }
 
-    pub(super) fn catalog_is(&mut self, catalog: u64) {
-        self.catalog_known = catalog;
-    }
-
     pub(super) fn catalog_published(&mut self, catalog: u64, all: bool, now: BootNanos) {
-        self.catalog_published = Some(catalog);
-        self.catalog_known = catalog;
-        self.catalog.last = Some(now);
-        if all && self.catalog.wanted {
+        if self.catalog.published(catalog, all, now) {
             // The fleet has what it missed: what it did not take is worth sending now.
             self.flights.hurry(now);
         }
-        if all {
-            self.catalog.done(now);
+        self.hold(now);
+    }
+
+    pub(super) fn state_published(&mut self, now: BootNanos) {
+        if self.state.wanted {
+            self.hold(now);
+        }
+        self.state.done(now);
+        self.figures.done(now);
+    }
+
+    /// What has just gone out is to arrive before the next segment.
+    fn hold(&mut self, now: BootNanos) {
+        self.held_until = Some(BootNanos(now.0.saturating_add(LEAD_NS)));
+    }
+
+    /// The store is asked again after a while. What an ack brought about is not brought about again by the next one that
+    /// says the same, so it stays to be done; unless something newer is to be said of that store.
+    pub(super) fn store_failed(&mut self, now: BootNanos) {
+        self.paused_until = Some(BootNanos(now.0.saturating_add(STORE_PAUSE_NS)));
+        self.look.wanted = true;
+        let Some(undone) = self.doing.take() else { return };
+        let of = |action: &Action| match action {
+            Action::SetAcked { store, .. } => Some(*store),
+            _ => None,
+        };
+        if of(&undone).is_none() || self.todo.iter().all(|later| of(later) != of(&undone)) {
+            self.todo.push_front(undone);
         }
     }
 }
