@@ -32,7 +32,6 @@ mod open;
 pub mod plain;
 mod quarantine;
 pub mod query;
-mod ranges;
 mod raw;
 pub mod reader;
 mod rebuild;
@@ -55,11 +54,11 @@ pub use identity::Identity;
 pub use open::FreshWhy;
 
 use crate::clock::{BootNanos, UtcNanos};
+use crate::reading::ranges::RangeSet;
 use crate::reading::{BootId, SegmentSeq, SeqRange, SeriesId};
 use file::StoreNo;
 use ground::Lock;
 use high_water::{HighWater, Mark};
-use ranges::Ranges;
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -106,7 +105,7 @@ struct Line {
     uuid: Uuid,
     /// The highest number committed; 0 before the first.
     high: SegmentSeq,
-    acked: Ranges,
+    acked: RangeSet,
     /// Whether `acked` differs from what the file says.
     ack_unwritten: bool,
     tally: Tally,
