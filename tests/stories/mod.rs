@@ -1,6 +1,9 @@
 mod backlog;
 mod bad_input;
 mod clocks;
+mod commands;
+mod demo;
+mod flash;
 mod layers;
 mod main_job;
 mod time_travel;
