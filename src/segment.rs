@@ -22,6 +22,7 @@ mod tests;
 mod view;
 
 pub use body::encode;
+pub(crate) use merge::Timelines;
 pub use merge::{contains, merge};
 pub use view::{Bounds, ColumnHead, View, decode};
 

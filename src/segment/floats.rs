@@ -1,23 +1,40 @@
 //! Doubles as columns of integers, bit for bit.
 //!
 //! What enters: `f64` of any bit pattern. What leaves: a [`Shape`] and one or two columns of integers, and back.
-//! Most sensors print decimals: such a value is `q / 10^k`, and `q` is coded. What the quotient misses is a distance in
-//! units of the last place, and is coded beside it: nearly always 0, so nearly free, and it keeps every NaN, −0.0 and odd
-//! value without a list of exceptions. Where decimals don't fit, the double's own bits are the integer, in order of size.
+//! Most sensors print decimals: such a value is `q / 10^k`, and `q` is coded. Others multiply a count by a factor, or
+//! divide it by one: `q` is the count. What that misses is a distance in units of the last place, and is coded beside it:
+//! nearly always 0, so nearly free, and it keeps every NaN, −0.0 and odd value without a list of exceptions. Where nothing
+//! of this fits, the double's own bits are the integer, in order of size. All of this is done in single precision where
+//! every value of the column came from there.
 
 use super::coder::{Bit, Coder, Number};
-use super::numbers::{Model, Role, estimate};
+use super::numbers::{Model, Role, estimate, tree3};
 
 /// How a column of doubles became integers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 struct Shape {
-    /// The doubles' own bits.
-    bits: bool,
-    /// `k`: values are `q / 10^k`.
-    decimals: u32,
-    /// Where above 0, every `q` has at most this many significant digits and is coded by its [`rank`] among such numbers:
-    /// what `%g` prints.
-    significant: u32,
+    /// Every value is one of single precision; places and units in the last place are those of singles.
+    single: bool,
+    form: Form,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Form {
+    /// `q / 10^decimals`. Where `significant` is above 0, every `q` has at most so many significant digits and is coded
+    /// by its [`rank`] among such numbers: what `%g` prints.
+    Decimal { decimals: u32, significant: u32 },
+    /// The value's own bits.
+    Bits,
+    /// `q × factor`.
+    Times(f64),
+    /// `q / divisor`.
+    Over(f64),
+}
+
+impl Default for Form {
+    fn default() -> Self {
+        Self::Decimal { decimals: 0, significant: 0 }
+    }
 }
 
 /// Powers of ten that a double holds exactly.
@@ -33,13 +50,15 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 /// The contexts of [`Shape`]s.
 #[derive(Debug, Clone)]
 pub(super) struct FloatModel {
-    bits: Bit,
+    single: Bit,
+    form: [Bit; 8],
     decimals: Number,
     significant: Number,
 }
 
 impl FloatModel {
-    pub(super) const NEW: Self = Self { bits: Bit::EVEN, decimals: Number::NEW, significant: Number::NEW };
+    pub(super) const NEW: Self =
+        Self { single: Bit::EVEN, form: [Bit::EVEN; 8], decimals: Number::NEW, significant: Number::NEW };
 
     /// Codes a column: a writer leaves `values` as they are, a reader fills them in.
     pub(super) fn code<C: Coder>(&mut self, coder: &mut C, model: &mut Model, values: &mut [f64]) {
@@ -49,8 +68,10 @@ impl FloatModel {
             (Shape::default(), vec![0; values.len()], vec![0; values.len()])
         };
         let shape = self.shape(coder, shape);
-        model.code(coder, if shape.bits { Role::Bits } else { Role::Floats }, &mut ints);
-        if !shape.bits {
+        if shape.form == Form::Bits {
+            model.code(coder, Role::Bits, &mut ints);
+        } else {
+            model.code(coder, Role::Floats, &mut ints);
             model.code(coder, Role::Ulps, &mut ulps);
         }
         if !C::WRITES {
@@ -59,116 +80,219 @@ impl FloatModel {
     }
 
     fn shape<C: Coder>(&mut self, coder: &mut C, shape: Shape) -> Shape {
-        if coder.bit(&mut self.bits, shape.bits) {
-            return Shape { bits: true, ..Shape::default() };
-        }
-        let decimals = self.decimals.code(coder, shape.decimals.into()).min(22) as u32;
-        let significant = self.significant.code(coder, shape.significant.into()).min(17) as u32;
-        Shape { bits: false, decimals, significant }
+        let single = coder.bit(&mut self.single, shape.single);
+        let (number, factor) = match shape.form {
+            Form::Decimal { significant: 0, .. } => (0, 0.0),
+            Form::Decimal { .. } => (1, 0.0),
+            Form::Bits => (2, 0.0),
+            Form::Times(factor) => (3, factor),
+            Form::Over(divisor) => (4, divisor),
+        };
+        let (decimals, significant) =
+            if let Form::Decimal { decimals, significant } = shape.form { (decimals, significant) } else { (0, 0) };
+        let number = tree3(&mut self.form, coder, number);
+        let form = match number {
+            0 | 1 => Form::Decimal {
+                decimals: self.decimals.code(coder, decimals.into()).min(22) as u32,
+                significant: if number == 0 {
+                    0
+                } else {
+                    self.significant.code(coder, significant.into()).min(17) as u32
+                },
+            },
+            3 => Form::Times(f64::from_bits(coder.raw(factor.to_bits(), 64))),
+            4 => Form::Over(f64::from_bits(coder.raw(factor.to_bits(), 64))),
+            _ => Form::Bits,
+        };
+        Shape { single, form }
     }
 }
 
+type Split = (Shape, Vec<i64>, Vec<i64>);
+
 impl Shape {
     /// The cheapest shape for `values`, with the integers and the units in the last place.
-    fn split(values: &[f64]) -> (Self, Vec<i64>, Vec<i64>) {
-        let mut best: Option<(f32, (Self, Vec<i64>, Vec<i64>))> = None;
-        let mut offer = |shape: Self, ints: Vec<i64>, ulps: Vec<i64>| {
-            let cost = estimate(&ints) + estimate(&ulps);
+    fn split(values: &[f64]) -> Split {
+        let single = values.iter().all(|v| f64::from(*v as f32).to_bits() == v.to_bits());
+        let mut best: Option<(f32, Split)> = None;
+        let mut offer = |(shape, ints, ulps): Split, extra: f32| {
+            let cost = estimate(&ints) + estimate(&ulps) + extra;
             if best.as_ref().is_none_or(|(least, _)| cost < *least) {
                 best = Some((cost, (shape, ints, ulps)));
             }
         };
-        let mut fits = false;
-        for decimals in candidates(values) {
-            let shape = Self { decimals, ..Self::default() };
-            let (ints, ulps) = shape.decimal(values);
-            fits |= decimals <= 9 && ulps.iter().all(|u| *u == 0);
-            if let Some(significant) = significant_digits(&ints, &ulps) {
-                let ranked = Self { significant, ..shape };
-                let (ints, ulps) = ranked.decimal(values);
-                offer(ranked, ints, ulps);
+        for decimals in candidates(values, single) {
+            let shape = Self { single, form: Form::Decimal { decimals, significant: 0 } };
+            let (ints, ulps) = shape.counts(values);
+            let fits = decimals <= if single { 4 } else { 9 } && ulps.iter().all(|u| *u == 0);
+            let ranked = significant_digits(&ints, &ulps)
+                .map(|significant| Self { single, form: Form::Decimal { decimals, significant } });
+            if fits && ranked.is_none() {
+                return (shape, ints, ulps);
             }
-            offer(shape, ints, ulps);
+            if let Some(ranked) = ranked {
+                let (ints, ulps) = ranked.counts(values);
+                offer((ranked, ints, ulps), 0.0);
+            }
+            offer((shape, ints, ulps), 0.0);
             if fits {
-                break;
+                return best.map(|(_, split)| split).unwrap_or_default();
             }
         }
-        if !fits {
-            let ints = values.iter().map(|v| ordered(*v)).collect();
-            offer(Self { bits: true, ..Self::default() }, ints, Vec::new());
+        if let Some(form) = factor(values, single) {
+            let shape = Self { single, form };
+            let (ints, ulps) = shape.counts(values);
+            offer((shape, ints, ulps), 64.0);
         }
-        best.map_or_else(|| (Self::default(), Vec::new(), Vec::new()), |(_, split)| split)
+        let ints = values.iter().map(|v| ordered(*v, single)).collect();
+        offer((Self { single, form: Form::Bits }, ints, Vec::new()), 0.0);
+        best.map(|(_, split)| split).unwrap_or_default()
     }
 
-    fn decimal(&self, values: &[f64]) -> (Vec<i64>, Vec<i64>) {
-        let scale = TENS[self.decimals as usize];
+    /// About the count that `value` was made of.
+    #[inline]
+    fn count(&self, value: f64) -> f64 {
+        match self.form {
+            Form::Decimal { decimals, .. } => value * TENS[decimals as usize],
+            Form::Times(factor) => value / factor,
+            Form::Over(divisor) => value * divisor,
+            Form::Bits => 0.0,
+        }
+    }
+
+    /// The value that is made of `count`.
+    #[inline]
+    fn value(&self, count: f64) -> f64 {
+        let value = match self.form {
+            Form::Decimal { decimals, .. } => count / TENS[decimals as usize],
+            Form::Times(factor) => count * factor,
+            Form::Over(divisor) => count / divisor,
+            Form::Bits => 0.0,
+        };
+        if self.single { f64::from(value as f32) } else { value }
+    }
+
+    fn significant(&self) -> u32 {
+        if let Form::Decimal { significant, .. } = self.form { significant } else { 0 }
+    }
+
+    fn counts(&self, values: &[f64]) -> (Vec<i64>, Vec<i64>) {
+        let significant = self.significant();
         let (mut ints, mut ulps) = (Vec::with_capacity(values.len()), Vec::with_capacity(values.len()));
-        let (mut last, mut last_f) = (0, 0.0);
+        let (mut last, mut last_value) = (0, self.value(0.0));
         for v in values {
-            let scaled = v * scale;
-            let rounded = (scaled + 0.5_f64.copysign(scaled)) as i64;
-            if scaled.abs() < EXACT {
-                let coded = if self.significant > 0 { rank(rounded, self.significant) } else { Some(rounded) };
+            let count = self.count(*v);
+            let rounded = (count + 0.5_f64.copysign(count)) as i64;
+            if count.abs() < EXACT {
+                let coded = if significant > 0 { rank(rounded, significant) } else { Some(rounded) };
                 if let Some(coded) = coded {
-                    (last, last_f) = (coded, rounded as f64);
+                    (last, last_value) = (coded, self.value(rounded as f64));
                 }
             }
             ints.push(last);
-            ulps.push(ordered(*v).wrapping_sub(ordered(last_f / scale)));
+            ulps.push(ordered(*v, self.single).wrapping_sub(ordered(last_value, self.single)));
         }
         (ints, ulps)
     }
 
     fn join(&self, ints: &[i64], ulps: &[i64], values: &mut [f64]) {
-        if self.bits {
-            values.iter_mut().zip(ints).for_each(|(v, int)| *v = unordered(*int));
+        if self.form == Form::Bits {
+            values.iter_mut().zip(ints).for_each(|(v, int)| *v = unordered(*int, self.single));
             return;
         }
-        let scale = TENS[self.decimals as usize];
+        let significant = self.significant();
         for ((v, int), ulp) in values.iter_mut().zip(ints).zip(ulps) {
-            let int = if self.significant > 0 { unrank(*int, self.significant) } else { *int };
-            let near = int as f64 / scale;
-            *v = if *ulp == 0 { near } else { unordered(ordered(near).wrapping_add(*ulp)) };
+            let int = if significant > 0 { unrank(*int, significant) } else { *int };
+            let near = self.value(int as f64);
+            *v = if *ulp == 0 { near } else { unordered(ordered(near, self.single).wrapping_add(*ulp), self.single) };
         }
     }
 }
 
-/// The double's bits as an integer that grows with the value: −0.0 is −1, 0.0 is 0, NaNs are at both ends.
-fn ordered(value: f64) -> i64 {
+/// The bits as an integer that grows with the value: −0.0 is −1, 0.0 is 0, NaNs are at both ends.
+#[inline]
+fn ordered(value: f64, single: bool) -> i64 {
+    if single {
+        let bits = (value as f32).to_bits() as i32;
+        return i64::from(if bits < 0 { bits ^ i32::MAX } else { bits });
+    }
     let bits = value.to_bits() as i64;
     if bits < 0 { bits ^ i64::MAX } else { bits }
 }
 
-fn unordered(int: i64) -> f64 {
+#[inline]
+fn unordered(int: i64, single: bool) -> f64 {
+    if single {
+        let int = int as i32;
+        return f64::from(f32::from_bits(if int < 0 { int ^ i32::MAX } else { int } as u32));
+    }
     f64::from_bits(if int < 0 { int ^ i64::MAX } else { int } as u64)
 }
 
-fn is_decimal(value: f64, decimals: u32) -> bool {
-    let scale = TENS[decimals as usize];
-    let scaled = value * scale;
-    let rounded = (scaled + 0.5_f64.copysign(scaled)) as i64;
-    scaled.abs() < EXACT && rounded as f64 / scale == value
+fn is_exact(value: f64, shape: &Shape) -> bool {
+    let count = shape.count(value);
+    let rounded = (count + 0.5_f64.copysign(count)) as i64;
+    count.abs() < EXACT && shape.value(rounded as f64) == value
 }
 
-fn least_decimals(value: f64) -> Option<u32> {
-    (0..=MAX_DECIMALS).find(|k| is_decimal(value, *k))
+fn least_decimals(value: f64, single: bool) -> Option<u32> {
+    let decimal = |decimals| Shape { single, form: Form::Decimal { decimals, significant: 0 } };
+    (0..=if single { 10 } else { MAX_DECIMALS }).find(|k| is_exact(value, &decimal(*k)))
 }
 
-/// Numbers of decimals worth trying: what the most demanding value needs, and what nine in ten get by with.
-fn candidates(values: &[f64]) -> Vec<u32> {
-    let every = values.len().div_ceil(32).max(1);
-    let mut some: Vec<u32> = values.iter().step_by(every).filter_map(|v| least_decimals(*v)).collect();
+/// At most `most` of the values, evenly.
+fn sample(values: &[f64], most: usize) -> impl Iterator<Item = f64> + use<'_> {
+    values.iter().copied().step_by(values.len().div_ceil(most).max(1))
+}
+
+/// Numbers of decimals worth trying: what the most demanding value needs, and what nine in ten and half get by with.
+fn candidates(values: &[f64], single: bool) -> Vec<u32> {
+    let mut some: Vec<u32> = sample(values, 32).filter_map(|v| least_decimals(v, single)).collect();
     some.sort_unstable();
     let mut most = some.last().copied().unwrap_or(0);
     for v in values {
-        if !is_decimal(*v, most) {
-            most = least_decimals(*v).map_or(most, |k| k.max(most));
+        if !is_exact(*v, &Shape { single, form: Form::Decimal { decimals: most, significant: 0 } }) {
+            most = least_decimals(*v, single).map_or(most, |k| k.max(most));
         }
     }
-    let usual = some.get(some.len() * 9 / 10).copied().unwrap_or(0);
-    let mut all = vec![most, usual, some.get(some.len() / 2).copied().unwrap_or(0)];
+    let place = |nth: usize| some.get(some.len() * nth / 10).copied().unwrap_or(0);
+    let mut all = vec![most, place(9), place(5)];
     all.dedup();
     all
+}
+
+/// The factor that the values are multiples of, by Euclid on a sample of them; `None` where there is none to see.
+fn factor(values: &[f64], single: bool) -> Option<Form> {
+    let largest = values.iter().copied().filter(|v| v.is_finite()).map(f64::abs).fold(0.0, f64::max);
+    let noise = largest * if single { 1e-6 } else { 1e-11 };
+    let mut common = 0.0_f64;
+    for v in sample(values, 64).filter(|v| v.is_finite()) {
+        let mut rest = v.abs();
+        while rest > noise {
+            (common, rest) = (rest, (common % rest).min(rest - common % rest));
+        }
+    }
+    if common <= noise * 8.0 || common == 0.0 {
+        return None;
+    }
+    let some: Vec<f64> = sample(values, 64).filter(|v| v.is_finite()).collect();
+    // The largest value gives the factor with the most digits.
+    let near = largest / (largest / common).round();
+    let misses = |form: &Form| some.iter().filter(|v| !is_exact(**v, &Shape { single, form: *form })).count();
+    let mut forms = vec![Form::Times(near)];
+    for digits in 1..=15 {
+        forms.extend(to_digits(near, digits).map(Form::Times));
+        forms.extend(to_digits(1.0 / near, digits).map(Form::Over));
+    }
+    forms.into_iter().min_by_key(misses)
+}
+
+/// `value` rounded to so many significant digits.
+fn to_digits(value: f64, digits: i32) -> Option<f64> {
+    let power = digits - 1 - value.abs().log10().floor() as i32;
+    let (up, down) = if power >= 0 { (10_f64.powi(power), 1.0) } else { (1.0, 10_f64.powi(-power)) };
+    let rounded = (value * up / down).round() / up * down;
+    (rounded.is_finite() && rounded != 0.0).then_some(rounded)
 }
 
 /// How many significant digits the exact ones among `ints` have, where that is fewer than the largest has digits.
@@ -238,7 +362,8 @@ mod tests {
             assert_eq!(rank(unrank(place, 3), 3), Some(place));
         }
         for wild in [i64::MIN, i64::MAX, i64::MIN + 1, 1 << 60] {
-            (0..20).for_each(|digits| drop(unrank(wild, digits)));
+            let all: Vec<i64> = (0..20).map(|digits| unrank(wild, digits)).collect();
+            assert_eq!(all.len(), 20, "no rank is too wild to be read");
         }
     }
 
@@ -246,9 +371,9 @@ mod tests {
     #[test]
     fn doubles_and_their_integers_have_one_order() {
         let rising = [f64::NEG_INFINITY, -1.5, -1e-300, -0.0, 0.0, 5e-324, 1.0, 1e300, f64::INFINITY];
-        assert!(rising.windows(2).all(|w| ordered(w[0]) < ordered(w[1])));
+        assert!(rising.windows(2).all(|w| ordered(w[0], false) < ordered(w[1], false)));
         for bits in [0, 1, u64::MAX, 1 << 63, 0x7FF8_0000_0000_0001] {
-            assert_eq!(unordered(ordered(f64::from_bits(bits))).to_bits(), bits);
+            assert_eq!(unordered(ordered(f64::from_bits(bits), false), false).to_bits(), bits);
         }
     }
 }

@@ -85,6 +85,16 @@ impl Values {
         }
     }
 
+    /// The values in `part`, which must lie inside.
+    pub(crate) fn slice(&self, part: std::ops::Range<usize>) -> Self {
+        match self {
+            Self::Int(all) => Self::Int(all[part].to_vec()),
+            Self::Float(all) => Self::Float(all[part].to_vec()),
+            Self::Bool(all) => Self::Bool(all[part].to_vec()),
+            Self::Text(all) => Self::Text(all[part].to_vec()),
+        }
+    }
+
     fn append(&mut self, other: &Self) -> Result<(), SegmentError> {
         match (self, other) {
             (Self::Int(all), Self::Int(more)) => all.extend_from_slice(more),
@@ -101,7 +111,7 @@ fn gather(lines: Lines) -> Readings {
     let mut timelines = Timelines::default();
     let mut columns = Vec::with_capacity(lines.len());
     for ((series, clock), line) in lines {
-        let timeline = timelines.place(clock, line.stamps);
+        let timeline = timelines.place(clock, &line.stamps);
         columns.push(Column { series, timeline, values: line.values, missing: line.missing });
     }
     Readings { timelines: timelines.all, columns }
@@ -117,7 +127,7 @@ pub(crate) struct Timelines {
 
 impl Timelines {
     /// The index of the timeline with this clock and these stamps, which is added where it is new.
-    pub(crate) fn place(&mut self, clock: TimelineClock, stamps: Vec<i64>) -> usize {
+    pub(crate) fn place(&mut self, clock: TimelineClock, stamps: &[i64]) -> usize {
         let hash = stamps.iter().fold(stamps.len() as u64, |hash, stamp| {
             (hash.rotate_left(5) ^ *stamp as u64).wrapping_mul(0x517c_c1b7_2722_0a95)
         });
@@ -127,7 +137,7 @@ impl Timelines {
             return *index;
         }
         known.push(self.all.len());
-        self.all.push(Timeline { clock, stamps });
+        self.all.push(Timeline { clock, stamps: stamps.to_vec() });
         self.all.len() - 1
     }
 }

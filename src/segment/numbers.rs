@@ -121,7 +121,8 @@ impl Params {
     }
 }
 
-fn tree3<C: Coder>(tree: &mut [Bit; 8], coder: &mut C, value: u8) -> u8 {
+/// Codes a number below 8 through a tree of contexts.
+pub(super) fn tree3<C: Coder>(tree: &mut [Bit; 8], coder: &mut C, value: u8) -> u8 {
     let mut node = 1;
     for bit in (0..3).rev() {
         node = node << 1 | usize::from(coder.bit(&mut tree[node], value >> bit & 1 == 1));
@@ -300,7 +301,7 @@ impl Plan {
         let ys: Vec<i64> = values.iter().map(|v| divide.exact(v.wrapping_sub(base))).collect();
         let window = &ys[..ys.len().min(WINDOW)];
         let mut best: Option<(f32, Self)> = None;
-        let own = own_coefficients(window);
+        let own = own_coefficients(&ys[..ys.len().min(4 * WINDOW)]);
         for predictor in 0..=OWN {
             let mut plan = Self { base, step, predictor, ..Self::default() };
             let mut extra = 0.0;
@@ -310,6 +311,9 @@ impl Plan {
                 extra = 36.0;
             }
             for centered in [false, true] {
+                if centered && !matches!(predictor, 0 | 1 | OWN) {
+                    break;
+                }
                 plan.center = if centered { plan.median(window) } else { 0 };
                 if centered && plan.center == 0 {
                     break;
@@ -374,7 +378,7 @@ impl Plan {
 }
 
 /// Plans are chosen by the first this many values of a column.
-const WINDOW: usize = 1024;
+const WINDOW: usize = 256;
 
 /// An estimate of what residuals cost: the entropy of their lengths, plus what is below the leading bit, plus signs.
 struct Cost {
