@@ -1,1 +1,306 @@
-//! (being built)
+//! The store: one SQLite file, and the only room with rusqlite beside the fleet's replica.
+//!
+//! What enters: sealed batches, acknowledgements, the moment. What leaves: segments for the uplink, figures for `status`.
+//! It promises that what it returned as committed survives a power cut at any instant on media that honour a flush, that
+//! nothing unacknowledged is deleted without a loss being written down, and that file and `-wal` keep within `max_size`.
+//! It decides nothing about when: [`crate::upkeep`] and the device call its steps.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`file`](self::file) | how a file is opened and filled; shared with the fleet's replica |
+//! | `ground`, [`wal_scan`], [`high_water`], [`identity`], `rebuild` | what is looked at before SQLite opens |
+//! | `open`, `quarantine` | from those to a store that can be written, whatever the file is like |
+//! | `commit`, `ack`, `catalog` | what comes in, what goes out |
+//! | `compact`, `expire` | steps of upkeep |
+//! | [`thread`](self::thread) | the thread that it runs on |
+
+mod ack;
+mod catalog;
+mod commit;
+mod compact;
+pub mod error;
+pub mod event;
+mod expire;
+pub mod file;
+mod ground;
+pub mod high_water;
+pub mod identity;
+mod open;
+mod quarantine;
+mod ranges;
+mod raw;
+mod rebuild;
+#[cfg(test)]
+mod testing;
+pub mod thread;
+pub mod wal_scan;
+
+pub use ack::SegmentHead;
+pub use commit::Committed;
+pub use error::StoreError;
+pub use event::{Event, EventKind};
+pub use identity::Identity;
+pub use open::FreshWhy;
+
+use crate::clock::{BootNanos, UtcNanos};
+use crate::reading::{BootId, SegmentSeq, SeqRange, SeriesId};
+use file::StoreNo;
+use ground::Lock;
+use high_water::{HighWater, Mark};
+use ranges::Ranges;
+use rusqlite::Connection;
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// An open store. One per file: it holds the lock.
+pub struct Store {
+    conn: Connection,
+    path: PathBuf,
+    bounds: Bounds,
+    identity: Identity,
+    high: HighWater,
+    /// By ascending number, which is by age; the current one is the last.
+    lines: Vec<Line>,
+    boot: BootId,
+    run: u64,
+    next_series: u32,
+    /// By [`crate::reading::SeriesKey`]: the id in the current store.
+    series: Vec<Option<SeriesId>>,
+    catalog_changes: u32,
+    /// The log holds frames of a transaction that failed; see [`wal_scan`].
+    restart_due: bool,
+    /// As of the last step of upkeep.
+    in_flight: Vec<(Uuid, SeqRange)>,
+    compacted_to: compact::Cursor,
+    commits: u64,
+    body_bytes: u64,
+    /// Dropped last, after the connection.
+    _locks: Vec<Lock>,
+}
+
+/// What the configuration bounds, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Bounds {
+    wal_bytes: u64,
+    file_bytes: u64,
+}
+
+/// One line of sequence numbers in the file.
+#[derive(Debug, Clone)]
+struct Line {
+    no: StoreNo,
+    uuid: Uuid,
+    /// The highest number committed; 0 before the first.
+    high: SegmentSeq,
+    acked: Ranges,
+    /// Whether `acked` differs from what the file says.
+    ack_unwritten: bool,
+    tally: Tally,
+}
+
+/// Counts of what a line holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Tally {
+    segments: u64,
+    readings: u64,
+    pending_segments: u64,
+    pending_readings: u64,
+}
+
+/// One store in the file, as the uplink sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreLine {
+    /// Its id.
+    pub uuid: Uuid,
+    /// Whether new commits go to it.
+    pub current: bool,
+    /// The highest sequence number committed; 0 before the first.
+    pub high: SegmentSeq,
+}
+
+/// Whether a step of upkeep found something to do; if so, it may be called again at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing to do.
+    Idle,
+    /// Something was done, and there may be more.
+    Worked,
+}
+
+/// Figures of the store, as [`Store::facts`] finds them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreFacts {
+    /// Bytes of the database file.
+    pub file_bytes: u64,
+    /// Bytes of the `-wal`.
+    pub wal_bytes: u64,
+    /// The most that the database file may take, in bytes: `max_size` without what is kept for the WAL.
+    pub file_limit_bytes: u64,
+    /// Bytes per page.
+    pub page_bytes: u32,
+    /// Pages of the file.
+    pub pages: u64,
+    /// Pages of the file that hold nothing.
+    pub free_pages: u64,
+    /// Pages in the WAL that are not yet in the database file.
+    pub wal_pages_waiting: u64,
+    /// Segments of all stores, losses included.
+    pub segments: u64,
+    /// Readings in them.
+    pub readings: u64,
+    /// Segments that the fleet doesn't have.
+    pub pending_segments: u64,
+    /// Readings in those.
+    pub pending_readings: u64,
+    /// Boot and boottime of the earliest reading that is pending, where it has such a stamp.
+    pub oldest_pending: Option<(BootId, BootNanos)>,
+    /// UTC of the earliest pending reading that brought its own.
+    pub oldest_pending_utc: Option<UtcNanos>,
+    /// Commits of readings since the store was opened.
+    pub commits: u64,
+    /// Bytes of segment bodies committed since the store was opened.
+    pub body_bytes: u64,
+}
+
+impl Store {
+    /// Where the database is; not the configured path where that holds a newer format.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The id of the store that new commits go to.
+    pub fn uuid(&self) -> Uuid {
+        self.current().uuid
+    }
+
+    /// The number of the running boot in the current store.
+    pub fn boot(&self) -> BootId {
+        self.boot
+    }
+
+    /// How often the file has been opened for writing, this time included.
+    pub fn run(&self) -> u64 {
+        self.run
+    }
+
+    /// The sequence number that the next segment takes.
+    pub fn next_seq(&self) -> SegmentSeq {
+        SegmentSeq(self.current().high.0 + 1)
+    }
+
+    /// The stores in the file, the current one first, then by age, youngest first.
+    pub fn stores(&self) -> Vec<StoreLine> {
+        let current = self.uuid();
+        let line = |l: &Line| StoreLine { uuid: l.uuid, current: l.uuid == current, high: l.high };
+        self.lines.iter().rev().map(line).collect()
+    }
+
+    /// Figures for `status` and for the decisions of upkeep. Cheap: counts are kept, not counted.
+    ///
+    /// # Errors
+    /// Those of SQLite and the file system.
+    pub fn facts(&self) -> Result<StoreFacts, StoreError> {
+        let pages = self.pragma("page_count")?;
+        let (_, in_log, folded) = self.log_state("NOOP")?;
+        let oldest = self.oldest_pending()?;
+        let sum = |count: fn(&Tally) -> u64| self.lines.iter().map(|l| count(&l.tally)).sum();
+        Ok(StoreFacts {
+            file_bytes: ground::length(&self.path)?,
+            wal_bytes: ground::length(&file::beside(&self.path, "-wal"))?,
+            file_limit_bytes: self.bounds.file_bytes,
+            page_bytes: u32::try_from(self.pragma("page_size")?).unwrap_or(u32::MAX),
+            pages,
+            free_pages: self.pragma("freelist_count")?,
+            wal_pages_waiting: in_log.saturating_sub(folded),
+            segments: sum(|t| t.segments),
+            readings: sum(|t| t.readings),
+            pending_segments: sum(|t| t.pending_segments),
+            pending_readings: sum(|t| t.pending_readings),
+            oldest_pending: oldest.0,
+            oldest_pending_utc: oldest.1,
+            commits: self.commits,
+            body_bytes: self.body_bytes,
+        })
+    }
+
+    /// Folds the log into the database file and writes the high-water mark. Cheap where there is little to fold.
+    ///
+    /// # Errors
+    /// Those of SQLite and the file system; nothing is lost, and the same call may be made again.
+    pub fn checkpoint(&mut self) -> Result<(), StoreError> {
+        self.write_acks_now()?;
+        self.fold()
+    }
+
+    /// A clean stop: writes down what is only in RAM, folds the log, and leaves it in place for the next start.
+    ///
+    /// # Errors
+    /// Those of [`Store::checkpoint`]. The file is closed all the same; nothing committed is lost.
+    pub fn close(mut self) -> Result<(), StoreError> {
+        let done = self.checkpoint();
+        // With a limit in force SQLite would cut the log to nothing, and its growth would be paid again.
+        let kept = self.conn.pragma_update(None, "journal_size_limit", -1);
+        done.and(kept.map_err(|e| StoreError::sql("keep the WAL", &self.path, e)))
+    }
+
+    fn current(&self) -> &Line {
+        self.lines.last().expect("open() leaves at least one line, and expiry never takes the current one")
+    }
+
+    fn current_mut(&mut self) -> &mut Line {
+        self.lines.last_mut().expect("open() leaves at least one line, and expiry never takes the current one")
+    }
+
+    fn line(&self, uuid: Uuid) -> Option<&Line> {
+        self.lines.iter().find(|l| l.uuid == uuid)
+    }
+
+    /// Folds what the log holds, so far as readers let it, and marks the high water: all of it is durable by then.
+    fn fold(&mut self) -> Result<(), StoreError> {
+        let mode = if self.restart_due { "RESTART" } else { "PASSIVE" };
+        let (busy, ..) = self.log_state(mode)?;
+        self.restart_due &= busy;
+        let line = self.current();
+        let mark = Mark { store: line.uuid, seq: line.high };
+        self.high.set(mark)
+    }
+
+    /// `PRAGMA wal_checkpoint`: whether a reader was in the way, frames in the log, frames of them in the database.
+    fn log_state(&self, mode: &'static str) -> Result<(bool, u64, u64), StoreError> {
+        let count = |n: i64| u64::try_from(n).unwrap_or(0);
+        self.conn
+            .query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
+                Ok((row.get(0)?, count(row.get(1)?), count(row.get(2)?)))
+            })
+            .map_err(|e| StoreError::sql("checkpoint", &self.path, e))
+    }
+
+    /// A pragma that answers a count.
+    fn pragma(&self, name: &'static str) -> Result<u64, StoreError> {
+        let value: Result<i64, _> = self.conn.pragma_query_value(None, name, |row| row.get(0));
+        value.map(|n| u64::try_from(n).unwrap_or(0)).map_err(|e| StoreError::sql(name, &self.path, e))
+    }
+
+    /// One transaction. If it fails, its frames may be in the log: a later, shorter one would leave some of them behind.
+    fn transaction<T>(
+        &mut self,
+        doing: &'static str,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let done = file::in_transaction(&self.conn, &self.path, doing, work);
+        if let Err(e) = &done {
+            self.restart_due = true;
+            self.suspect(e);
+        }
+        done
+    }
+
+    /// Damage that is met while running is looked into at the next open.
+    fn suspect(&self, error: &StoreError) {
+        if matches!(error, StoreError::Damaged { .. }) {
+            if let Err(e) = std::fs::write(open::suspicion(&self.path), error.to_string()) {
+                log::warn!("store: {} could not be marked as damaged: {e}", self.path.display());
+            }
+        }
+    }
+}

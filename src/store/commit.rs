@@ -1,0 +1,408 @@
+//! A commit: readings from the batch become segments on the medium, in one transaction with everything they cite.
+//!
+//! What enters: a sealed batch, the definitions of its series, anchors. What leaves: [`Committed`], and only then are
+//! numbers taken: a commit that fails has changed nothing, in the file or here, and the same batch may be offered again on
+//! the same connection. Where the file has reached its size, room is made first. What it does not do: wait, or drop readings.
+
+use super::error::StoreError;
+use super::file::{MAX_SEQ, SegmentRow, StoreNo, execute, insert_segment, upsert_anchor, upsert_series};
+use super::{Step, Store};
+use crate::batch::{Overflowed, Registry, Sealed};
+use crate::clock::{Anchor, Now};
+use crate::reading::{BootId, Kind, Scale, SegmentSeq, SeqRange, SeriesDef, SeriesId, SeriesKey};
+use crate::segment::{self, Content, Loss, LossReason, Segment, View};
+use rusqlite::Connection;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// How often a commit makes room before it gives up for now.
+const ROOM_TRIES: u32 = 64;
+
+/// What is on the medium.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Committed {
+    /// The segments written, ascending: readings first, a loss last.
+    pub ranges: Vec<SeqRange>,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+    /// Readings in them.
+    pub n: u64,
+}
+
+/// A body with its bounds, ready to be inserted.
+struct Ready {
+    view: View,
+    body: Vec<u8>,
+}
+
+/// What one commit is made of.
+#[derive(Clone, Copy)]
+struct Draft<'a> {
+    batch: &'a Sealed,
+    defs: &'a Registry,
+    anchors: &'a [Anchor],
+}
+
+impl Store {
+    /// Writes `batch`, what it cites in `defs` (the same registry each time: its keys are remembered), and `anchors` of the running boot, in one transaction.
+    ///
+    /// # Errors
+    /// Nothing has changed then, and the same batch may be offered again: [`StoreError::Full`] where there is no room,
+    /// [`StoreError::Sqlite`] and [`StoreError::Io`] where the medium takes no write.
+    pub fn commit(
+        &mut self,
+        batch: &Sealed,
+        defs: &Registry,
+        anchors: &[Anchor],
+        now: Now,
+    ) -> Result<Committed, StoreError> {
+        let draft = Draft { batch, defs, anchors };
+        for _ in 0..ROOM_TRIES {
+            match self.try_commit(draft) {
+                // Where the medium is full and not the file, deleting readings would gain nothing.
+                Err(StoreError::Full { .. }) if self.at_limit()? && self.make_room(now)? == Step::Worked => {}
+                done => return done,
+            }
+        }
+        self.try_commit(draft)
+    }
+
+    fn try_commit(&mut self, draft: Draft<'_>) -> Result<Committed, StoreError> {
+        let (ids, fresh) = self.resolve(draft)?;
+        let sealed = self.seal(draft, &ids)?;
+        if sealed.is_empty() && draft.anchors.is_empty() {
+            return Ok(Committed::default());
+        }
+        let (no, boot) = (self.current().no, self.boot);
+        self.transaction("commit", |conn| {
+            for (id, def) in &fresh {
+                upsert_series(conn, no, *id, def)?;
+            }
+            draft.anchors.iter().try_for_each(|anchor| upsert_anchor(conn, no, boot, anchor))?;
+            sealed.iter().try_for_each(|s| insert_segment(conn, no, &s.view, &s.body))
+        })?;
+        self.remember(&ids, &fresh, draft);
+        let committed = self.count(&sealed);
+        self.after_commit();
+        Ok(committed)
+    }
+
+    /// The ids of the draft's series: those known here, those that the file knows, and, with what they stand for, new ones.
+    #[allow(clippy::type_complexity)]
+    fn resolve(
+        &self,
+        draft: Draft<'_>,
+    ) -> Result<(HashMap<SeriesKey, SeriesId>, Vec<(SeriesId, Arc<SeriesDef>)>), StoreError> {
+        let mut ids = HashMap::new();
+        let mut unknown = HashMap::new();
+        for key in draft.batch.tracks.iter().map(|track| track.key) {
+            match self.series.get(key.0 as usize).copied().flatten() {
+                Some(id) => drop(ids.insert(key, id)),
+                None => drop(unknown.insert(draft.defs.def(key), key)),
+            }
+        }
+        if unknown.is_empty() {
+            return Ok((ids, Vec::new()));
+        }
+        each_series(&self.conn, self.current().no, |id, def| {
+            if let Some(key) = unknown.remove(&def) {
+                ids.insert(key, id);
+            }
+        })?;
+        let mut left: Vec<_> = unknown.into_iter().collect();
+        left.sort_unstable_by_key(|(_, key)| *key);
+        let mut fresh = Vec::with_capacity(left.len());
+        for ((def, key), id) in left.into_iter().zip(self.next_series..) {
+            ids.insert(key, SeriesId(id));
+            fresh.push((SeriesId(id), def));
+        }
+        Ok((ids, fresh))
+    }
+
+    fn seal(&self, draft: Draft<'_>, ids: &HashMap<SeriesKey, SeriesId>) -> Result<Vec<Ready>, StoreError> {
+        let id_of = |key: SeriesKey| ids[&key];
+        let readings = draft.batch.to_segments(self.boot, id_of).into_iter();
+        let contents = readings.map(|readings| Content::Data { readings, names: Vec::new() });
+        let contents = contents.chain(draft.batch.overflow.map(|lost| Content::Loss(overflowed(&lost, self.boot))));
+        contents.zip(self.next_seq().0..).map(|(content, seq)| seal(one(seq)?, content)).collect()
+    }
+
+    fn remember(&mut self, ids: &HashMap<SeriesKey, SeriesId>, fresh: &[(SeriesId, Arc<SeriesDef>)], draft: Draft<'_>) {
+        for (key, id) in ids {
+            let at = key.0 as usize;
+            if self.series.len() <= at {
+                self.series.resize(at + 1, None);
+            }
+            self.series[at] = Some(*id);
+        }
+        self.next_series += fresh.len() as u32;
+        if !fresh.is_empty() || !draft.anchors.is_empty() {
+            self.catalog_changes += 1;
+        }
+    }
+
+    fn count(&mut self, sealed: &[Ready]) -> Committed {
+        let mut committed = Committed::default();
+        for s in sealed {
+            let (range, n) = (s.view.range(), s.view.n() as u64);
+            committed.ranges.push(range);
+            committed.bytes += s.body.len() as u64;
+            committed.n += n;
+            let line = self.current_mut();
+            line.high = range.last;
+            line.tally.add(&range, n, &line.acked);
+        }
+        self.commits += 1;
+        self.body_bytes += committed.bytes;
+        committed
+    }
+
+    /// What follows a commit isn't part of it: it is on the medium whatever happens here.
+    fn after_commit(&mut self) {
+        let folded = match self.log_state("NOOP") {
+            Ok((_, in_log, folded)) => in_log == folded,
+            Err(_) => false,
+        };
+        if folded || self.restart_due {
+            if let Err(e) = self.fold() {
+                log::warn!("store: after a commit: {e}");
+            }
+        }
+    }
+
+    /// Leaves out the numbers up to `seq`, which the fleet has seen and the file has not, and writes that down.
+    ///
+    /// # Errors
+    /// Those of a commit; nothing has changed then.
+    pub fn skip_above(&mut self, seq: SegmentSeq, now: Now) -> Result<(), StoreError> {
+        let Some(range) = SeqRange::new(self.next_seq().0, seq.0.min(MAX_SEQ)) else { return Ok(()) };
+        let (no, loss) = (self.current().no, loss_here(LossReason::Void, self.boot, now));
+        self.transaction("leave out sequence numbers", |conn| insert_loss(conn, no, range, loss))?;
+        let line = self.current_mut();
+        line.high = range.last;
+        line.tally.add(&range, 0, &line.acked);
+        Ok(())
+    }
+}
+
+/// A range of one number.
+fn one(seq: u64) -> Result<SeqRange, StoreError> {
+    SeqRange::new(seq, seq).filter(|r| r.last.0 <= MAX_SEQ).ok_or(StoreError::Exhausted { what: "sequence number" })
+}
+
+fn seal(range: SeqRange, content: Content) -> Result<Ready, StoreError> {
+    let body = segment::encode(&Segment { range, content })?;
+    Ok(Ready { view: View::parse(&body)?, body })
+}
+
+/// A loss that is discovered now.
+pub(super) fn loss_here(reason: LossReason, boot: BootId, now: Now) -> Loss {
+    Loss { reason, readings: None, from: Some((boot, now.boot)), to: Some((boot, now.boot)), utc: None }
+}
+
+fn overflowed(lost: &Overflowed, boot: BootId) -> Loss {
+    Loss {
+        reason: LossReason::Overflow,
+        readings: Some(lost.readings),
+        from: Some((boot, lost.from)),
+        to: Some((boot, lost.to)),
+        utc: lost.utc,
+    }
+}
+
+/// Adds the account of a range that is no more.
+pub(super) fn insert_loss(conn: &Connection, no: StoreNo, range: SeqRange, loss: Loss) -> Result<(), StoreError> {
+    let sealed = seal(range, Content::Loss(loss))?;
+    insert_segment(conn, no, &sealed.view, &sealed.body)
+}
+
+/// Adds `segment`; the bytes of its body.
+pub(super) fn insert(conn: &Connection, no: StoreNo, body: &[u8]) -> Result<(), StoreError> {
+    insert_segment(conn, no, &View::parse(body)?, body)
+}
+
+impl From<&View> for SegmentRow {
+    fn from(view: &View) -> Self {
+        let bounds = view.bounds();
+        Self {
+            range: view.range(),
+            loss: view.is_loss(),
+            n: view.n() as u64,
+            boot_min: bounds.boot_min,
+            boot_max: bounds.boot_max,
+            boottime_min: bounds.boottime_min.map(|t| t.0),
+            boottime_max: bounds.boottime_max.map(|t| t.0),
+            utc_min: bounds.utc_min.map(|t| t.0),
+            utc_max: bounds.utc_max.map(|t| t.0),
+        }
+    }
+}
+
+/// Calls `visit` with every series of a store, by ascending id.
+pub(super) fn each_series(
+    conn: &Connection,
+    no: StoreNo,
+    mut visit: impl FnMut(SeriesId, SeriesDef),
+) -> Result<(), StoreError> {
+    let fail = |e| super::file::sql_of(conn, "read the series", e);
+    let sql = "SELECT id, name, unit, kind, scale FROM series WHERE store = ?1 ORDER BY id";
+    let mut statement = conn.prepare_cached(sql).map_err(fail)?;
+    let mut rows = statement.query([no.0]).map_err(fail)?;
+    while let Some(row) = rows.next().map_err(fail)? {
+        let (id, def) = series_of(row)?;
+        visit(id, def);
+    }
+    Ok(())
+}
+
+/// A row of `id, name, unit, kind, scale`.
+pub(super) fn series_of(row: &rusqlite::Row<'_>) -> Result<(SeriesId, SeriesDef), StoreError> {
+    let bad = |e: rusqlite::Error| StoreError::Damaged { what: format!("a row of the series table: {e}") };
+    let (kind, scale): (String, String) = (row.get(3).map_err(bad)?, row.get(4).map_err(bad)?);
+    let (Some(kind), Some(scale)) = (Kind::parse(&kind), Scale::parse(&scale)) else {
+        return Err(StoreError::Damaged { what: format!("a series of kind {kind:?} and scale {scale:?}") });
+    };
+    let def = SeriesDef { name: row.get(1).map_err(bad)?, unit: row.get(2).map_err(bad)?, kind, scale };
+    Ok((SeriesId(row.get(0).map_err(bad)?), def))
+}
+
+/// Deletes the segment that begins at `first`.
+pub(super) fn delete(conn: &Connection, no: StoreNo, first: SegmentSeq) -> Result<(), StoreError> {
+    let sql = "DELETE FROM segment WHERE id = ?1";
+    execute(conn, "delete a segment", sql, [super::file::row_id(no, first)]).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Bench, at, def, held, put, put_with};
+    use super::*;
+    use crate::batch::{Track, TrackClock};
+    use crate::segment::Values;
+
+    /// What was committed is there after a crash, under the numbers that were given, and the next ones go on from there.
+    #[test]
+    fn what_was_committed_survives_a_crash() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        let done = put(&mut store, 5, 10, 1).unwrap();
+        assert_eq!((done.ranges.as_slice(), done.n), ([SeqRange::new(1, 1).unwrap()].as_slice(), 50));
+        put(&mut store, 7, 10, 11).unwrap();
+        let uuid = store.uuid();
+        let after = bench.crash();
+        let again = after.open_calm();
+        assert_eq!((again.uuid(), again.next_seq(), again.run()), (uuid, SegmentSeq(3), 2));
+        assert_eq!(held(&again, uuid), [(1, 1, 50), (2, 2, 70)]);
+        assert_eq!(again.facts().unwrap().pending_readings, 120);
+    }
+
+    /// Ids are given once: a series keeps its id over restarts, and one whose unit changes gets another.
+    #[test]
+    fn series_keep_their_ids() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        put(&mut store, 3, 1, 1).unwrap();
+        store.close().unwrap();
+        let mut store = bench.open_calm();
+        put(&mut store, 4, 1, 2).unwrap();
+        let mut all = Vec::new();
+        each_series(&store.conn, store.current().no, |id, def| all.push((id.0, def))).unwrap();
+        assert_eq!(all, (0..4).map(|k| (k + 1, def(k))).collect::<Vec<_>>());
+        store.close().unwrap();
+        let mut store = bench.open_calm();
+        let registry = Registry::new(10);
+        let key = registry.key(&SeriesDef { unit: "K".into(), ..def(0) }).unwrap();
+        let track =
+            Track { key, clock: TrackClock::Boot, stamps: vec![1], values: Values::Int(vec![1]), missing: Vec::new() };
+        store.commit(&Sealed::new(vec![track], None, None), &registry, &[], at(3)).unwrap();
+        let segment = segment::decode(&store.body(store.uuid(), SegmentSeq(3)).unwrap().unwrap().1).unwrap();
+        let Content::Data { readings, .. } = segment.content else { panic!("a loss") };
+        assert_eq!(readings.columns[0].series, SeriesId(5));
+    }
+
+    /// What overflowed in RAM becomes a dated loss in the same commit.
+    #[test]
+    fn overflow_is_a_loss_of_its_own() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        let lost = Overflowed { readings: 99, from: at(1).boot, to: at(5).boot, utc: None };
+        let done = store.commit(&Sealed::new(Vec::new(), None, Some(lost)), &Registry::new(1), &[], at(6)).unwrap();
+        assert_eq!(done.ranges.len(), 1);
+        let segment = segment::decode(&store.body(store.uuid(), SegmentSeq(1)).unwrap().unwrap().1).unwrap();
+        assert_eq!(segment.content, Content::Loss(overflowed(&lost, store.boot())));
+        assert_eq!(store.commit(&Sealed::new(Vec::new(), None, None), &Registry::new(1), &[], at(7)).unwrap(), Committed::default());
+    }
+
+    /// A commit that finds no room takes no number and changes nothing; the same batch goes in when there is room. The
+    /// limit on pages stands for the full medium.
+    #[test]
+    fn a_commit_that_fails_may_be_made_again() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        for s in 0..20 {
+            put(&mut store, 50, 10, s * 10).unwrap();
+        }
+        let pages = store.pragma("page_count").unwrap();
+        store.conn.pragma_update(None, "max_page_count", pages as i64).unwrap();
+        let before = (store.next_seq(), store.facts().unwrap().readings, store.next_series);
+        let mut failed = 0;
+        for _ in 0..3 {
+            match put(&mut store, 400, 20, 300) {
+                Err(StoreError::Full { .. }) => failed += 1,
+                other => panic!("{other:?}"),
+            }
+            assert_eq!((store.next_seq(), store.facts().unwrap().readings, store.next_series), before);
+        }
+        assert_eq!(failed, 3);
+        store.conn.pragma_update(None, "max_page_count", 1_000_000).unwrap();
+        let done = put(&mut store, 400, 20, 300).unwrap();
+        assert_eq!(done.ranges, [SeqRange::new(21, 21).unwrap()]);
+        let crashed = bench.crash();
+        assert_eq!(crashed.open_calm().next_seq(), SegmentSeq(22));
+    }
+
+    /// In steady state a commit of 50 readings puts two pages into the log, and the copies that fill the block: this is
+    /// what the layout of the `segment` table is for. Prints the mean, for docs/store.md.
+    #[test]
+    fn a_small_commit_writes_few_bytes() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        put(&mut store, 50, 1, 1).unwrap();
+        store.checkpoint().unwrap();
+        put(&mut store, 50, 1, 2).unwrap();
+        let (_, before, _) = store.log_state("NOOP").unwrap();
+        for s in 0..200 {
+            put(&mut store, 50, 1, 3 + s).unwrap();
+        }
+        let (_, after, _) = store.log_state("NOOP").unwrap();
+        let frames = after - before;
+        let bytes = frames * (2048 + super::super::file::FRAME_HEADER_BYTES) / 200;
+        println!("{bytes} bytes of log per commit of 50 readings, bodies of {} bytes", store.body_bytes / 202);
+        assert!(bytes < 9_000, "{bytes} bytes per commit");
+    }
+
+    /// Anchors come back by boot, and change the version of the catalogue.
+    #[test]
+    fn anchors_are_kept_with_their_boot() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        let anchor = Anchor { boot: at(3).boot, utc: at(3).utc, trusted: true };
+        let version = store.catalog_version();
+        put_with(&mut store, 1, 1, 3, &[anchor]).unwrap();
+        assert_ne!(store.catalog_version(), version);
+        let pages = store.catalog(1 << 16).unwrap();
+        assert_eq!(pages.len(), 1);
+        assert_eq!(pages[0].boots[0].anchors, [anchor]);
+    }
+
+    /// Numbers that the fleet has seen and the file hasn't are left out, and said to be.
+    #[test]
+    fn numbers_above_are_left_out_as_a_void() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        put(&mut store, 1, 1, 1).unwrap();
+        store.skip_above(SegmentSeq(9), at(2)).unwrap();
+        store.skip_above(SegmentSeq(4), at(2)).unwrap();
+        put(&mut store, 1, 1, 3).unwrap();
+        assert_eq!(held(&store, store.uuid()), [(1, 1, 1), (2, 9, 0), (10, 10, 1)]);
+    }
+}

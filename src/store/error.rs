@@ -1,0 +1,186 @@
+//! What can go wrong in the store, and what the one who called may do about it.
+//!
+//! Nearly all of it is [`Verdict::Retry`]: readings stay in RAM within their bound, the connection stays open, and the
+//! same call is made again. After a failed fsync the kernel marks the pages clean although the medium lacks them, so to
+//! close and reopen, or to exit, would turn a retry into a loss (docs/store.md, "Failed writes").
+
+use crate::fault::{Exit, Fault, Verdict};
+use crate::segment::SegmentError;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// A fault of the store.
+#[derive(Debug)]
+pub enum StoreError {
+    /// Another process has this file.
+    InUse {
+        /// The database.
+        path: PathBuf,
+        /// The other process, where it could be read.
+        pid: Option<u32>,
+    },
+    /// The file system said no.
+    Io {
+        /// What was tried, as a verb phrase.
+        doing: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+    /// There is no room: the medium is full, or the file has reached `max_size` and nothing may be expired.
+    Full {
+        /// The database.
+        path: PathBuf,
+    },
+    /// Another connection holds a lock for longer than the busy timeout.
+    Busy {
+        /// What was tried, as a verb phrase.
+        doing: &'static str,
+    },
+    /// SQLite answered with an error that is none of the others.
+    Sqlite {
+        /// What was tried, as a verb phrase.
+        doing: &'static str,
+        /// What SQLite answered.
+        source: rusqlite::Error,
+    },
+    /// The file holds what no version of varved writes. The next open sets it aside and salvages it.
+    Damaged {
+        /// Where.
+        what: String,
+    },
+    /// A setting did not take: what this build or file system gives is not what durability needs.
+    Setting {
+        /// The pragma.
+        name: &'static str,
+        /// What was asked for.
+        wanted: String,
+        /// What is in force.
+        got: String,
+    },
+    /// The file was written by a newer major version.
+    Newer {
+        /// Its major format version.
+        major: i64,
+    },
+    /// A segment could not be encoded or decoded.
+    Segment(SegmentError),
+    /// A number that the format bounds is used up.
+    Exhausted {
+        /// Which.
+        what: &'static str,
+    },
+}
+
+impl StoreError {
+    /// An error of the file system.
+    pub(crate) fn io(doing: &'static str, path: &Path, source: std::io::Error) -> Self {
+        if source.kind() == std::io::ErrorKind::StorageFull {
+            return Self::Full { path: path.to_owned() };
+        }
+        Self::Io { doing, path: path.to_owned(), source }
+    }
+
+    /// What SQLite's answer means here.
+    pub(crate) fn sql(doing: &'static str, path: &Path, source: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase};
+        match source.sqlite_error_code() {
+            Some(DiskFull) => Self::Full { path: path.to_owned() },
+            Some(DatabaseBusy | DatabaseLocked) => Self::Busy { doing },
+            Some(DatabaseCorrupt | NotADatabase) => Self::Damaged { what: format!("{}: {doing}: {source}", path.display()) },
+            _ => Self::Sqlite { doing, source },
+        }
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InUse { path, pid: Some(pid) } => {
+                write!(f, "{} is in use by process {pid}: stop it, or give this one another store.path", path.display())
+            }
+            Self::InUse { path, pid: None } => {
+                write!(f, "{} is in use by another process: stop it, or give this one another store.path", path.display())
+            }
+            Self::Io { doing, path, source } => {
+                write!(f, "cannot {doing} {}: {source}; {}", path.display(), remedy(source))
+            }
+            Self::Full { path } => write!(
+                f,
+                "no room for {}: free space on its file system, or raise store.max_size if `varved status` shows it reached",
+                path.display()
+            ),
+            Self::Busy { doing } => {
+                write!(f, "cannot {doing}: another program holds the database locked; close it, it will be tried again")
+            }
+            Self::Sqlite { doing, source } => {
+                write!(f, "cannot {doing}: {source}; it will be tried again, see the kernel log for errors of the medium")
+            }
+            Self::Damaged { what } => {
+                write!(f, "damaged: {what}; restart varved, it sets the file aside and salvages what is readable")
+            }
+            Self::Setting { name, wanted, got } => write!(
+                f,
+                "SQLite has {name} = {got} where {wanted} is needed; put store.path on a local file system and use the \
+                 SQLite that varved is built with"
+            ),
+            Self::Newer { major } => {
+                write!(f, "the file has format {major}, newer than this varved knows; install the newer version to read it")
+            }
+            Self::Segment(source) => write!(f, "{source}"),
+            Self::Exhausted { what } => {
+                write!(f, "no {what} is left in this file; move it away, varved then begins a new one")
+            }
+        }
+    }
+}
+
+/// What an operator can do about an error of the file system.
+fn remedy(source: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+    match source.kind() {
+        ErrorKind::NotFound => "create its directory or correct store.path",
+        ErrorKind::PermissionDenied => "give the user that varved runs as write access to the directory",
+        ErrorKind::ReadOnlyFilesystem => "remount it writable; if the kernel made it read-only, check the medium",
+        _ => "see the kernel log for errors of the medium",
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::Sqlite { source, .. } => Some(source),
+            Self::Segment(source) => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl Fault for StoreError {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::InUse { .. } | Self::Io { .. } | Self::Full { .. } | Self::Busy { .. } | Self::Sqlite { .. } => {
+                Verdict::Retry
+            }
+            Self::Segment(_) => Verdict::Reject,
+            Self::Damaged { .. } | Self::Setting { .. } | Self::Newer { .. } | Self::Exhausted { .. } => Verdict::Halt,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::InUse { .. } | Self::Busy { .. } => Exit::TryAgain,
+            Self::Io { .. } | Self::Full { .. } | Self::Sqlite { .. } => Exit::Io,
+            Self::Damaged { .. } | Self::Newer { .. } | Self::Segment(_) | Self::Exhausted { .. } => Exit::Data,
+            Self::Setting { .. } => Exit::Config,
+        }
+    }
+}
+
+impl From<SegmentError> for StoreError {
+    fn from(source: SegmentError) -> Self {
+        Self::Segment(source)
+    }
+}

@@ -1,0 +1,290 @@
+//! Making room: what the fleet has goes first, then the oldest, as a dated loss.
+//!
+//! What enters: which segments are in flight, the moment. What leaves: whether there was anything to do. A step is one
+//! transaction over a bounded number of segments. It promises that nothing unacknowledged goes without its loss in the same
+//! transaction, that an acknowledgement is on the medium no later than the deletion it allows, and that the newest segment
+//! of the current store stays, which keeps its numbers from being used twice. Pages that come free are used again; they
+//! are given back to the file system only where the file is above its target.
+
+use super::ack::{SegmentHead, heads, write_acks};
+use super::error::StoreError;
+use super::file::{StoreNo, execute, sql_of};
+use super::{Line, Step, Store, commit};
+use crate::clock::Now;
+use crate::reading::SeqRange;
+use crate::segment::{Content, Loss, LossReason, decode};
+use rusqlite::{Connection, OptionalExtension, params};
+use uuid::Uuid;
+
+/// The most segments that one step takes.
+const STEP_SEGMENTS: usize = 256;
+
+/// Pages that one step of vacuum gives back.
+const STEP_PAGES: u32 = 64;
+
+/// What a step will do to one line.
+struct Plan {
+    at: usize,
+    heads: Vec<SegmentHead>,
+    /// For what the fleet doesn't have: what is written in their place.
+    loss: Option<(SeqRange, Loss)>,
+}
+
+impl Store {
+    /// Deletes some of what may go if the file is nearly full: acknowledged segments, oldest first; if there are none, the
+    /// oldest others become a loss. Segments that overlap `in_flight` stay.
+    ///
+    /// # Errors
+    /// Those of a commit; nothing has changed then.
+    pub fn expire_step(&mut self, in_flight: &[(Uuid, SeqRange)], now: Now) -> Result<Step, StoreError> {
+        self.in_flight = in_flight.to_vec();
+        if self.used_bytes()? <= self.target_bytes() {
+            return self.tidy(now);
+        }
+        if self.discard_aside(now, true)? == Step::Worked {
+            return Ok(Step::Worked);
+        }
+        self.make_room(now)
+    }
+
+    /// Gives some free pages back to the file system if the file is above its limit, as after `max_size` was lowered.
+    ///
+    /// # Errors
+    /// Those of a commit; nothing has changed then.
+    pub fn vacuum_step(&mut self) -> Result<Step, StoreError> {
+        let over = self.pragma("page_count")? * self.pragma("page_size")? > self.bounds.file_bytes;
+        if !over || self.pragma("freelist_count")? == 0 {
+            return Ok(Step::Idle);
+        }
+        self.transaction("give pages back", |conn| vacuum(conn, STEP_PAGES))?;
+        self.limit_pages()?;
+        Ok(Step::Worked)
+    }
+
+    /// One deletion, whether or not the file is full.
+    pub(super) fn make_room(&mut self, _now: Now) -> Result<Step, StoreError> {
+        let plan = match self.plan(true)? {
+            Some(plan) => Some(plan),
+            None => self.plan(false)?,
+        };
+        let Some(plan) = plan else { return Ok(Step::Idle) };
+        let no = self.lines[plan.at].no;
+        let acks = self.unwritten_acks();
+        let shrink = self.pragma("page_count")? * self.pragma("page_size")? > self.bounds.file_bytes;
+        self.transaction("expire segments", |conn| {
+            for head in &plan.heads {
+                commit::delete(conn, no, head.range.first)?;
+            }
+            delete_rollups(conn, no, &plan.heads)?;
+            if let Some((range, loss)) = plan.loss {
+                commit::insert_loss(conn, no, range, loss)?;
+            }
+            write_acks(conn, &acks)?;
+            if shrink { vacuum(conn, STEP_PAGES) } else { Ok(()) }
+        })?;
+        self.acks_written();
+        self.account(&plan);
+        Ok(Step::Worked)
+    }
+
+    fn account(&mut self, plan: &Plan) {
+        let line = &mut self.lines[plan.at];
+        plan.heads.iter().for_each(|head| line.tally.remove(&head.range, head.n, &line.acked));
+        if let Some((range, loss)) = &plan.loss {
+            line.tally.add(range, 0, &line.acked);
+            let readings = loss.readings.unwrap_or(0);
+            log::warn!("store: retention dropped {readings} readings, segments {range}, that the fleet doesn't have");
+        }
+    }
+
+    /// The oldest segments that may go: those that the fleet has, or those that it hasn't.
+    fn plan(&self, acked: bool) -> Result<Option<Plan>, StoreError> {
+        for (at, line) in self.lines.iter().enumerate() {
+            let current = at + 1 == self.lines.len();
+            let mut from = 0;
+            loop {
+                let page = heads(&self.conn, line.no, from, line.high.0, STEP_SEGMENTS)?;
+                let Some(last) = page.last() else { break };
+                from = last.range.last.0 + 1;
+                let stays = |head: &SegmentHead| {
+                    line.acked.covers(&head.range) != acked
+                        || (current && head.range.last == line.high)
+                        || self.flies(line.uuid, &head.range)
+                };
+                let heads = self.run_of(page, &stays, !acked);
+                if heads.is_empty() {
+                    continue;
+                }
+                let loss = if acked { None } else { Some(self.loss_of(line, &heads)?) };
+                let Some(loss) = loss else { return Ok(Some(Plan { at, heads, loss: None })) };
+                if let Some(loss) = loss {
+                    return Ok(Some(Plan { at, heads, loss: Some(loss) }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// From the first segment of `page` that may go, as many as one step takes; without a gap where they become one loss.
+    fn run_of(&self, page: Vec<SegmentHead>, stays: &dyn Fn(&SegmentHead) -> bool, unbroken: bool) -> Vec<SegmentHead> {
+        let most = (self.bounds.file_bytes / 64).max(32 << 10);
+        let mut run: Vec<SegmentHead> = Vec::new();
+        let mut bytes = 0;
+        for head in page {
+            if stays(&head) {
+                if unbroken && run.iter().any(|h| !h.loss) {
+                    break;
+                }
+                if unbroken {
+                    run.clear();
+                }
+                continue;
+            }
+            if unbroken {
+                let follows = run.last().is_none_or(|last| last.range.last.0 + 1 == head.range.first.0);
+                let data = run.iter().any(|h| !h.loss);
+                // A loss is all that is left of its range: it is only taken in where it comes right before.
+                if (!follows || head.loss) && data {
+                    break;
+                }
+                if !follows || head.loss {
+                    run.clear();
+                }
+            }
+            bytes += head.bytes;
+            run.push(head);
+            if bytes >= most {
+                break;
+            }
+        }
+        if unbroken && run.iter().all(|h| h.loss) {
+            run.clear();
+        }
+        run
+    }
+
+    /// What is written in place of `heads`. An earlier retention loss at their front is taken in; another loss is left.
+    fn loss_of(&self, line: &Line, heads: &[SegmentHead]) -> Result<Option<(SeqRange, Loss)>, StoreError> {
+        let (Some(first), Some(last)) = (heads.first(), heads.last()) else { return Ok(None) };
+        let mut loss = Loss { reason: LossReason::Retention, readings: Some(0), from: None, to: None, utc: None };
+        for head in heads {
+            let part = if head.loss { self.loss_at(line.no, head)? } else { None };
+            let readings = part.map_or(Some(head.n), |loss| loss.readings);
+            loss.readings = loss.readings.zip(readings).map(|(a, b)| a + b);
+            loss.from = loss.from.or(part.map_or(head.from, |loss| loss.from));
+            loss.to = part.map_or(head.to, |loss| loss.to).or(loss.to);
+            let utc = part.map_or(head.utc, |loss| loss.utc);
+            loss.utc = match (loss.utc, utc) {
+                (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
+                (a, b) => a.or(b),
+            };
+        }
+        Ok(Some((SeqRange { first: first.range.first, last: last.range.last }, loss)))
+    }
+
+    /// The account in a loss segment; `None` where its body can't be read.
+    pub(super) fn loss_at(&self, no: StoreNo, head: &SegmentHead) -> Result<Option<Loss>, StoreError> {
+        let body = super::ack::body_of(&self.conn, no, head.range.first)?;
+        Ok(body.and_then(|body| decode(&body).ok()).and_then(|segment| match segment.content {
+            Content::Loss(loss) => Some(loss),
+            Content::Data { .. } => None,
+        }))
+    }
+
+    pub(super) fn flies(&self, uuid: Uuid, range: &SeqRange) -> bool {
+        self.in_flight.iter().any(|(store, flying)| *store == uuid && flying.overlaps(range))
+    }
+
+    /// Bytes of the file that hold something.
+    fn used_bytes(&self) -> Result<u64, StoreError> {
+        let held = self.pragma("page_count")?.saturating_sub(self.pragma("freelist_count")?);
+        Ok(held * self.pragma("page_size")?)
+    }
+
+    /// Whether the file has grown to its limit, or so near that a transaction may not fit.
+    pub(super) fn at_limit(&self) -> Result<bool, StoreError> {
+        Ok(self.pragma("page_count")? * self.pragma("page_size")? + (self.bounds.file_bytes / 16) >= self.bounds.file_bytes)
+    }
+
+    /// A sixteenth is kept free, for a commit and for compaction, which writes before it deletes.
+    fn target_bytes(&self) -> u64 {
+        self.bounds.file_bytes - (self.bounds.file_bytes / 16).max(64 << 10).min(self.bounds.file_bytes / 2)
+    }
+
+    /// The file may not grow above its limit, wherever it stands now.
+    fn limit_pages(&self) -> Result<(), StoreError> {
+        let limit = self.bounds.file_bytes / self.pragma("page_size")?;
+        let limit = limit.max(self.pragma("page_count")?);
+        self.conn
+            .pragma_update(None, "max_page_count", limit as i64)
+            .map_err(|e| StoreError::sql("limit the file", &self.path, e))
+    }
+
+    /// Lets go of what nothing cites any more: boots, stores, files that were set aside and salvaged.
+    fn tidy(&mut self, now: Now) -> Result<Step, StoreError> {
+        let empty = |line: &&Line| line.tally.segments == 0;
+        let old = self.lines.len() - 1;
+        if let Some(no) = self.lines[..old].iter().find(empty).map(|line| line.no) {
+            self.transaction("forget a store", |conn| forget_store(conn, no))?;
+            self.lines.retain(|line| line.no != no);
+            self.catalog_changes += 1;
+            return Ok(Step::Worked);
+        }
+        for at in 0..self.lines.len() {
+            if self.tidy_boots(at)? == Step::Worked {
+                return Ok(Step::Worked);
+            }
+        }
+        self.discard_aside(now, false)
+    }
+
+    /// Segments of a line come in the order of its boots, so the first one that cites a boot cites the lowest.
+    fn tidy_boots(&mut self, at: usize) -> Result<Step, StoreError> {
+        let no = self.lines[at].no;
+        let sql = "SELECT boot_min FROM segment WHERE id BETWEEN ?1 << 48 AND ((?1 + 1) << 48) - 1 \
+                   AND boot_min IS NOT NULL ORDER BY id LIMIT 1";
+        let fail = |e| sql_of(&self.conn, "look for unused boots", e);
+        let cited: Option<u32> =
+            self.conn.prepare_cached(sql).and_then(|mut s| s.query_row([no.0], |r| r.get(0)).optional()).map_err(fail)?;
+        let current = (at + 1 == self.lines.len()).then_some(self.boot.0);
+        let Some(lowest) = cited.into_iter().chain(current).min() else { return Ok(Step::Idle) };
+        let sql = "SELECT count(*) FROM boot WHERE store = ?1 AND id < ?2";
+        let unused: u32 = self.conn.query_row(sql, params![no.0, lowest], |row| row.get(0)).map_err(fail)?;
+        // One by one they would cost a commit each.
+        if unused < 16 {
+            return Ok(Step::Idle);
+        }
+        self.transaction("forget boots", |conn| {
+            execute(conn, "forget boots", "DELETE FROM anchor WHERE store = ?1 AND boot < ?2", params![no.0, lowest])?;
+            execute(conn, "forget boots", "DELETE FROM boot WHERE store = ?1 AND id < ?2", params![no.0, lowest])
+        })?;
+        self.catalog_changes += 1;
+        Ok(Step::Worked)
+    }
+}
+
+fn vacuum(conn: &Connection, pages: u32) -> Result<(), StoreError> {
+    conn.execute_batch(&format!("PRAGMA incremental_vacuum({pages})")).map_err(|e| sql_of(conn, "give pages back", e))
+}
+
+fn delete_rollups(conn: &Connection, no: StoreNo, heads: &[SegmentHead]) -> Result<(), StoreError> {
+    let (Some(first), Some(last)) = (heads.first(), heads.last()) else { return Ok(()) };
+    let sql = "DELETE FROM rollup WHERE store = ?1 AND first_seq BETWEEN ?2 AND ?3";
+    let number = |seq: u64| i64::try_from(seq).unwrap_or(i64::MAX);
+    let values = params![no.0, number(first.range.first.0), number(last.range.first.0)];
+    execute(conn, "expire hourly figures", sql, values).map(drop)
+}
+
+fn forget_store(conn: &Connection, no: StoreNo) -> Result<(), StoreError> {
+    for sql in [
+        "DELETE FROM rollup WHERE store = ?1",
+        "DELETE FROM ack WHERE store = ?1",
+        "DELETE FROM anchor WHERE store = ?1",
+        "DELETE FROM boot WHERE store = ?1",
+        "DELETE FROM series WHERE store = ?1",
+        "DELETE FROM store WHERE id = ?1",
+    ] {
+        execute(conn, "forget a store", sql, [no.0])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,388 @@
+//! One SQLite file as varved opens and fills it: the settings, the schema, and the rows that device and fleet share.
+//!
+//! What enters: a path and [`Pragmas`]. What leaves: a connection on which every setting was read back. It promises that a
+//! commit on that connection is on the medium when it returns (WAL, FULL, fdatasync, padded where the medium may tear a
+//! block), that the `-wal` stays when the connection closes, and that the file is made with incremental auto-vacuum.
+//! It does not decide when to commit, checkpoint or expire, and it does not look for damage: see [`super::open`].
+
+use super::error::StoreError;
+use super::raw;
+use crate::clock::{Anchor, UtcNanos};
+use crate::reading::{BootId, SegmentSeq, SeqRange, SeriesDef, SeriesId};
+use rusqlite::types::FromSql;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+/// The format that this version writes. A file with a higher major is left alone; a higher minor only added something.
+pub const FORMAT_MAJOR: i64 = 1;
+/// See [`FORMAT_MAJOR`].
+pub const FORMAT_MINOR: i64 = 0;
+
+/// `application_id` of a varved file (`file(1)` shows it): "varv".
+pub const APPLICATION_ID: i64 = 0x7661_7276;
+
+/// Bytes of a frame's header in the `-wal` (sqlite.org/fileformat2.html §4.1).
+pub(crate) const FRAME_HEADER_BYTES: u64 = 24;
+
+/// How a file is opened. Every value is read back after it is set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pragmas {
+    /// Bytes per page of a file that is made; one that exists keeps its own.
+    pub page_bytes: u32,
+    /// Page cache, in bytes.
+    pub cache_bytes: u64,
+    /// Of the file, mapped for reading, in bytes; never written through.
+    pub mmap_bytes: u64,
+    /// Keep the file to this connection: no `-shm`, no other readers.
+    pub exclusive: bool,
+    /// Trust the medium to keep the neighbours of a torn write.
+    pub powersafe: bool,
+    /// The `-wal` is checkpointed at about this many bytes, and made this long by [`reserve_wal`].
+    pub wal_bytes: u64,
+    /// The database file never grows above this many bytes; `None` leaves it free.
+    pub max_bytes: Option<u64>,
+    /// How long to wait for another connection's lock.
+    pub busy: Duration,
+}
+
+impl Pragmas {
+    /// What suits a replica at the fleet: room to work, readers beside it, the same durability.
+    pub fn replica() -> Self {
+        Self {
+            page_bytes: 4096,
+            cache_bytes: 2 << 20,
+            mmap_bytes: 0,
+            exclusive: false,
+            powersafe: false,
+            wal_bytes: 4 << 20,
+            max_bytes: None,
+            busy: Duration::from_secs(10),
+        }
+    }
+
+    fn wal_frames(&self, page_bytes: u64) -> u64 {
+        (self.wal_bytes / (page_bytes + FRAME_HEADER_BYTES)).max(16)
+    }
+}
+
+/// Number of a store inside one file, 1..=32,767: the upper bits of a segment's row id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreNo(pub i64);
+
+/// The highest sequence number that a row id has room for.
+pub const MAX_SEQ: u64 = (1 << 48) - 1;
+
+/// The row id of the segment of `store` that begins at `first`.
+pub fn row_id(store: StoreNo, first: SegmentSeq) -> i64 {
+    debug_assert!(first.0 <= MAX_SEQ && store.0 < 1 << 15, "both are bounded where they are given");
+    (store.0 << 48) | i64::try_from(first.0 & MAX_SEQ).unwrap_or(i64::MAX)
+}
+
+/// Opens or makes the file at `path` for writing, and checks that every setting holds.
+///
+/// # Errors
+/// [`StoreError::Setting`] where one does not; [`StoreError::Damaged`] where the file is no database; else as SQLite says.
+pub fn open_rw(path: &Path, pragmas: &Pragmas) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let uri = uri(path, if pragmas.powersafe { "psow=1" } else { "psow=0" });
+    let conn = Connection::open_with_flags(uri, flags).map_err(|e| StoreError::sql("open the database", path, e))?;
+    settle(&conn, path, pragmas)?;
+    Ok(conn)
+}
+
+/// `path` as an SQLite URI (sqlite.org/uri.html): every byte that could mean something is escaped.
+pub fn uri(path: &Path, query: &str) -> String {
+    let mut uri = String::from("file:");
+    for &byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' => uri.push(char::from(byte)),
+            _ => uri.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    uri.push('?');
+    uri.push_str(query);
+    uri
+}
+
+/// Sets and checks. The order matters: exclusive locking before the first look at the WAL, page size and auto-vacuum
+/// before the file has a page, and both before WAL, after which they stay what they are without a word.
+fn settle(conn: &Connection, path: &Path, want: &Pragmas) -> Result<(), StoreError> {
+    let set = Settings { conn, path };
+    conn.busy_timeout(want.busy).map_err(|e| StoreError::sql("set the busy timeout", path, e))?;
+    set.text("locking_mode", if want.exclusive { "exclusive" } else { "normal" })?;
+    if set.get::<i64>("page_count")? == 0 {
+        set.quietly("page_size", i64::from(want.page_bytes))?;
+        set.quietly("auto_vacuum", 2)?;
+        set.text("journal_mode", "wal")?;
+        set.check("page_size", i64::from(want.page_bytes))?;
+    } else {
+        set.text("journal_mode", "wal")?;
+    }
+    set.check("auto_vacuum", 2)?;
+    set.number("synchronous", 2)?;
+    set.number("cache_size", -int(want.cache_bytes.div_ceil(1024)))?;
+    set.number("mmap_size", int(want.mmap_bytes))?;
+    set.number("temp_store", 2)?;
+    let page_bytes = u64::try_from(set.get::<i64>("page_size")?).unwrap_or(u64::from(want.page_bytes));
+    set.number("wal_autocheckpoint", int(want.wal_frames(page_bytes)))?;
+    set.number("journal_size_limit", int(want.wal_bytes + WAL_SLACK_BYTES))?;
+    set.number("trusted_schema", 0)?;
+    set.number("cell_size_check", 1)?;
+    if let Some(max) = want.max_bytes {
+        set.number("max_page_count", int(max / page_bytes).max(set.get("page_count")?))?;
+    }
+    let kept = raw::persist_wal(conn, true).map_err(|code| no_control("persist_wal", "1", code))?;
+    let psow = raw::powersafe_overwrite(conn).map_err(|code| no_control("psow", "0", code))?;
+    require("persist_wal", true, kept)?;
+    require("psow", want.powersafe, psow)
+}
+
+/// What a WAL may be longer than [`Pragmas::wal_bytes`] before a reset cuts it back: one large transaction.
+const WAL_SLACK_BYTES: u64 = 512 << 10;
+
+fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn no_control(name: &'static str, wanted: &str, code: i32) -> StoreError {
+    StoreError::Setting { name, wanted: wanted.into(), got: format!("SQLite error {code}") }
+}
+
+fn require<T: PartialEq + ToString>(name: &'static str, wanted: T, got: T) -> Result<(), StoreError> {
+    if got == wanted {
+        return Ok(());
+    }
+    Err(StoreError::Setting { name, wanted: wanted.to_string(), got: got.to_string() })
+}
+
+/// The pragmas of one connection.
+struct Settings<'a> {
+    conn: &'a Connection,
+    path: &'a Path,
+}
+
+impl Settings<'_> {
+    fn get<T: FromSql>(&self, name: &'static str) -> Result<T, StoreError> {
+        self.conn.pragma_query_value(None, name, |row| row.get(0)).map_err(|e| StoreError::sql(name, self.path, e))
+    }
+
+    fn quietly(&self, name: &'static str, value: i64) -> Result<(), StoreError> {
+        self.conn.pragma_update(None, name, value).map_err(|e| StoreError::sql(name, self.path, e))
+    }
+
+    fn check(&self, name: &'static str, wanted: i64) -> Result<(), StoreError> {
+        require(name, wanted, self.get(name)?)
+    }
+
+    /// Some answer with a row when set, some don't; asking afterwards does for both.
+    fn number(&self, name: &'static str, wanted: i64) -> Result<(), StoreError> {
+        self.quietly(name, wanted)?;
+        self.check(name, wanted)
+    }
+
+    fn text(&self, name: &'static str, wanted: &'static str) -> Result<(), StoreError> {
+        self.conn.pragma_update(None, name, wanted).map_err(|e| StoreError::sql(name, self.path, e))?;
+        require(name, wanted.to_string(), self.get::<String>(name)?)
+    }
+}
+
+/// Makes the `-wal` of `path` at least `bytes` long by writing zeros behind its end, and fsyncs it: then commits overwrite
+/// blocks that exist, which costs no metadata, and there is room to delete in when the medium is full. Zeros are no frames,
+/// so neither SQLite nor [`super::wal_scan`] sees them. SQLite takes its locks on other files, so closing this handle
+/// drops none.
+///
+/// # Errors
+/// [`StoreError::Full`] where there is no room; what was written of it stays.
+pub fn reserve_wal(path: &Path, bytes: u64) -> Result<(), StoreError> {
+    use std::os::unix::fs::FileExt;
+    let wal = beside(path, "-wal");
+    let fail = |e| StoreError::io("grow", &wal, e);
+    let file = std::fs::OpenOptions::new().write(true).open(&wal).map_err(fail)?;
+    let mut at = file.metadata().map_err(fail)?.len();
+    if at >= bytes {
+        return Ok(());
+    }
+    let zeros = [0u8; 4096];
+    while at < bytes {
+        let piece = zeros.len().min(usize::try_from(bytes - at).unwrap_or(zeros.len()));
+        file.write_all_at(&zeros[..piece], at).map_err(fail)?;
+        at += piece as u64;
+    }
+    file.sync_all().map_err(fail)
+}
+
+/// `path` with `suffix` behind its name: the files that belong to it.
+pub fn beside(path: &Path, suffix: &str) -> std::path::PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Makes the tables of a new file, in one transaction, and writes down the format and `writer`, the version that made it.
+/// A file that has them is left as it is.
+pub fn create_schema(conn: &Connection, writer: &str) -> Result<(), StoreError> {
+    let path = Path::new(conn.path().unwrap_or_default());
+    let fail = |e| StoreError::sql("create the tables", path, e);
+    let there: Option<i64> = conn
+        .query_row("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'meta'", [], |row| row.get(0))
+        .optional()
+        .map_err(fail)?;
+    if there.is_some() {
+        return Ok(());
+    }
+    in_transaction(conn, path, "create the tables", |conn| {
+        conn.execute_batch(include_str!("schema.sql")).map_err(fail)?;
+        conn.pragma_update(None, "application_id", APPLICATION_ID).map_err(fail)?;
+        set_meta(conn, "format_major", FORMAT_MAJOR)?;
+        set_meta(conn, "format_minor", FORMAT_MINOR)?;
+        set_meta(conn, "writer", writer)
+    })
+}
+
+/// Runs `work` in one transaction: all of it is on the medium when this returns `Ok`, none of it otherwise. On failure it
+/// rolls back on the same connection, which stays usable.
+pub fn in_transaction<T>(
+    conn: &Connection,
+    path: &Path,
+    doing: &'static str,
+    work: impl FnOnce(&Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let run = |sql: &str| -> Result<(), StoreError> {
+        conn.prepare_cached(sql).and_then(|mut s| s.execute([])).map(drop).map_err(|e| StoreError::sql(doing, path, e))
+    };
+    run("BEGIN IMMEDIATE")?;
+    let done = work(conn).and_then(|value| run("COMMIT").map(|()| value));
+    if done.is_err() && !conn.is_autocommit() {
+        if let Err(e) = run("ROLLBACK") {
+            log::error!("store: rolling back: {e}");
+        }
+    }
+    done
+}
+
+/// The value of `key` in `meta`, or `None` where there is none.
+pub fn meta<T: FromSql>(conn: &Connection, key: &str) -> Result<Option<T>, StoreError> {
+    conn.prepare_cached("SELECT value FROM meta WHERE key = ?1")
+        .and_then(|mut s| s.query_row([key], |row| row.get(0)).optional())
+        .map_err(|e| sql_of(conn, "read the meta table", e))
+}
+
+/// Writes `key` in `meta`.
+pub fn set_meta(conn: &Connection, key: &str, value: impl rusqlite::ToSql) -> Result<(), StoreError> {
+    execute(conn, "write the meta table", "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", params![key, value])
+        .map(drop)
+}
+
+/// The bounds of a segment as the `segment` table holds them; made from a [`crate::segment::View`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentRow {
+    /// Its range.
+    pub range: SeqRange,
+    /// Whether it is a loss.
+    pub loss: bool,
+    /// Readings in it.
+    pub n: u64,
+    /// Lowest boot cited.
+    pub boot_min: Option<BootId>,
+    /// Highest boot cited.
+    pub boot_max: Option<BootId>,
+    /// Earliest boottime stamp in `boot_min`, ns.
+    pub boottime_min: Option<i64>,
+    /// Latest boottime stamp in `boot_max`, ns.
+    pub boottime_max: Option<i64>,
+    /// Earliest UTC stamp that readings brought themselves, ns.
+    pub utc_min: Option<i64>,
+    /// Latest of those, ns.
+    pub utc_max: Option<i64>,
+}
+
+/// Adds a segment: `body` as it is, `row` or the `&View` of that body for its bounds. One that begins at the same number
+/// must not be there.
+pub fn insert_segment(
+    conn: &Connection,
+    store: StoreNo,
+    row: impl Into<SegmentRow>,
+    body: &[u8],
+) -> Result<(), StoreError> {
+    let row = row.into();
+    if row.range.last.0 > MAX_SEQ {
+        return Err(StoreError::Exhausted { what: "sequence number" });
+    }
+    let sql = "INSERT INTO segment (id, last_seq, kind, boot_min, boot_max, boottime_min, boottime_max, utc_min, utc_max, \
+               n, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+    let values = params![
+        row_id(store, row.range.first),
+        int(row.range.last.0),
+        i64::from(row.loss),
+        row.boot_min.map(|b| b.0),
+        row.boot_max.map(|b| b.0),
+        row.boottime_min,
+        row.boottime_max,
+        row.utc_min,
+        row.utc_max,
+        int(row.n),
+        body
+    ];
+    execute(conn, "add a segment", sql, values).map(drop)
+}
+
+/// The number of the store with this uuid and variant, made where it isn't there yet.
+pub fn upsert_store(
+    conn: &Connection,
+    uuid: &uuid::Uuid,
+    variant: u32,
+    created: Option<UtcNanos>,
+) -> Result<StoreNo, StoreError> {
+    let uuid = uuid.to_string();
+    let sql = "INSERT INTO store (uuid, variant, created) VALUES (?1, ?2, ?3) ON CONFLICT (uuid, variant) DO NOTHING";
+    execute(conn, "add a store", sql, params![uuid, variant, created.map(|t| t.0)])?;
+    let no: i64 = conn
+        .prepare_cached("SELECT id FROM store WHERE uuid = ?1 AND variant = ?2")
+        .and_then(|mut s| s.query_row(params![uuid, variant], |row| row.get(0)))
+        .map_err(|e| sql_of(conn, "read the stores", e))?;
+    if no >= 1 << 15 {
+        return Err(StoreError::Exhausted { what: "store number" });
+    }
+    Ok(StoreNo(no))
+}
+
+/// Writes down what series `id` of `store` is. One that is there stays as it is: ids are never given another meaning.
+pub fn upsert_series(conn: &Connection, store: StoreNo, id: SeriesId, def: &SeriesDef) -> Result<(), StoreError> {
+    let sql = "INSERT INTO series (store, id, name, unit, kind, scale) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+               ON CONFLICT (store, id) DO NOTHING";
+    let values = params![store.0, id.0, def.name, def.unit, def.kind.as_str(), def.scale.to_string()];
+    execute(conn, "add a series", sql, values).map(drop)
+}
+
+/// Writes down which boot `id` of `store` is.
+pub fn upsert_boot(conn: &Connection, store: StoreNo, id: BootId, boot: &uuid::Uuid) -> Result<(), StoreError> {
+    let sql = "INSERT INTO boot (store, id, boot_uuid) VALUES (?1, ?2, ?3) ON CONFLICT (store, id) DO NOTHING";
+    execute(conn, "add a boot", sql, params![store.0, id.0, boot.to_string()]).map(drop)
+}
+
+/// Writes down an anchor of `boot`; one at the same boottime is replaced.
+pub fn upsert_anchor(conn: &Connection, store: StoreNo, boot: BootId, anchor: &Anchor) -> Result<(), StoreError> {
+    let sql = "INSERT OR REPLACE INTO anchor (store, boot, boottime, utc, trusted) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let values = params![store.0, boot.0, anchor.boot.0, anchor.utc.0, anchor.trusted];
+    execute(conn, "add an anchor", sql, values).map(drop)
+}
+
+/// Runs one statement that is kept prepared; the count of rows changed.
+pub(crate) fn execute(
+    conn: &Connection,
+    doing: &'static str,
+    sql: &str,
+    values: impl rusqlite::Params,
+) -> Result<usize, StoreError> {
+    conn.prepare_cached(sql).and_then(|mut s| s.execute(values)).map_err(|e| sql_of(conn, doing, e))
+}
+
+/// [`StoreError::sql`] with the path that the connection knows.
+pub(crate) fn sql_of(conn: &Connection, doing: &'static str, source: rusqlite::Error) -> StoreError {
+    StoreError::sql(doing, Path::new(conn.path().unwrap_or_default()), source)
+}

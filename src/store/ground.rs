@@ -1,0 +1,133 @@
+//! What must be true of the files before SQLite opens them: the directory is there, no other varved has the file, and
+//! what the page cache claims is what the medium holds.
+//!
+//! What enters: the path of the database. What leaves: a [`Lock`] held for as long as the store is open. After a failed
+//! fsync the kernel keeps pages as clean that the medium never took; a process that then restarts would read, and trust,
+//! what a power cut takes away. So everything is fsynced and dropped from the cache first.
+
+use super::error::StoreError;
+use super::file::beside;
+use rustix::fs::{Advice, FlockOperation, fadvise, flock};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+/// The right to write one database. Released when dropped, or by the kernel when the process ends.
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock of the database at `db`. The lock is a file of its own: SQLite's locks belong to the process, so an
+    /// open database would not keep a second store of the same process out.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] with the other's process id, which is in the lock file.
+    pub(crate) fn take(db: &Path) -> Result<Self, StoreError> {
+        let path = beside(db, "-lock");
+        let fail = |e| StoreError::io("open", &path, e);
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o640).open(&path).map_err(fail)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::InUse { path: db.to_owned(), pid: pid(&mut file) }),
+            Err(e) => return Err(StoreError::io("lock", &path, e.into())),
+        }
+        // The number is a courtesy to the next one: on a full disk the lock holds without it.
+        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+        if let Err(e) = written {
+            log::warn!("store: {}: the process id was not written: {e}", path.display());
+        }
+        Ok(Self { _file: file })
+    }
+}
+
+fn pid(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(16).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+/// The directory of `db`.
+pub(crate) fn directory(db: &Path) -> &Path {
+    db.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes the directory of `db` where it is missing, for owner and group only.
+pub(crate) fn make_directory(db: &Path) -> Result<(), StoreError> {
+    let dir = directory(db);
+    if dir.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o750).create(dir).map_err(|e| StoreError::io("create the directory", dir, e))
+}
+
+/// Fsyncs the database, its WAL and their directory, and has the kernel forget what it holds of them.
+pub(crate) fn settle_cache(db: &Path) -> Result<(), StoreError> {
+    for suffix in ["", "-wal"] {
+        let path = beside(db, suffix);
+        match File::open(&path) {
+            Ok(file) => {
+                file.sync_all().map_err(|e| StoreError::io("fsync", &path, e))?;
+                // Advice only: a file system that has none of it still holds what was just fsynced.
+                let _ = fadvise(&file, 0, None, Advice::DontNeed);
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(StoreError::io("open", &path, e)),
+        }
+    }
+    sync_directory(db)
+}
+
+/// Fsyncs the directory of `db`, so that names made, moved or deleted in it stay so.
+pub(crate) fn sync_directory(db: &Path) -> Result<(), StoreError> {
+    let dir = directory(db);
+    File::open(dir).and_then(|d| d.sync_all()).map_err(|e| StoreError::io("fsync the directory", dir, e))
+}
+
+/// Length in bytes, 0 where there is no such file.
+pub(crate) fn length(path: &Path) -> Result<u64, StoreError> {
+    match std::fs::metadata(path) {
+        Ok(meta) => Ok(meta.len()),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(0),
+        Err(e) => Err(StoreError::io("look at", path, e)),
+    }
+}
+
+/// Page size and auto-vacuum as the first page of the database says (sqlite.org/fileformat2.html §1.3): `None` where there
+/// is no first page, or it isn't one.
+pub(crate) fn header(db: &Path) -> Result<Option<Header>, StoreError> {
+    let mut bytes = [0; 100];
+    let read = match File::open(db) {
+        Ok(mut file) => file.read_exact(&mut bytes),
+        Err(e) => Err(e),
+    };
+    match read {
+        Ok(()) => Ok(Header::read(&bytes)),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) => Ok(None),
+        Err(e) => Err(StoreError::io("read", db, e)),
+    }
+}
+
+/// What [`header`] finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// Bytes per page.
+    pub(crate) page_bytes: u32,
+    /// Whether the file can give pages back step by step.
+    pub(crate) incremental_vacuum: bool,
+}
+
+impl Header {
+    fn read(bytes: &[u8; 100]) -> Option<Self> {
+        if &bytes[..16] != b"SQLite format 3\0" {
+            return None;
+        }
+        let page_bytes = match u32::from(u16::from_be_bytes([bytes[16], bytes[17]])) {
+            1 => 65_536,
+            n => n,
+        };
+        Some(Self { page_bytes, incremental_vacuum: bytes[52..56] != [0; 4] && bytes[64..68] != [0; 4] })
+    }
+}

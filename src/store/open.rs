@@ -1,0 +1,843 @@
+//! From a path to a store that can be written, whatever the file is like.
+//!
+//! ```text
+//! lock ─► fsync, forget the cache ─► scan the WAL ─► (newer format: a side file) ─► (other page size: rebuild) ─► SQLite
+//!   ─► check ─► (damaged: set aside, begin anew, salvage) ─► high water, machine, copy mark ─► one transaction ─► reserve
+//! ```
+//! What enters: the configuration, who we are, the moment. What leaves: a [`Store`] and what happened on the way. It
+//! promises that a file that can't be used is never in the way of recording and never deleted, that a sequence number of
+//! the current store is never used twice, and that it can be cut off anywhere and begun again. It doesn't wait for a full
+//! disk or a lock to clear: the caller keeps readings in RAM and calls again.
+
+use super::error::StoreError;
+use super::event::{Event, EventKind, record};
+use super::file::{
+    self, FORMAT_MAJOR, MAX_SEQ, Pragmas, StoreNo, create_schema, execute, in_transaction, meta, open_rw, set_meta, sql_of,
+    upsert_boot, upsert_store,
+};
+use super::ground::{self, Lock};
+use super::high_water::{HighWater, Mark};
+use super::identity::Identity;
+use super::ranges::Ranges;
+use super::wal_scan::{self, WalScan};
+use super::{Bounds, Line, Store, Tally, commit, compact, quarantine, rebuild};
+use crate::clock::Now;
+use crate::config::{Locking, StoreConfig};
+use crate::reading::{BootId, SegmentSeq, SeqRange};
+use crate::segment::LossReason;
+use rusqlite::{Connection, OptionalExtension, params};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// What is written into a file as its writer.
+pub(crate) const WRITER: &str = concat!("varved ", env!("CARGO_PKG_VERSION"));
+
+/// Page sizes of the measurements in docs/store.md: the smallest cost per commit with and without padded commits.
+const PAGE_BYTES: u32 = 2048;
+const PAGE_BYTES_POWERSAFE: u32 = 512;
+
+/// Sequence numbers that are left out for each commit that rotted away: more segments than a commit ever has.
+const SEQS_PER_COMMIT: u64 = 64;
+
+/// Why a store takes a fresh id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FreshWhy {
+    /// The file is new.
+    New,
+    /// It runs on another machine than before: a golden image, a moved card.
+    Machine,
+    /// It was made by copying another file.
+    Copy,
+    /// The file beside it names a store that it doesn't know: it was replaced.
+    Replaced,
+    /// The fleet holds other content under the same numbers, or higher numbers than the file has.
+    Fleet,
+    /// Somebody asked for it.
+    Request,
+}
+
+impl FreshWhy {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "the file is new",
+            Self::Machine => "the file came from another machine",
+            Self::Copy => "the file is a copy",
+            Self::Replaced => "the file was replaced by another one",
+            Self::Fleet => "the fleet holds something else under its numbers",
+            Self::Request => "on request",
+        }
+    }
+}
+
+impl Bounds {
+    /// A sixteenth of `max_size`, at most 4 MiB, is for the WAL, and as much again for a large transaction in it.
+    fn of(max_size_bytes: u64) -> Self {
+        let wal_bytes = (max_size_bytes / 16).clamp(128 << 10, 4 << 20);
+        Self { wal_bytes, file_bytes: max_size_bytes.saturating_sub(2 * wal_bytes).max(256 << 10) }
+    }
+}
+
+impl Pragmas {
+    /// What the device's configuration asks for.
+    pub fn device(cfg: &StoreConfig) -> Self {
+        let bounds = Bounds::of(cfg.max_size_bytes);
+        Self {
+            page_bytes: if cfg.powersafe { PAGE_BYTES_POWERSAFE } else { PAGE_BYTES },
+            cache_bytes: cfg.cache_bytes,
+            mmap_bytes: cfg.mmap_bytes,
+            exclusive: cfg.locking == Locking::Exclusive,
+            powersafe: cfg.powersafe,
+            wal_bytes: bounds.wal_bytes,
+            max_bytes: Some(bounds.file_bytes),
+            busy: Duration::from_secs(2),
+        }
+    }
+}
+
+/// The mark that says: look closely at the next open.
+pub(crate) fn suspicion(db: &Path) -> PathBuf {
+    file::beside(db, "-suspect")
+}
+
+impl Store {
+    /// Opens the store, making or mending what must be.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] where another process has it; [`StoreError::Io`], [`StoreError::Full`], [`StoreError::Busy`]
+    /// and [`StoreError::Sqlite`] for what may pass; [`StoreError::Setting`] where durability can't be had.
+    pub fn open(cfg: &StoreConfig, me: &Identity, now: Now) -> Result<(Self, Vec<Event>), StoreError> {
+        ground::make_directory(&cfg.path)?;
+        let mut events = Vec::new();
+        let mut locks = vec![Lock::take(&cfg.path)?];
+        let mut path = cfg.path.clone();
+        let ready = match ready(&path, cfg, now, &mut events) {
+            Err(StoreError::Newer { major }) => {
+                path = side_file(&cfg.path);
+                locks.push(Lock::take(&path)?);
+                let detail = format!("{} has format {major}; recording to {}", cfg.path.display(), path.display());
+                events.push(Event::new(EventKind::Newer, detail));
+                ready(&path, cfg, now, &mut events)?
+            }
+            other => other?,
+        };
+        let store = ready.into_store(path, cfg, me, now, locks, &mut events)?;
+        events.iter().for_each(|event| log::warn!("store: {event}"));
+        Ok((store, events))
+    }
+
+    /// Takes a fresh store id: from the next commit on, segments are numbered from 1 under it. What the old one holds
+    /// stays readable and pending.
+    ///
+    /// # Errors
+    /// Those of a commit; the old id stays current.
+    pub fn take_fresh_id(&mut self, why: FreshWhy, now: Now) -> Result<Uuid, StoreError> {
+        let old = (self.current().no, self.boot);
+        let boot_uuid = self.identity.boot_uuid;
+        let event = fresh_event(why);
+        let (line, boot) = self.transaction("take a fresh store id", |conn| {
+            let line = new_line(conn, now)?;
+            let boot = boot_row(conn, line.no, &boot_uuid)?;
+            let sql = "INSERT INTO anchor (store, boot, boottime, utc, trusted) \
+                       SELECT ?1, ?2, boottime, utc, trusted FROM anchor WHERE store = ?3 AND boot = ?4";
+            execute(conn, "copy the anchors", sql, params![line.no.0, boot.0, old.0.0, old.1.0])?;
+            record(conn, &event, now)?;
+            Ok((line, boot))
+        })?;
+        log::warn!("store: {event}");
+        let uuid = line.uuid;
+        self.lines.push(line);
+        self.boot = boot;
+        self.next_series = 1;
+        self.series.clear();
+        self.catalog_changes += 1;
+        Ok(uuid)
+    }
+}
+
+/// An open file that was found good, and what is known of it.
+struct Ready {
+    conn: Connection,
+    scan: WalScan,
+    lines: Vec<Line>,
+}
+
+/// A usable file at `path`: the one that is there, or, where that is beyond use, a new one in its place.
+fn ready(path: &Path, cfg: &StoreConfig, now: Now, events: &mut Vec<Event>) -> Result<Ready, StoreError> {
+    quarantine::finish_move(path)?;
+    ground::settle_cache(path)?;
+    if ground::length(path)? == 0 && quarantine::remains(path)? {
+        // Without its database a log means nothing, and a mark would be taken for this file's.
+        set_aside(path, "the database is gone, its other files are not", now, events)?;
+    }
+    match connect(path, cfg, events) {
+        Err(StoreError::Damaged { what }) => {
+            set_aside(path, &what, now, events)?;
+            connect(path, cfg, events)
+        }
+        other => other,
+    }
+}
+
+fn set_aside(path: &Path, what: &str, now: Now, events: &mut Vec<Event>) -> Result<(), StoreError> {
+    let aside = quarantine::set_aside(path, now)?;
+    events.push(Event::new(EventKind::Quarantine, format!("{what}; set aside as {}", aside.display())));
+    Ok(())
+}
+
+fn connect(path: &Path, cfg: &StoreConfig, events: &mut Vec<Event>) -> Result<Ready, StoreError> {
+    let pragmas = Pragmas::device(cfg);
+    let header = ground::header(path)?;
+    if header.is_none() && ground::length(path)? > 0 {
+        return Err(StoreError::Damaged { what: format!("{} does not begin as a database", path.display()) });
+    }
+    let scan = wal_scan::scan(path, header.map(|h| h.page_bytes))?;
+    if header.is_some() {
+        check_format(path)?;
+    }
+    if let Some(header) = header {
+        match rebuild::rebuild(path, header, pragmas.page_bytes) {
+            Ok(false) => {}
+            Ok(true) => {
+                let detail = format!("pages of {} instead of {} bytes", pragmas.page_bytes, header.page_bytes);
+                events.push(Event::new(EventKind::Rebuild, detail));
+            }
+            Err(e @ StoreError::Damaged { .. }) => return Err(e),
+            Err(e) => log::warn!("store: {e}; the page size stays {} bytes until the next start", header.page_bytes),
+        }
+    }
+    let conn = open_rw(path, &pragmas)?;
+    conn.set_prepared_statement_cache_capacity(48);
+    create_schema(&conn, WRITER)?;
+    let suspected = suspicion(path).exists();
+    if suspected || scan.rot() {
+        check_closely(&conn)?;
+    }
+    let lines = lines(&conn)?;
+    if suspected {
+        std::fs::remove_file(suspicion(path)).map_err(|e| StoreError::io("delete", &suspicion(path), e))?;
+    }
+    Ok(Ready { conn, scan, lines })
+}
+
+/// Looks at the format before anything is written. Without tables it is a file that was being made.
+fn check_format(path: &Path) -> Result<(), StoreError> {
+    let fail = |e| StoreError::sql("open the database", path, e);
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE
+        | rusqlite::OpenFlags::SQLITE_OPEN_URI
+        | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(file::uri(path, "psow=0"), flags).map_err(fail)?;
+    conn.busy_timeout(Duration::from_secs(2)).map_err(fail)?;
+    // Only a look: the log stays as it is.
+    conn.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(fail)?;
+    let ours = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN \
+                ('meta', 'store', 'series', 'boot', 'anchor', 'segment', 'ack', 'rollup', 'event')";
+    let tables: i64 = conn.query_row(ours, [], |row| row.get(0)).map_err(fail)?;
+    let all: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(fail)?;
+    if all == 0 {
+        return Ok(());
+    }
+    let major = if tables > 0 { meta::<i64>(&conn, "format_major").ok().flatten() } else { None };
+    match major {
+        Some(major) if major > FORMAT_MAJOR => Err(StoreError::Newer { major }),
+        Some(FORMAT_MAJOR) if tables == 9 => Ok(()),
+        _ => Err(StoreError::Damaged { what: format!("{} has not the tables of a varved file", path.display()) }),
+    }
+}
+
+fn check_closely(conn: &Connection) -> Result<(), StoreError> {
+    let verdict: String =
+        conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(|e| sql_of(conn, "check the file", e))?;
+    if verdict == "ok" { Ok(()) } else { Err(StoreError::Damaged { what: verdict }) }
+}
+
+/// `varved.db` → `varved.v1.db`.
+fn side_file(path: &Path) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{stem}.v{FORMAT_MAJOR}.db"))
+}
+
+impl Ready {
+    /// The last steps: whose file is it, where do its numbers go on, and one transaction that writes that down.
+    fn into_store(
+        self,
+        path: PathBuf,
+        cfg: &StoreConfig,
+        me: &Identity,
+        now: Now,
+        locks: Vec<Lock>,
+        events: &mut Vec<Event>,
+    ) -> Result<Store, StoreError> {
+        let Self { conn, scan, mut lines } = self;
+        let mut high = HighWater::open(&path)?;
+        if scan.live_behind > 0 {
+            restart_log(&conn)?;
+        }
+        let fresh = why_fresh(&conn, &lines, high.mark(), me)?;
+        let floor = lines.last().map(|line| floor(line, high.mark(), scan, events));
+        let (boot, run) = in_transaction(&conn, &path, "begin a run", |conn| {
+            if let (Some(line), Some(floor)) = (lines.last_mut(), floor) {
+                void(conn, line, floor, me, now)?;
+            }
+            if let Some(why) = fresh {
+                lines.push(new_line(conn, now)?);
+                let event = fresh_event(why);
+                match why {
+                    FreshWhy::New => quarantine::note(conn, &path)?,
+                    _ => events.push(event),
+                }
+            }
+            let current = lines.last().map_or(StoreNo(0), |line| line.no);
+            let boot = boot_row(conn, current, &me.boot_uuid)?;
+            Ok((boot, begin_run(conn, me, events, now)?))
+        })?;
+        let next_series = next_series(&conn, lines.last())?;
+        let bounds = Bounds::of(cfg.max_size_bytes);
+        if let Some(line) = lines.last() {
+            if high.mark().is_none_or(|mark| mark.store != line.uuid) {
+                high.set(Mark { store: line.uuid, seq: line.high })?;
+            }
+        }
+        let mut store = Store {
+            conn,
+            path,
+            bounds,
+            identity: *me,
+            high,
+            lines,
+            boot,
+            run,
+            next_series,
+            series: Vec::new(),
+            catalog_changes: 0,
+            restart_due: false,
+            in_flight: Vec::new(),
+            compacted_to: compact::Cursor::default(),
+            commits: 0,
+            body_bytes: 0,
+            _locks: locks,
+        };
+        store.reserve(now, events)?;
+        store.salvage(now, events)?;
+        Ok(store)
+    }
+}
+
+impl Store {
+    /// Without its reserve the store works, until the medium is full.
+    fn reserve(&mut self, now: Now, events: &mut Vec<Event>) -> Result<(), StoreError> {
+        let Err(e) = file::reserve_wal(&self.path, self.bounds.wal_bytes) else { return Ok(()) };
+        let event = Event::new(EventKind::NoReserve, e.to_string());
+        if let Err(e) = self.transaction("record an event", |conn| record(conn, &event, now)) {
+            log::warn!("store: {e}");
+        }
+        events.push(event);
+        Ok(())
+    }
+}
+
+fn fresh_event(why: FreshWhy) -> Event {
+    Event::new(EventKind::FreshId, format!("a fresh store id was taken: {}", why.as_str()))
+}
+
+/// Has the next commit begin the log anew, under another salt.
+fn restart_log(conn: &Connection) -> Result<(), StoreError> {
+    let busy: bool = conn
+        .query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0))
+        .map_err(|e| sql_of(conn, "begin the WAL anew", e))?;
+    if busy {
+        log::warn!("store: a reader keeps the WAL from being begun anew; a later start may take its torn end for damage");
+    }
+    Ok(())
+}
+
+/// Whether the numbers of the last line may be gone on with.
+fn why_fresh(
+    conn: &Connection,
+    lines: &[Line],
+    mark: Option<Mark>,
+    me: &Identity,
+) -> Result<Option<FreshWhy>, StoreError> {
+    if lines.is_empty() {
+        return Ok(Some(FreshWhy::New));
+    }
+    if meta::<rusqlite::types::Value>(conn, "copied_from")?.is_some() {
+        return Ok(Some(FreshWhy::Copy));
+    }
+    if meta::<Vec<u8>>(conn, "machine_hash")?.is_some_and(|hash| hash != me.machine_hash) {
+        return Ok(Some(FreshWhy::Machine));
+    }
+    let known = mark.is_none_or(|mark| lines.iter().any(|line| line.uuid == mark.store));
+    Ok((!known).then_some(FreshWhy::Replaced))
+}
+
+/// The number that everything new must be above. Says what happened where the file is behind it.
+fn floor(line: &Line, mark: Option<Mark>, scan: WalScan, events: &mut Vec<Event>) -> SegmentSeq {
+    let marked = mark.filter(|mark| mark.store == line.uuid).map_or(0, |mark| mark.seq.0);
+    let acked = line.acked.list().last().map_or(0, |range| range.last.0);
+    let mut floor = line.high.0.max(marked).max(acked);
+    if scan.rot() {
+        let lost = scan.commits_behind.max(1);
+        floor += lost * SEQS_PER_COMMIT;
+        let detail = format!(
+            "the WAL is damaged at frame {}: {lost} or more committed transactions behind it are lost; check the medium",
+            scan.broken_at.unwrap_or(0)
+        );
+        events.push(Event::new(EventKind::Rot, detail));
+    } else if floor > line.high.0 {
+        let detail = format!(
+            "the file holds segments up to {}, but {floor} had been committed: it was put back, or the medium lied about a \
+             flush",
+            line.high
+        );
+        events.push(Event::new(EventKind::Rollback, detail));
+    }
+    SegmentSeq(floor.min(MAX_SEQ))
+}
+
+/// Writes down that the numbers up to `floor` were left out.
+fn void(conn: &Connection, line: &mut Line, floor: SegmentSeq, me: &Identity, now: Now) -> Result<(), StoreError> {
+    let Some(range) = SeqRange::new(line.high.0 + 1, floor.0) else { return Ok(()) };
+    let boot = boot_row(conn, line.no, &me.boot_uuid)?;
+    commit::insert_loss(conn, line.no, range, commit::loss_here(LossReason::Void, boot, now))?;
+    line.high = floor;
+    line.tally.segments += 1;
+    line.tally.pending_segments += u64::from(!line.acked.covers(&range));
+    Ok(())
+}
+
+fn begin_run(conn: &Connection, me: &Identity, events: &[Event], now: Now) -> Result<u64, StoreError> {
+    let run = meta::<i64>(conn, "run")?.unwrap_or(0) + 1;
+    set_meta(conn, "run", run)?;
+    if meta::<Vec<u8>>(conn, "machine_hash")?.is_none_or(|hash| hash != me.machine_hash) {
+        set_meta(conn, "machine_hash", me.machine_hash.as_slice())?;
+    }
+    if meta::<String>(conn, "writer")?.is_none_or(|writer| writer != WRITER) {
+        set_meta(conn, "writer", WRITER)?;
+    }
+    execute(conn, "begin a run", "DELETE FROM meta WHERE key = 'copied_from'", [])?;
+    events.iter().try_for_each(|event| record(conn, event, now))?;
+    Ok(u64::try_from(run).unwrap_or(1))
+}
+
+/// Makes a store with a new id, which is then the current one.
+fn new_line(conn: &Connection, now: Now) -> Result<Line, StoreError> {
+    let uuid = Uuid::new_v4();
+    let no = upsert_store(conn, &uuid, 0, Some(now.utc))?;
+    set_meta(conn, "store", uuid.to_string())?;
+    Ok(Line { no, uuid, high: SegmentSeq(0), acked: Ranges::default(), ack_unwritten: false, tally: Tally::default() })
+}
+
+/// The number of this boot in `store`, added where it is new.
+fn boot_row(conn: &Connection, store: StoreNo, boot: &Uuid) -> Result<BootId, StoreError> {
+    let fail = |e| sql_of(conn, "read the boots", e);
+    let known: Option<u32> = conn
+        .query_row("SELECT id FROM boot WHERE store = ?1 AND boot_uuid = ?2", params![store.0, boot.to_string()], |r| r.get(0))
+        .optional()
+        .map_err(fail)?;
+    if let Some(id) = known {
+        return Ok(BootId(id));
+    }
+    let next = "SELECT coalesce(max(id), 0) + 1 FROM boot WHERE store = ?1";
+    let id = BootId(conn.query_row(next, [store.0], |row| row.get(0)).map_err(fail)?);
+    upsert_boot(conn, store, id, boot)?;
+    Ok(id)
+}
+
+fn next_series(conn: &Connection, line: Option<&Line>) -> Result<u32, StoreError> {
+    let sql = "SELECT coalesce(max(id), 0) + 1 FROM series WHERE store = ?1";
+    conn.query_row(sql, [line.map_or(0, |l| l.no.0)], |row| row.get(0)).map_err(|e| sql_of(conn, "read the series", e))
+}
+
+/// The stores in the file by age, the current one last.
+pub(super) fn lines(conn: &Connection) -> Result<Vec<Line>, StoreError> {
+    let fail = |e| sql_of(conn, "read the stores", e);
+    let mut rows = conn.prepare("SELECT id, uuid FROM store WHERE variant = 0 ORDER BY id").map_err(fail)?;
+    let found: Vec<(i64, String)> =
+        rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).and_then(Iterator::collect).map_err(fail)?;
+    let current: Option<String> = meta(conn, "store")?;
+    let mut lines = Vec::with_capacity(found.len());
+    for (no, text) in found {
+        let uuid = Uuid::parse_str(&text).map_err(|_| StoreError::Damaged { what: format!("store id {text:?}") })?;
+        lines.push(line(conn, StoreNo(no), uuid)?);
+    }
+    lines.sort_by_key(|line| (current.as_deref() == Some(line.uuid.to_string().as_str()), line.no));
+    Ok(lines)
+}
+
+fn line(conn: &Connection, no: StoreNo, uuid: Uuid) -> Result<Line, StoreError> {
+    let fail = |e| sql_of(conn, "read the segments", e);
+    let count = |n: i64| u64::try_from(n).unwrap_or(0);
+    let mut rows =
+        conn.prepare_cached("SELECT first_seq, last_seq FROM ack WHERE store = ?1 ORDER BY first_seq").map_err(fail)?;
+    let acked: Vec<Option<SeqRange>> = rows
+        .query_map([no.0], |row| Ok(SeqRange::new(count(row.get(0)?), count(row.get(1)?))))
+        .and_then(Iterator::collect)
+        .map_err(fail)?;
+    let acked = Ranges::of(acked.into_iter().flatten().collect());
+    let mut line = Line { no, uuid, high: SegmentSeq(0), acked, ack_unwritten: false, tally: Tally::default() };
+    let mut rows = conn
+        .prepare_cached("SELECT id, last_seq, n FROM segment WHERE id BETWEEN ?1 << 48 AND ((?1 + 1) << 48) - 1 ORDER BY id")
+        .map_err(fail)?;
+    let mut rows = rows.query([no.0]).map_err(fail)?;
+    while let Some(row) = rows.next().map_err(fail)? {
+        let (id, last, n) = (get::<i64>(row, 0)?, count(get(row, 1)?), count(get(row, 2)?));
+        let first = count(id & MAX_SEQ as i64);
+        let Some(range) = SeqRange::new(first, last) else {
+            return Err(StoreError::Damaged { what: format!("segment {first}..={last}") });
+        };
+        line.high = line.high.max(range.last);
+        line.tally.add(&range, n, &line.acked);
+    }
+    Ok(line)
+}
+
+fn get<T: rusqlite::types::FromSql>(row: &rusqlite::Row<'_>, at: usize) -> Result<T, StoreError> {
+    row.get(at).map_err(|e| StoreError::Damaged { what: format!("a row of the segment table: {e}") })
+}
+
+impl Tally {
+    /// Counts a segment in.
+    pub(super) fn add(&mut self, range: &SeqRange, n: u64, acked: &Ranges) {
+        self.segments += 1;
+        self.readings += n;
+        if !acked.covers(range) {
+            self.pending_segments += 1;
+            self.pending_readings += n;
+        }
+    }
+
+    /// Counts a segment out.
+    pub(super) fn remove(&mut self, range: &SeqRange, n: u64, acked: &Ranges) {
+        self.segments = self.segments.saturating_sub(1);
+        self.readings = self.readings.saturating_sub(n);
+        if !acked.covers(range) {
+            self.pending_segments = self.pending_segments.saturating_sub(1);
+            self.pending_readings = self.pending_readings.saturating_sub(n);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Bench, at, held, put};
+    use super::*;
+    use crate::fault::{Exit, Fault, Verdict};
+    use crate::segment::View;
+    use std::os::unix::fs::{FileExt, PermissionsExt};
+
+    fn kinds(events: &[Event]) -> Vec<EventKind> {
+        events.iter().map(|e| e.kind).collect()
+    }
+
+    fn fill(bench: &Bench, commits: i64) -> Uuid {
+        let mut store = bench.open_calm();
+        (0..commits).for_each(|s| drop(put(&mut store, 10, 10, s * 10).unwrap()));
+        let uuid = store.uuid();
+        store.close().unwrap();
+        uuid
+    }
+
+    /// A clean stop and a start are no event, and leave the log in place and the number where it was.
+    #[test]
+    fn a_clean_stop_is_no_event() {
+        let bench = Bench::new();
+        let uuid = fill(&bench, 3);
+        let wal = std::fs::metadata(bench.file("-wal")).unwrap().len();
+        assert!(wal >= 4 << 20, "{wal}");
+        let store = bench.open_calm();
+        assert_eq!((store.uuid(), store.next_seq()), (uuid, SegmentSeq(4)));
+        assert_eq!(std::fs::metadata(bench.file("-wal")).unwrap().len(), wal);
+    }
+
+    /// Two services on one file would tear each other's numbers apart: the second is told who the first is.
+    #[test]
+    fn a_second_service_is_told_who_has_the_file() {
+        let bench = Bench::new();
+        let _first = bench.open_calm();
+        let Err(refused) = Store::open(&bench.cfg, &bench.me, at(0)) else { panic!("two stores on one file") };
+        assert!(refused.to_string().contains(&std::process::id().to_string()), "{refused}");
+        assert_eq!((refused.verdict(), refused.exit()), (Verdict::Retry, Exit::TryAgain));
+    }
+
+    /// A directory that is missing is made; one that can't be is an error that says what to do, and may be tried again.
+    #[test]
+    fn a_missing_directory_is_made_or_named() {
+        let mut bench = Bench::new();
+        bench.cfg.path = bench.dir.path().join("a/b/v.db");
+        drop(bench.open_calm());
+        let mode = std::fs::metadata(bench.dir.path().join("a/b")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o750 & mode);
+        bench.cfg.path = PathBuf::from("/proc/nothing/v.db");
+        let Err(refused) = Store::open(&bench.cfg, &bench.me, at(0)) else { panic!("a file in /proc") };
+        assert!(refused.to_string().contains("/proc/nothing"), "{refused}");
+        assert_eq!(refused.verdict(), Verdict::Retry);
+    }
+
+    /// An older copy put back in place is found out by the mark beside it: the numbers in between become a void, none is
+    /// used twice, and it is said once.
+    #[test]
+    fn a_file_put_back_is_found_out() {
+        let bench = Bench::new();
+        let uuid = fill(&bench, 3);
+        let old: Vec<_> = ["", "-wal"].map(|s| (s, std::fs::read(bench.file(s)).unwrap())).into();
+        let mut store = bench.open_calm();
+        (3..8).for_each(|s| drop(put(&mut store, 10, 10, s * 10).unwrap()));
+        store.close().unwrap();
+        old.iter().for_each(|(s, bytes)| std::fs::write(bench.file(s), bytes).unwrap());
+        std::fs::remove_file(bench.file("-shm")).unwrap();
+        let (mut store, events) = bench.open();
+        assert_eq!(kinds(&events), [EventKind::Rollback]);
+        assert_eq!((store.uuid(), store.next_seq()), (uuid, SegmentSeq(9)));
+        put(&mut store, 10, 1, 99).unwrap();
+        assert_eq!(held(&store, uuid)[3..], [(4, 8, 0), (9, 9, 10)]);
+        let (_, body) = store.body(uuid, SegmentSeq(4)).unwrap().unwrap();
+        assert_eq!(View::parse(&body).unwrap().loss().unwrap().reason, LossReason::Void);
+        store.close().unwrap();
+        bench.open_calm();
+    }
+
+    /// On another machine the file takes a fresh id: a golden image on a thousand boards is a thousand stores. What it
+    /// held stays readable and pending.
+    #[test]
+    fn another_machine_takes_a_fresh_id() {
+        let mut bench = Bench::new();
+        let old = fill(&bench, 2);
+        bench.me.machine_hash = [8; 16];
+        let (mut store, events) = bench.open();
+        assert_eq!(kinds(&events), [EventKind::FreshId]);
+        assert_ne!(store.uuid(), old);
+        assert_eq!(store.next_seq(), SegmentSeq(1));
+        put(&mut store, 10, 1, 5).unwrap();
+        assert_eq!(held(&store, old), [(1, 1, 100), (2, 2, 100)]);
+        assert_eq!(store.pending_ranges(old).unwrap(), [SeqRange::new(1, 2).unwrap()]);
+        let fresh = store.uuid();
+        assert_eq!(store.stores().iter().map(|l| (l.uuid, l.current)).collect::<Vec<_>>(), [(fresh, true), (old, false)]);
+        store.close().unwrap();
+        assert_eq!(bench.open_calm().uuid(), fresh);
+    }
+
+    /// A copy that says it is one takes a fresh id, once.
+    #[test]
+    fn a_marked_copy_takes_a_fresh_id() {
+        let bench = Bench::new();
+        let old = fill(&bench, 2);
+        let conn = open_rw(&bench.cfg.path, &Pragmas::device(&bench.cfg)).unwrap();
+        set_meta(&conn, "copied_from", old.to_string()).unwrap();
+        drop(conn);
+        let (store, events) = bench.open();
+        assert_eq!(kinds(&events), [EventKind::FreshId]);
+        assert_ne!(store.uuid(), old);
+        drop(store);
+        bench.open_calm();
+    }
+
+    /// A database that was exchanged for another one leaves a mark that doesn't fit: its numbers are not gone on with.
+    #[test]
+    fn a_replaced_file_takes_a_fresh_id() {
+        let (bench, other) = (Bench::new(), Bench::new());
+        fill(&bench, 2);
+        fill(&other, 2);
+        std::fs::copy(other.file("-high-water"), bench.file("-high-water")).unwrap();
+        assert_eq!(kinds(&bench.open().1), [EventKind::FreshId]);
+    }
+
+    /// On request, and in mid run: the boot and its anchors go with it, and commits go on under the new id.
+    #[test]
+    fn a_fresh_id_can_be_taken_while_running() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        put(&mut store, 3, 1, 1).unwrap();
+        let old = store.uuid();
+        let fresh = store.take_fresh_id(FreshWhy::Fleet, at(2)).unwrap();
+        put(&mut store, 3, 1, 3).unwrap();
+        assert_eq!((held(&store, old), held(&store, fresh)), (vec![(1, 1, 3)], vec![(1, 1, 3)]));
+        assert_eq!(store.catalog(1 << 16).unwrap().iter().map(|p| p.series.len()).collect::<Vec<_>>(), [3, 3]);
+        drop(store);
+        assert_eq!(bench.open_calm().uuid(), fresh);
+    }
+
+    /// A bit that flips in mid-log costs what is behind it, and this is said: SQLite alone goes back in silence. The
+    /// numbers lost are not used again.
+    #[test]
+    fn rot_in_the_log_raises_an_alarm() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        (0..20).for_each(|s| drop(put(&mut store, 10, 10, s * 10).unwrap()));
+        let crashed = bench.crash();
+        let wal = std::fs::File::options().write(true).open(crashed.file("-wal")).unwrap();
+        let (_, frames, _) = store.log_state("NOOP").unwrap();
+        wal.write_all_at(&[0xFF; 3], 32 + (frames / 2) * 2072 + 700).unwrap();
+        let (again, events) = crashed.open();
+        assert_eq!(kinds(&events), [EventKind::Rot]);
+        assert!(again.next_seq() > SegmentSeq(21), "{}", again.next_seq());
+        let kept = held(&again, again.uuid());
+        assert!(kept.len() > 3 && kept.last().unwrap().2 == 0, "{kept:?}");
+        let again = crashed.crash();
+        again.open_calm();
+    }
+
+    /// A torn end is no alarm, and what the tear left in the log is none later, when shorter commits have been written
+    /// over its beginning.
+    #[test]
+    fn what_a_torn_commit_left_is_never_taken_for_rot() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        put(&mut store, 10, 10, 0).unwrap();
+        let (_, before, _) = store.log_state("NOOP").unwrap();
+        put(&mut store, 400, 40, 10).unwrap();
+        let crashed = bench.crash();
+        let wal = std::fs::File::options().write(true).open(crashed.file("-wal")).unwrap();
+        wal.write_all_at(&[0xA5; 100], 32 + before * 2072 + 300).unwrap();
+        let mut store = crashed.open_calm();
+        assert_eq!(store.next_seq(), SegmentSeq(2));
+        for round in 0..3 {
+            put(&mut store, 2, 1, 100 + round).unwrap();
+            let again = crashed.crash();
+            assert_eq!(again.open_calm().next_seq(), SegmentSeq(3 + round as u64));
+        }
+        let scan = wal_scan::scan(&crashed.cfg.path, None).unwrap();
+        assert_eq!(scan.live_behind, 0);
+    }
+
+    /// A transaction that failed may have left its frames in the log; they too are never taken for rot.
+    #[test]
+    fn what_a_failed_commit_left_is_never_taken_for_rot() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        put(&mut store, 10, 10, 0).unwrap();
+        let failed: Result<(), _> = store.transaction("fail", |_| Err(StoreError::Busy { doing: "fail" }));
+        assert!(failed.is_err() && store.restart_due);
+        put(&mut store, 10, 10, 1).unwrap();
+        assert!(!store.restart_due);
+        put(&mut store, 10, 10, 2).unwrap();
+        assert!(store.log_state("NOOP").unwrap().1 < 10);
+    }
+
+    /// Garbage, half a file, or somebody else's database: recording goes on in a new file, and nothing is deleted.
+    #[test]
+    fn a_file_beyond_use_is_set_aside() {
+        let spoil: [(&str, fn(&Bench)); 4] = [
+            ("garbage", |b| std::fs::write(b.file(""), [0x5A; 9000]).unwrap()),
+            ("short", |b| std::fs::write(b.file(""), b"SQLite").unwrap()),
+            ("foreign", |b| {
+                std::fs::remove_file(b.file("")).unwrap();
+                std::fs::remove_file(b.file("-wal")).unwrap();
+                Connection::open(b.file("")).unwrap().execute_batch("CREATE TABLE x (y)").unwrap();
+            }),
+            ("gone", |b| std::fs::remove_file(b.file("")).unwrap()),
+        ];
+        for (name, spoil) in spoil {
+            let bench = Bench::new();
+            let old = fill(&bench, 2);
+            spoil(&bench);
+            let (mut store, events) = bench.open();
+            assert!(kinds(&events).starts_with(&[EventKind::Quarantine]), "{name}: {events:?}");
+            assert_ne!(store.uuid(), old, "{name}");
+            put(&mut store, 3, 3, 1).unwrap();
+            store.close().unwrap();
+            let aside = quarantine::aside(&bench.cfg.path).unwrap();
+            assert_eq!(aside.len(), 1, "{name}: {aside:?}");
+            bench.open_calm();
+        }
+    }
+
+    /// Where tables are damaged but others can be read, every segment that is whole is taken over under its old id.
+    #[test]
+    fn what_is_readable_is_salvaged() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        (0..40).for_each(|s| drop(put(&mut store, 40, 30, s * 30).unwrap()));
+        let old = store.uuid();
+        store.set_acked(old, vec![SeqRange::new(1, 5).unwrap()]).unwrap();
+        store.close().unwrap();
+        std::fs::remove_file(bench.file("-wal")).unwrap();
+        std::fs::remove_file(bench.file("-shm")).unwrap();
+        // One leaf of the segment table becomes garbage, and the file is marked as it would be once that was met.
+        let db = std::fs::File::options().read(true).write(true).open(bench.file("")).unwrap();
+        let pages = db.metadata().unwrap().len() / 2048;
+        let leaf = (pages / 2..pages)
+            .find(|p| {
+                let mut byte = [0];
+                db.read_exact_at(&mut byte, p * 2048).unwrap();
+                byte[0] == 0x0D
+            })
+            .unwrap();
+        db.write_all_at(&[0xEE; 2048], leaf * 2048).unwrap();
+        std::fs::write(suspicion(&bench.cfg.path), "").unwrap();
+        let (store, events) = bench.open();
+        assert_eq!(kinds(&events), [EventKind::Quarantine, EventKind::Salvage]);
+        let kept = held(&store, old);
+        assert!(kept.len() < 40 && kept.len() >= 20, "{} segments", kept.len());
+        assert!(kept.iter().all(|(_, _, n)| *n == 1200));
+        assert_ne!(store.uuid(), old);
+        assert!(store.pending_ranges(old).unwrap()[0].first > SegmentSeq(5));
+        assert!(store.catalog(1 << 20).unwrap().iter().any(|p| p.store == old && p.series.len() == 40));
+        drop(store);
+        bench.open_calm();
+    }
+
+    /// A move that a power cut interrupts is gone on with: the database never meets a log that isn't there yet.
+    #[test]
+    fn a_quarantine_that_was_cut_off_is_finished() {
+        let bench = Bench::new();
+        let old = fill(&bench, 2);
+        let aside = quarantine::set_aside(&bench.cfg.path, at(0)).unwrap();
+        std::fs::rename(&aside, bench.file("")).unwrap();
+        std::fs::write(bench.file("-moving"), aside.as_os_str().as_encoded_bytes()).unwrap();
+        let (store, events) = bench.open();
+        assert_eq!(kinds(&events), [EventKind::Salvage]);
+        assert_eq!(held(&store, old).len(), 2);
+        assert!(aside.exists() && !bench.file("-moving").exists());
+    }
+
+    /// A newer format is not damage: it is left alone, and recording goes on beside it, at every start.
+    #[test]
+    fn a_newer_format_is_left_alone() {
+        let bench = Bench::new();
+        fill(&bench, 2);
+        let conn = open_rw(&bench.cfg.path, &Pragmas::device(&bench.cfg)).unwrap();
+        set_meta(&conn, "format_major", FORMAT_MAJOR + 1).unwrap();
+        drop(conn);
+        let before = std::fs::read(bench.file("")).unwrap();
+        for run in 1..3 {
+            let (mut store, events) = bench.open();
+            assert_eq!(kinds(&events), [EventKind::Newer]);
+            assert_eq!((store.path(), store.run()), (bench.dir.path().join("v.v1.db").as_path(), run));
+            put(&mut store, 1, 1, 1).unwrap();
+        }
+        assert_eq!(std::fs::read(bench.file("")).unwrap(), before);
+        let conn = open_rw(&bench.cfg.path, &Pragmas::device(&bench.cfg)).unwrap();
+        set_meta(&conn, "format_major", FORMAT_MAJOR).unwrap();
+        set_meta(&conn, "format_minor", 7).unwrap();
+        drop(conn);
+        assert_eq!(bench.open_calm().path(), bench.cfg.path);
+    }
+
+    /// A change of the page size rewrites the file at the next start, with everything in it.
+    #[test]
+    fn another_page_size_rewrites_the_file() {
+        let mut bench = Bench::new();
+        let uuid = fill(&bench, 5);
+        for (powersafe, bytes) in [(true, 512), (false, 2048)] {
+            bench.cfg.powersafe = powersafe;
+            let (store, events) = bench.open();
+            assert_eq!(kinds(&events), [EventKind::Rebuild]);
+            assert_eq!(store.facts().unwrap().page_bytes, bytes);
+            assert_eq!(held(&store, uuid).len(), 5);
+            assert_eq!(store.pragma("auto_vacuum").unwrap(), 2);
+            store.close().unwrap();
+            bench.open_calm();
+        }
+    }
+
+    /// Exclusive locking leaves no shared memory file on flash.
+    #[test]
+    fn exclusive_locking_needs_no_shared_memory() {
+        let mut bench = Bench::new();
+        bench.cfg.locking = Locking::Exclusive;
+        let mut store = bench.open_calm();
+        put(&mut store, 1, 1, 1).unwrap();
+        assert!(!bench.file("-shm").exists());
+    }
+}

@@ -1,0 +1,336 @@
+//! A file that is beyond use is set aside, whole, and what can be read of it is taken over.
+//!
+//! What enters: the path. What leaves: the files under another name, and every segment of theirs whose checksum is right
+//! under its old store id in the new file. The set-aside files are never written. A salvage that is cut off goes on at the
+//! next open: which file it is from stands in the new file's `meta` until it is done. Segments are taken one by one, so
+//! damage costs what it hit. It reads through SQLite: where the tables themselves can't be found, nothing is salvaged and
+//! the set-aside files wait for better tools.
+
+use super::error::StoreError;
+use super::event::{Event, EventKind, record};
+use super::file::{self, StoreNo, beside, execute, insert_segment, meta, set_meta, upsert_anchor, upsert_boot, upsert_series};
+use super::ground::{directory, length, sync_directory};
+use super::{Step, Store, high_water, open};
+use crate::clock::{Anchor, BootNanos, Now, UtcNanos, civil};
+use crate::reading::BootId;
+use crate::segment::View;
+use rusqlite::{Connection, OpenFlags, params};
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// Segments that one transaction takes over.
+const STEP_SEGMENTS: usize = 64;
+/// The key in `meta` under which the file that is being salvaged stands.
+const KEY: &str = "salvage";
+const MARK: &str = ".quarantine-";
+
+/// The key in `meta` under which the last file stands of which nothing is left to salvage.
+const DONE: &str = "salvaged";
+/// Everything that belongs to a database.
+const SUFFIXES: [&str; 5] = ["-shm", "-suspect", "-high-water", "-wal", ""];
+
+/// A file beside the database while it is being moved: a move that is cut off is gone on with, since a database without
+/// its log would pass for an older one.
+fn intent(db: &Path) -> PathBuf {
+    beside(db, "-moving")
+}
+
+/// Whether something is left of a database that is gone.
+pub(super) fn remains(db: &Path) -> Result<bool, StoreError> {
+    Ok(length(&beside(db, "-wal"))? > 0 || high_water::path_of(db).exists())
+}
+
+/// Goes on with a move that was cut off.
+pub(super) fn finish_move(db: &Path) -> Result<(), StoreError> {
+    let intent = intent(db);
+    match std::fs::read(&intent) {
+        // Empty: cut off before anything was moved.
+        Ok(name) if name.is_empty() => remove(&intent),
+        Ok(name) => move_all(db, Path::new(std::ffi::OsStr::from_bytes(&name))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(StoreError::io("read", &intent, e)),
+    }
+}
+
+/// Moves the database at `db` and all that belongs to it aside; the new name of the database.
+pub(super) fn set_aside(db: &Path, now: Now) -> Result<PathBuf, StoreError> {
+    let stamp = civil::iso8601(UtcNanos(now.utc.0 / 1_000_000_000 * 1_000_000_000)).replace([':', '-'], "");
+    let name = |n: u32| beside(db, &format!("{MARK}{stamp}-{n}"));
+    let free = |path: &PathBuf| SUFFIXES.iter().all(|suffix| !beside(path, suffix).exists());
+    let aside = (1..1000).map(name).find(free).unwrap_or_else(|| name(1000));
+    let intent = intent(db);
+    let written = File::create(&intent).and_then(|mut f| f.write_all(aside.as_os_str().as_bytes()).and_then(|()| f.sync_all()));
+    written.map_err(|e| StoreError::io("write", &intent, e))?;
+    sync_directory(db)?;
+    move_all(db, &aside)?;
+    Ok(aside)
+}
+
+fn move_all(db: &Path, aside: &Path) -> Result<(), StoreError> {
+    for suffix in SUFFIXES {
+        let (from, to) = (beside(db, suffix), beside(aside, suffix));
+        match std::fs::rename(&from, &to) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(StoreError::io("set aside", &from, e)),
+            _ => {}
+        }
+    }
+    sync_directory(db)?;
+    remove(&intent(db))?;
+    sync_directory(db)
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("delete", path, e)),
+        _ => Ok(()),
+    }
+}
+
+/// The databases that were set aside, oldest first.
+pub(super) fn aside(db: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let dir = directory(db);
+    let prefix = format!("{}{MARK}", db.file_name().unwrap_or_default().to_string_lossy());
+    let entries = std::fs::read_dir(dir).map_err(|e| StoreError::io("list", dir, e))?;
+    let mut found: Vec<PathBuf> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.starts_with(&prefix))
+        .map(|name| SUFFIXES.iter().fold(name.as_str(), |n, s| n.strip_suffix(s).unwrap_or(n)).to_owned())
+        .map(|name| dir.join(name))
+        .collect();
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+/// Deletes a database that was set aside.
+fn discard(db: &Path, aside: &Path) -> Result<Event, StoreError> {
+    SUFFIXES.iter().try_for_each(|suffix| remove(&beside(aside, suffix)))?;
+    sync_directory(db)?;
+    Ok(Event::new(EventKind::Discard, format!("{} was deleted", aside.display())))
+}
+
+/// What a salvage brought.
+#[derive(Debug, Clone, Copy, Default)]
+struct Salvaged {
+    segments: u64,
+    damaged: u64,
+}
+
+/// In the first transaction of a new file: if one was set aside, it is what this file will salvage.
+pub(super) fn note(conn: &Connection, db: &Path) -> Result<(), StoreError> {
+    match aside(db)?.last() {
+        Some(newest) => set_meta(conn, KEY, newest.to_string_lossy()),
+        None => Ok(()),
+    }
+}
+
+impl Store {
+    /// Deletes what was set aside: with everything of it salvaged and in the hands of the fleet, or the oldest at once if
+    /// there is no room.
+    pub(super) fn discard_aside(&mut self, now: Now, pressed: bool) -> Result<Step, StoreError> {
+        let all = aside(&self.path)?;
+        let done = meta::<String>(&self.conn, DONE)?.map(PathBuf::from);
+        let old = self.lines.len() - 1;
+        let pending = self.lines[..old].iter().any(|line| line.tally.pending_segments > 0);
+        let which = if pressed { all.into_iter().next() } else { all.into_iter().find(|a| !pending && done.as_ref() == Some(a)) };
+        let Some(which) = which else { return Ok(Step::Idle) };
+        let event = discard(&self.path, &which)?;
+        self.transaction("record an event", |conn| record(conn, &event, now))?;
+        log::warn!("store: {event}");
+        Ok(Step::Worked)
+    }
+
+    /// Takes over what was set aside, by this open or by one that was cut off.
+    pub(super) fn salvage(&mut self, now: Now, events: &mut Vec<Event>) -> Result<(), StoreError> {
+        let Some(from) = meta::<String>(&self.conn, KEY)? else { return Ok(()) };
+        let outcome = self.take_over(Path::new(&from), now);
+        let detail = match &outcome {
+            Ok(all) => format!("{} segments were taken over from {from}; {} were damaged", all.segments, all.damaged),
+            Err(e) => format!("nothing more can be taken over from {from}: {e}"),
+        };
+        let event = Event::new(EventKind::Salvage, detail);
+        // A full disk is no reason to give up for ever: the next open tries again.
+        let again = matches!(outcome, Err(StoreError::Full { .. } | StoreError::Io { .. } | StoreError::Busy { .. }));
+        self.transaction("record an event", |conn| {
+            if outcome.as_ref().is_ok_and(|all| all.damaged == 0) {
+                set_meta(conn, DONE, &from)?;
+            }
+            if !again {
+                execute(conn, "end the salvage", "DELETE FROM meta WHERE key = ?1", [KEY])?;
+            }
+            record(conn, &event, now)
+        })?;
+        events.push(event);
+        self.reload_lines()
+    }
+
+    fn reload_lines(&mut self) -> Result<(), StoreError> {
+        self.lines = open::lines(&self.conn)?;
+        self.catalog_changes += 1;
+        Ok(())
+    }
+
+    fn take_over(&mut self, from: &Path, now: Now) -> Result<Salvaged, StoreError> {
+        // No shared memory and no locks: nobody else has a file that was set aside, and a log without -shm is still read.
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let fail = |e| StoreError::sql("read what was set aside", from, e);
+        let old = Connection::open_with_flags(file::uri(from, "mode=ro&vfs=unix-none"), flags).map_err(fail)?;
+        old.pragma_update(None, "locking_mode", "exclusive").map_err(fail)?;
+        let mut statement = old.prepare("SELECT id, uuid FROM store WHERE variant = 0 ORDER BY id").map_err(fail)?;
+        let stores = statement.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))).map_err(fail)?;
+        let stores: Vec<(i64, String)> = stores.filter_map(Result::ok).collect();
+        let mut all = Salvaged::default();
+        for (old_no, uuid) in stores {
+            let Ok(uuid) = Uuid::parse_str(&uuid) else { continue };
+            let old_no = StoreNo(old_no);
+            let new_no = self.transaction("begin a salvage", |conn| {
+                let no = file::upsert_store(conn, &uuid, 0, Some(now.utc))?;
+                copy_catalog(&old, old_no, conn, no)?;
+                Ok(no)
+            })?;
+            self.copy_segments(&old, old_no, new_no, &mut all)?;
+        }
+        Ok(all)
+    }
+
+    fn copy_segments(
+        &mut self,
+        old: &Connection,
+        old_no: StoreNo,
+        new_no: StoreNo,
+        all: &mut Salvaged,
+    ) -> Result<(), StoreError> {
+        let end = file::row_id(StoreNo(old_no.0 + 1), crate::reading::SegmentSeq(0));
+        let mut at = file::row_id(old_no, crate::reading::SegmentSeq(0));
+        while at < end {
+            let page = read_page(old, at, end, all);
+            at = page.next;
+            let bodies = page.bodies;
+            let taken = self.transaction("salvage", |conn| {
+                let mut sum = Salvaged::default();
+                for body in &bodies {
+                    match View::parse(body) {
+                        Ok(view) => sum.segments += u64::from(take(conn, new_no, &view, body)?),
+                        Err(_) => sum.damaged += 1,
+                    }
+                }
+                Ok(sum)
+            })?;
+            all.segments += taken.segments;
+            all.damaged += taken.damaged;
+        }
+        Ok(())
+    }
+}
+
+struct Page {
+    bodies: Vec<Vec<u8>>,
+    /// The row id to go on from.
+    next: i64,
+}
+
+/// Some bodies from row id `at` on. Where the way to the next one is damaged, it tries from the far side of growing gaps.
+fn read_page(old: &Connection, at: i64, end: i64, all: &mut Salvaged) -> Page {
+    let mut bodies = Vec::new();
+    let mut next = at;
+    let sql = "SELECT id, body FROM segment WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3";
+    let read = old.prepare_cached(sql).and_then(|mut statement| {
+        let mut rows = statement.query(params![at, end, STEP_SEGMENTS as i64])?;
+        while let Some(row) = rows.next()? {
+            let id: i64 = row.get(0)?;
+            next = id + 1;
+            bodies.push(row.get(1)?);
+        }
+        Ok(())
+    });
+    match read {
+        Ok(()) if bodies.is_empty() => Page { bodies, next: end },
+        Ok(()) => Page { bodies, next },
+        Err(_) => {
+            all.damaged += 1;
+            Page { bodies, next: beyond(old, next, end) }
+        }
+    }
+}
+
+/// The first row id behind damage at `at` from which something can be read; `end` where there is none.
+fn beyond(old: &Connection, at: i64, end: i64) -> i64 {
+    let readable = |from: i64| {
+        old.query_row("SELECT id FROM segment WHERE id >= ?1 AND id < ?2 AND length(body) >= 0 ORDER BY id LIMIT 1", [from, end], |row| {
+            row.get::<_, i64>(0)
+        })
+        .ok()
+    };
+    let mut gap = 1;
+    while at + gap < end {
+        if let Some(id) = readable(at + gap) {
+            return id;
+        }
+        gap *= 2;
+    }
+    end
+}
+
+/// Adds a segment that is not there yet; whether it was added.
+fn take(conn: &Connection, no: StoreNo, view: &View, body: &[u8]) -> Result<bool, StoreError> {
+    let sql = "SELECT count(*) FROM segment WHERE id = ?1";
+    let there: i64 = conn
+        .prepare_cached(sql)
+        .and_then(|mut s| s.query_row([file::row_id(no, view.range().first)], |row| row.get(0)))
+        .map_err(|e| file::sql_of(conn, "salvage", e))?;
+    if there > 0 {
+        return Ok(false);
+    }
+    insert_segment(conn, no, view, body)?;
+    Ok(true)
+}
+
+/// Series, boots, anchors and acknowledgements, so far as they can be read.
+fn copy_catalog(old: &Connection, old_no: StoreNo, conn: &Connection, no: StoreNo) -> Result<(), StoreError> {
+    let mut series = Vec::new();
+    // A row that can't be read ends the list; names in compacted segments stay readable all the same.
+    let _ = super::commit::each_series(old, old_no, |id, def| series.push((id, def)));
+    for (id, def) in &series {
+        upsert_series(conn, no, *id, def)?;
+    }
+    for (id, uuid) in rows(old, "SELECT id, boot_uuid FROM boot WHERE store = ?1", old_no, |r| Ok((r.get(0)?, r.get(1)?))) {
+        let uuid: String = uuid;
+        if let Ok(uuid) = Uuid::parse_str(&uuid) {
+            upsert_boot(conn, no, BootId(id), &uuid)?;
+        }
+    }
+    let sql = "SELECT boot, boottime, utc, trusted FROM anchor WHERE store = ?1";
+    let anchor = |r: &rusqlite::Row<'_>| {
+        let anchor = Anchor { boot: BootNanos(r.get(1)?), utc: UtcNanos(r.get(2)?), trusted: r.get(3)? };
+        Ok((BootId(r.get(0)?), anchor))
+    };
+    for (boot, anchor) in rows(old, sql, old_no, anchor) {
+        upsert_anchor(conn, no, boot, &anchor)?;
+    }
+    for (first, last) in
+        rows(old, "SELECT first_seq, last_seq FROM ack WHERE store = ?1", old_no, |r| Ok((r.get(0)?, r.get(1)?)))
+    {
+        let range: (i64, i64) = (first, last);
+        let sql = "INSERT OR IGNORE INTO ack (store, first_seq, last_seq) VALUES (?1, ?2, ?3)";
+        execute(conn, "salvage", sql, params![no.0, range.0, range.1])?;
+    }
+    Ok(())
+}
+
+/// The rows that can be read.
+fn rows<T>(
+    old: &Connection,
+    sql: &str,
+    no: StoreNo,
+    read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+) -> Vec<T> {
+    let Ok(mut statement) = old.prepare(sql) else { return Vec::new() };
+    match statement.query_map([no.0], read) {
+        Ok(rows) => rows.map_while(Result::ok).collect(),
+        Err(_) => Vec::new(),
+    }
+}

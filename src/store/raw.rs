@@ -1,0 +1,30 @@
+//! The calls into SQLite's C API that rusqlite does not wrap. The only file of the store with `unsafe`; each block has its
+//! proof. Nothing here decides anything.
+#![allow(unsafe_code)]
+
+use rusqlite::{Connection, ffi};
+use std::ffi::c_int;
+
+/// Whether the `-wal` file stays when the last connection closes (`SQLITE_FCNTL_PERSIST_WAL`). Returns what is in force
+/// afterwards.
+pub(crate) fn persist_wal(conn: &Connection, keep: bool) -> Result<bool, c_int> {
+    file_control(conn, ffi::SQLITE_FCNTL_PERSIST_WAL, c_int::from(keep))?;
+    Ok(file_control(conn, ffi::SQLITE_FCNTL_PERSIST_WAL, -1)? == 1)
+}
+
+/// Whether the medium is taken to keep the neighbours of a torn write (`SQLITE_FCNTL_POWERSAFE_OVERWRITE`).
+pub(crate) fn powersafe_overwrite(conn: &Connection) -> Result<bool, c_int> {
+    Ok(file_control(conn, ffi::SQLITE_FCNTL_POWERSAFE_OVERWRITE, -1)? == 1)
+}
+
+/// A file control of the main database whose argument is one `int`, in and out. For the two above, −1 asks
+/// (sqlite.org/c3ref/c_fcntl_begin_atomic_write.html).
+fn file_control(conn: &Connection, op: c_int, value: c_int) -> Result<c_int, c_int> {
+    let mut argument = value;
+    // SAFETY: the handle is open for as long as `conn` is borrowed, and no other thread uses it: `Connection` is not
+    // Sync. The name is a NUL-terminated constant. Both controls used here take a pointer to one int, which outlives
+    // the call and is not kept.
+    let code =
+        unsafe { ffi::sqlite3_file_control(conn.handle(), c"main".as_ptr(), op, (&raw mut argument).cast()) };
+    if code == ffi::SQLITE_OK { Ok(argument) } else { Err(code) }
+}

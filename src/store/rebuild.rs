@@ -1,0 +1,53 @@
+//! Another page size for a file that exists. In WAL mode a page size is for ever, so the file is written anew.
+//!
+//! What enters: the path and the page size that the configuration now asks for. What leaves: the same content in a file
+//! with those pages. Safe at every point: first the log is folded into the old file, which is then whole by itself; the new
+//! file is complete and fsynced before its name replaces the old one. A power cut leaves one or the other. It needs room for
+//! both; where there is none, or somebody else has the file open, it stays as it is and is tried at the next start.
+
+use super::error::StoreError;
+use super::file::{beside, uri};
+use super::ground::{Header, sync_directory};
+use rusqlite::{Connection, OpenFlags};
+use std::fs::File;
+use std::path::Path;
+
+/// Rewrites the file at `db` if `found` isn't what is wanted. True where it did.
+///
+/// # Errors
+/// Those of SQLite and the file system. The file is as good as before.
+pub(crate) fn rebuild(db: &Path, found: Header, page_bytes: u32) -> Result<bool, StoreError> {
+    let anew = beside(db, "-rebuild");
+    let gone = remove(&anew);
+    if found.page_bytes == page_bytes && found.incremental_vacuum {
+        return gone.map(|()| false);
+    }
+    gone?;
+    let fail = |e| StoreError::sql("rewrite with another page size", db, e);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(uri(db, "psow=0"), flags).map_err(fail)?;
+    conn.pragma_update(None, "synchronous", 2).map_err(fail)?;
+    let mode: String = conn.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0)).map_err(fail)?;
+    if mode != "delete" {
+        return Err(StoreError::Busy { doing: "rewrite with another page size" });
+    }
+    conn.pragma_update(None, "page_size", page_bytes).map_err(fail)?;
+    conn.pragma_update(None, "auto_vacuum", 2).map_err(fail)?;
+    let written = conn.execute("VACUUM INTO ?1", [uri(&anew, "psow=0")]).map_err(fail);
+    drop(conn);
+    if let Err(e) = written {
+        remove(&anew)?;
+        return Err(e);
+    }
+    File::open(&anew).and_then(|f| f.sync_all()).map_err(|e| StoreError::io("fsync", &anew, e))?;
+    std::fs::rename(&anew, db).map_err(|e| StoreError::io("rename", &anew, e))?;
+    sync_directory(db)?;
+    Ok(true)
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("delete", path, e)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,343 @@
+//! A look at the `-wal` before SQLite replays it: is its end torn, or has it rotted in the middle?
+//!
+//! SQLite replays frames up to the first one that does not check, and calls that the database. After a power cut that is
+//! right: what is behind is the transaction in flight. If a bit rotted in between, committed transactions are behind it,
+//! and they vanish without a word. What enters: the path. What leaves: a [`WalScan`]. It promises to raise no alarm for
+//! what one power cut can leave; it can't tell damage in the very last transaction from a torn end; nothing can.
+//! It reads only, and repairs nothing.
+//!
+//! ```text
+//! header 32 bytes: magic, version, page size, checkpoint no, salt 1, salt 2, checksum 1, checksum 2       (u32 BE)
+//! frame: page no, size after commit or 0, salt 1, salt 2, checksum 1, checksum 2 (u32 BE), the page
+//! ```
+//! (sqlite.org/fileformat2.html §4.) Frames whose salt is that of the header are *live*. At most one transaction was in
+//! flight, so at most one commit may lie behind the first bad frame; two are rot. With `psow=0` SQLite fills the block up
+//! with copies of the commit frame, which are one commit together. A torn transaction that a shorter one overwrites leaves
+//! live frames behind it, which a later scan would take for rot; therefore [`super::open`] restarts the log (a new salt)
+//! whenever [`WalScan::live_behind`] isn't 0.
+
+use super::error::StoreError;
+use super::file::{FRAME_HEADER_BYTES, beside};
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+const HEADER_BYTES: usize = 32;
+const FRAME_HEADER: usize = FRAME_HEADER_BYTES as usize;
+
+/// What was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WalScan {
+    /// Frames up to the last commit that SQLite will replay.
+    pub replayed: u64,
+    /// The first frame that does not check, counted from 1, where live ones are behind it.
+    pub broken_at: Option<u64>,
+    /// Frames of the same log at and behind the break.
+    pub live_behind: u64,
+    /// Commits among them.
+    pub commits_behind: u64,
+    /// The header itself is damaged although the frames are its own.
+    pub header_rotten: bool,
+}
+
+impl WalScan {
+    /// Whether committed transactions are lost to damage.
+    pub fn rot(&self) -> bool {
+        self.header_rotten || self.commits_behind >= 2
+    }
+}
+
+/// Scans the `-wal` of the database at `db`; `page_bytes` is the database's own, for a header that can't be read.
+///
+/// # Errors
+/// [`StoreError::Io`] where the file is there and can't be read.
+pub fn scan(db: &Path, page_bytes: Option<u32>) -> Result<WalScan, StoreError> {
+    let path = beside(db, "-wal");
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(WalScan::default()),
+        Err(e) => return Err(StoreError::io("read", &path, e)),
+    };
+    let mut input = BufReader::with_capacity(64 << 10, file);
+    walk(&mut input, page_bytes).map_err(|e| StoreError::io("read", &path, e))
+}
+
+fn walk(input: &mut impl Read, page_bytes: Option<u32>) -> std::io::Result<WalScan> {
+    let mut bytes = [0; HEADER_BYTES];
+    if !fill(input, &mut bytes)? || bytes == [0; HEADER_BYTES] {
+        return Ok(WalScan::default());
+    }
+    let header = Header::read(&bytes);
+    let sane = |n: &u32| n.is_power_of_two() && (512..=65_536).contains(n);
+    let size = if header.valid { Some(header.page_bytes) } else { page_bytes.or(Some(header.page_bytes)) };
+    let Some(size) = size.filter(sane) else { return Ok(WalScan::default()) };
+    let mut frame = vec![0; FRAME_HEADER + size as usize];
+    let mut walk = Walk::new(header);
+    while fill(input, &mut frame)? {
+        walk.step(&frame);
+    }
+    Ok(walk.found)
+}
+
+/// Fills `buffer`; false where the input ends first.
+fn fill(input: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<bool> {
+    match input.read_exact(buffer) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes[at..at + 4].iter().fold(0, |n, b| n << 8 | u32::from(*b))
+}
+
+#[derive(Clone, Copy)]
+struct Header {
+    valid: bool,
+    page_bytes: u32,
+    salt: (u32, u32),
+    sum: Sum,
+}
+
+impl Header {
+    fn read(bytes: &[u8; HEADER_BYTES]) -> Self {
+        let magic = u32_at(bytes, 0);
+        let sum = Sum { big_endian: magic & 1 == 1, a: 0, b: 0 }.over(&bytes[..24]);
+        let valid = magic | 1 == 0x377f_0683 && u32_at(bytes, 4) == 3_007_000 && sum.is(bytes, 24);
+        Self { valid, page_bytes: u32_at(bytes, 8), salt: (u32_at(bytes, 16), u32_at(bytes, 20)), sum }
+    }
+}
+
+/// The running checksum of the log (§4.2).
+#[derive(Clone, Copy)]
+struct Sum {
+    big_endian: bool,
+    a: u32,
+    b: u32,
+}
+
+impl Sum {
+    fn over(mut self, bytes: &[u8]) -> Self {
+        for pair in bytes.chunks_exact(8) {
+            let word = |at: usize| {
+                let word = [pair[at], pair[at + 1], pair[at + 2], pair[at + 3]];
+                if self.big_endian { u32::from_be_bytes(word) } else { u32::from_le_bytes(word) }
+            };
+            self.a = self.a.wrapping_add(word(0)).wrapping_add(self.b);
+            self.b = self.b.wrapping_add(word(4)).wrapping_add(self.a);
+        }
+        self
+    }
+
+    fn is(&self, bytes: &[u8], at: usize) -> bool {
+        self.a == u32_at(bytes, at) && self.b == u32_at(bytes, at + 4)
+    }
+}
+
+/// A commit frame: its page, the size it left, and a hash of the page where the frame can be trusted.
+#[derive(Clone, Copy)]
+struct Commit {
+    page: u32,
+    size: u32,
+    hash: Option<u32>,
+}
+
+impl Commit {
+    /// Whether `other` may be a copy of it that fills the block. A damaged copy is taken for one.
+    fn same(&self, other: &Self) -> bool {
+        let hashes = self.hash.zip(other.hash);
+        self.page == other.page && self.size == other.size && hashes.is_none_or(|(a, b)| a == b)
+    }
+}
+
+struct Walk {
+    header: Header,
+    /// Of everything so far, or since the break of what the last frame says of itself; `None` where that is unknown.
+    sum: Option<Sum>,
+    seen: u64,
+    last: Option<Commit>,
+    found: WalScan,
+}
+
+impl Walk {
+    fn new(header: Header) -> Self {
+        Self { header, sum: header.valid.then_some(header.sum), seen: 0, last: None, found: WalScan::default() }
+    }
+
+    fn step(&mut self, frame: &[u8]) {
+        self.seen += 1;
+        let live = (u32_at(frame, 8), u32_at(frame, 12)) == self.header.salt;
+        let sum = self.sum.map(|sum| sum.over(&frame[..8]).over(&frame[FRAME_HEADER..]));
+        let checks = live && u32_at(frame, 0) != 0 && sum.is_some_and(|sum| sum.is(frame, 16));
+        let size = u32_at(frame, 4);
+        let hash = checks.then(|| crc32fast::hash(&frame[FRAME_HEADER..]));
+        let commit = (size != 0).then_some(Commit { page: u32_at(frame, 0), size, hash });
+        if self.header.valid && self.found.broken_at.is_none() && checks {
+            self.sum = sum;
+            self.last = commit;
+            if commit.is_some() {
+                self.found.replayed = self.seen;
+            }
+            return;
+        }
+        self.behind(live, checks, commit);
+        let stored = Sum { big_endian: self.header.sum.big_endian, a: u32_at(frame, 16), b: u32_at(frame, 20) };
+        self.sum = live.then_some(stored);
+    }
+
+    /// A frame at or behind the break.
+    fn behind(&mut self, live: bool, checks: bool, commit: Option<Commit>) {
+        if !self.header.valid {
+            self.found.header_rotten |= checks;
+            return;
+        }
+        self.found.broken_at = self.found.broken_at.or(Some(self.seen));
+        if !live {
+            return;
+        }
+        self.found.live_behind += 1;
+        match (commit, self.last) {
+            (Some(commit), Some(last)) if last.same(&commit) => {
+                self.last = Some(Commit { hash: last.hash.or(commit.hash), ..commit });
+            }
+            (Some(commit), _) => {
+                self.found.commits_behind += 1;
+                self.last = Some(commit);
+            }
+            (None, _) => self.last = None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::{Pragmas, open_rw};
+    use super::*;
+    use std::os::unix::fs::FileExt;
+
+    const FRAME: u64 = 2048 + FRAME_HEADER_BYTES;
+
+    /// A database whose log holds `commits` transactions, as a crash leaves it: a copy made while it is open.
+    fn crashed(commits: u32) -> (tempfile::TempDir, std::path::PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let live = dir.path().join("live.db");
+        let conn = open_rw(&live, &Pragmas { page_bytes: 2048, ..Pragmas::replica() }).unwrap();
+        conn.execute_batch("CREATE TABLE t (a INTEGER PRIMARY KEY, b)").unwrap();
+        for i in 0..commits {
+            conn.execute("INSERT INTO t (b) VALUES (randomblob(?1))", [200 + i % 7]).unwrap();
+        }
+        let copy = dir.path().join("copy.db");
+        for suffix in ["", "-wal"] {
+            std::fs::copy(beside(&live, suffix), beside(&copy, suffix)).unwrap();
+        }
+        (dir, copy)
+    }
+
+    fn wal(db: &Path) -> File {
+        File::options().read(true).write(true).open(beside(db, "-wal")).unwrap()
+    }
+
+    fn flip(db: &Path, at: u64) {
+        let mut byte = [0];
+        wal(db).read_exact_at(&mut byte, at).unwrap();
+        wal(db).write_all_at(&[byte[0] ^ 4], at).unwrap();
+    }
+
+    fn frames(db: &Path) -> u64 {
+        (wal(db).metadata().unwrap().len() - HEADER_BYTES as u64) / FRAME
+    }
+
+    /// The first frames of each transaction, from the log itself: a frame begins one where the frame before is a commit
+    /// and it isn't that one's copy.
+    fn transactions(db: &Path) -> Vec<u64> {
+        let read = |i: u64, at: u64, len: usize| {
+            let mut bytes = vec![0; len];
+            wal(db).read_exact_at(&mut bytes, HEADER_BYTES as u64 + i * FRAME + at).unwrap();
+            bytes
+        };
+        let commit = |i: u64| read(i, 4, 4) != [0; 4];
+        let page = |i: u64| (read(i, 0, 8), read(i, 24, 2048));
+        (0..frames(db)).filter(|&i| i == 0 || (commit(i - 1) && page(i) != page(i - 1))).collect()
+    }
+
+    /// A log that is whole raises nothing, whatever it holds.
+    #[test]
+    fn a_whole_log_is_no_alarm() {
+        let (_dir, db) = crashed(40);
+        let found = scan(&db, None).unwrap();
+        assert_eq!(found, WalScan { replayed: frames(&db), ..WalScan::default() });
+        assert!(found.replayed > 40);
+        assert_eq!(scan(Path::new("/nowhere/x.db"), None).unwrap(), WalScan::default());
+    }
+
+    /// One flipped bit anywhere but in the last two transactions is found: this is what SQLite passes over in silence.
+    #[test]
+    fn a_flipped_bit_in_the_middle_is_rot() {
+        let (_dir, db) = crashed(30);
+        let starts = transactions(&db);
+        let safe = starts[starts.len() - 2];
+        for frame in 0..safe {
+            for at in [0, 5, 9, 17, 24, 24 + 1000, 24 + 2047] {
+                let at = HEADER_BYTES as u64 + frame * FRAME + at;
+                flip(&db, at);
+                let found = scan(&db, None).unwrap();
+                assert!(found.rot() && found.replayed <= frame, "frame {frame} at {at}: {found:?}");
+                flip(&db, at);
+            }
+        }
+        assert!(!scan(&db, None).unwrap().rot());
+    }
+
+    /// Damage in the header of the log hides every frame from SQLite; frames that carry its salt give it away.
+    #[test]
+    fn a_flipped_bit_in_the_header_is_rot() {
+        let (_dir, db) = crashed(5);
+        for at in [1, 7, 10, 13, 25, 31] {
+            flip(&db, at);
+            assert!(scan(&db, Some(2048)).unwrap().rot(), "byte {at}");
+            flip(&db, at);
+        }
+    }
+
+    /// Whatever part of the last transaction arrived, in whatever state, is a torn end.
+    #[test]
+    fn a_torn_last_commit_is_no_rot() {
+        let (_dir, db) = crashed(30);
+        let starts = transactions(&db);
+        let last = starts[starts.len() - 1];
+        let begin = HEADER_BYTES as u64 + last * FRAME;
+        let end = HEADER_BYTES as u64 + frames(&db) * FRAME;
+        let whole = std::fs::read(beside(&db, "-wal")).unwrap();
+        let mut block = begin / 4096 * 4096;
+        while block < end {
+            for garbage in [0xA5, 0] {
+                let from = block.max(begin);
+                let to = (block + 4096).min(end);
+                wal(&db).write_all_at(&vec![garbage; (to - from) as usize], from).unwrap();
+                let found = scan(&db, None).unwrap();
+                assert!(!found.rot() && found.replayed >= last, "block at {block}: {found:?}");
+                std::fs::write(beside(&db, "-wal"), &whole).unwrap();
+            }
+            block += 4096;
+        }
+    }
+
+    /// In a log that was begun anew, what is left of the one before has another salt and is nothing.
+    #[test]
+    fn frames_of_an_older_log_are_no_alarm() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("v.db");
+        let conn = open_rw(&db, &Pragmas { page_bytes: 2048, ..Pragmas::replica() }).unwrap();
+        conn.execute_batch("CREATE TABLE t (a INTEGER PRIMARY KEY, b)").unwrap();
+        let add = || conn.execute("INSERT INTO t (b) VALUES (randomblob(100))", []).unwrap();
+        for _ in 0..30 {
+            add();
+        }
+        conn.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())).unwrap();
+        add();
+        add();
+        let found = scan(&db, None).unwrap();
+        assert!(!found.rot() && found.live_behind == 0 && found.replayed < 10, "{found:?}");
+    }
+}
