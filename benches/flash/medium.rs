@@ -18,7 +18,7 @@ const INSIDE: &str = "VARVED_FLASH_INSIDE";
 
 /// What a block device has done since it was made (`Documentation/block/stat.rst` of the kernel, fields 5, 7 and 16).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counters {
+pub(crate) struct Counters {
     /// Write requests completed.
     pub writes: u64,
     /// Bytes written.
@@ -40,7 +40,7 @@ impl std::ops::Sub for Counters {
 }
 
 /// A mounted file system with nothing on it.
-pub struct Medium {
+pub(crate) struct Medium {
     dir: PathBuf,
     tmpfs: PathBuf,
     device: String,
@@ -49,7 +49,7 @@ pub struct Medium {
 
 impl Medium {
     /// Makes and mounts one.
-    pub fn new() -> Outcome<Self> {
+    pub(crate) fn new() -> Outcome<Self> {
         let root = tempfile::tempdir()?;
         let (tmpfs, dir) = (root.path().join("ram"), root.path().join("disk"));
         std::fs::create_dir(&tmpfs)?;
@@ -69,17 +69,17 @@ impl Medium {
     }
 
     /// Where it is mounted.
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
     /// `major:minor` of the loop device.
-    pub fn device(&self) -> &str {
+    pub(crate) fn device(&self) -> &str {
         &self.device
     }
 
     /// What was written so far.
-    pub fn counters(&self) -> Outcome<Counters> {
+    pub(crate) fn counters(&self) -> Outcome<Counters> {
         let path = format!("/sys/dev/block/{}/stat", self.device);
         let text = std::fs::read_to_string(&path)?;
         let fields: Vec<u64> = text.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
@@ -92,7 +92,7 @@ impl Medium {
     }
 
     /// What the kernel does by itself with pages that have been dirty for 30 s: writes them, without metadata or flush.
-    pub fn write_back(&self) -> Outcome<()> {
+    pub(crate) fn write_back(&self) -> Outcome<()> {
         for entry in std::fs::read_dir(&self.dir)? {
             let entry = entry?;
             if entry.file_type()?.is_file() {
@@ -103,7 +103,7 @@ impl Medium {
     }
 
     /// What `commit=300` does every 300 s: commits the journal; and writes everything that is still dirty.
-    pub fn commit_journal(&self) -> Outcome<()> {
+    pub(crate) fn commit_journal(&self) -> Outcome<()> {
         Ok(syncfs(File::open(&self.dir)?)?)
     }
 }
@@ -119,7 +119,7 @@ impl Drop for Medium {
 
 /// Starts this program again in a mount namespace of its own, unless it runs in one already; then `None`, else how that
 /// one ended. Not root: an error that says so.
-pub fn inside() -> Outcome<Option<std::process::ExitStatus>> {
+pub(crate) fn inside() -> Outcome<Option<std::process::ExitStatus>> {
     if !rustix::process::geteuid().is_root() {
         return Err("mounting a loop device takes root: run it as root (sudo -E cargo bench --bench flash)".into());
     }
@@ -137,7 +137,7 @@ pub fn inside() -> Outcome<Option<std::process::ExitStatus>> {
 }
 
 /// Runs a tool to its end; its output.
-pub fn tool(name: &str, args: &[&str]) -> Outcome<String> {
+pub(crate) fn tool(name: &str, args: &[&str]) -> Outcome<String> {
     let done = Command::new(name).args(args).output().map_err(|e| format!("{name}: {e}; install it"))?;
     if !done.status.success() {
         return Err(format!("{name} {}: {}", args.join(" "), String::from_utf8_lossy(&done.stderr).trim()).into());
@@ -146,6 +146,6 @@ pub fn tool(name: &str, args: &[&str]) -> Outcome<String> {
 }
 
 /// `path` as an argument.
-pub fn text(path: &Path) -> Outcome<&str> {
+pub(crate) fn text(path: &Path) -> Outcome<&str> {
     path.to_str().ok_or_else(|| format!("{} is not UTF-8", path.display()).into())
 }

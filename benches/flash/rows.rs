@@ -3,17 +3,16 @@
 use crate::Outcome;
 use crate::subject::{Subject, encoded_bytes};
 use crate::sys;
-use crate::workload::Tick;
+use crate::workload::{SERIES, Tick};
 use rusqlite::{Connection, params};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use varved::clock::Now;
 use varved::reading::Value;
 
 /// `(series INTEGER, time INTEGER, value REAL)` in SQLite as rusqlite brings it: WAL, `synchronous = FULL`, all else as it
 /// comes, `fsync` included.
-pub struct Rows {
+pub(crate) struct Rows {
     conn: Connection,
     wal: PathBuf,
     singly: bool,
@@ -21,7 +20,7 @@ pub struct Rows {
 
 impl Rows {
     /// A new table on the medium. `singly`: a commit for each row, not one for each interval.
-    pub fn new(dir: &Path, singly: bool) -> Outcome<Self> {
+    pub(crate) fn new(dir: &Path, singly: bool) -> Outcome<Self> {
         sys::stock(true);
         let conn = Connection::open(dir.join("rows.db"))?;
         conn.pragma_update(None, "journal_mode", "wal")?;
@@ -30,7 +29,7 @@ impl Rows {
         Ok(Self { conn, wal: dir.join("rows.db-wal"), singly })
     }
 
-    fn insert(&self, tick: &Tick, each: impl Fn() -> Outcome<()>) -> Outcome<()> {
+    fn insert(&self, tick: &Tick, each: &mut dyn FnMut()) -> Outcome<()> {
         let mut insert = self.conn.prepare_cached("INSERT INTO reading VALUES (?1, ?2, ?3)")?;
         for (series, value) in tick.values.iter().enumerate() {
             let value = match value {
@@ -38,7 +37,7 @@ impl Rows {
                 Value::Float(f) => *f,
                 _ => return Err("the workload has numbers only".into()),
             };
-            each()?;
+            each();
             insert.execute(params![series as i64, tick.now().utc.0, value])?;
         }
         Ok(())
@@ -46,19 +45,15 @@ impl Rows {
 }
 
 impl Subject for Rows {
-    fn commit(&mut self, ticks: &[Tick], pace: &mut dyn FnMut()) -> Outcome<()> {
+    fn commit(&mut self, ticks: &[Tick], pace: &mut dyn FnMut()) -> Outcome<u64> {
         if self.singly {
-            let pace = std::cell::RefCell::new(pace);
-            return ticks.iter().try_for_each(|tick| {
-                self.insert(tick, || {
-                    (pace.borrow_mut())();
-                    Ok(())
-                })
-            });
+            ticks.iter().try_for_each(|tick| self.insert(tick, pace))?;
+            return Ok(ticks.len() as u64 * SERIES as u64);
         }
         self.conn.execute_batch("BEGIN")?;
-        ticks.iter().try_for_each(|tick| self.insert(tick, || Ok(())))?;
-        Ok(self.conn.execute_batch("COMMIT")?)
+        ticks.iter().try_for_each(|tick| self.insert(tick, &mut || ()))?;
+        self.conn.execute_batch("COMMIT")?;
+        Ok(1)
     }
 
     fn wal(&self) -> Option<&Path> {
@@ -74,7 +69,7 @@ impl Drop for Rows {
 
 /// A log of the same compressed bytes: a file filled with zeros beforehand and written round and round, each record in
 /// blocks of its own, so that nothing that was synced is ever written again; one `fdatasync` each.
-pub struct Floor {
+pub(crate) struct Floor {
     file: File,
     at: u64,
 }
@@ -84,7 +79,7 @@ const LOG_BYTES: u64 = 4 << 20;
 
 impl Floor {
     /// A new log on the medium.
-    pub fn new(dir: &Path) -> Outcome<Self> {
+    pub(crate) fn new(dir: &Path) -> Outcome<Self> {
         let file = OpenOptions::new().write(true).create_new(true).open(dir.join("log"))?;
         for at in (0..LOG_BYTES).step_by(BLOCK as usize) {
             file.write_all_at(&[0; BLOCK as usize], at)?;
@@ -95,7 +90,7 @@ impl Floor {
 }
 
 impl Subject for Floor {
-    fn commit(&mut self, ticks: &[Tick], _pace: &mut dyn FnMut()) -> Outcome<()> {
+    fn commit(&mut self, ticks: &[Tick], _pace: &mut dyn FnMut()) -> Outcome<u64> {
         for body in encoded_bytes(ticks)? {
             let padded = (body as u64).next_multiple_of(BLOCK);
             if self.at + padded > LOG_BYTES {
@@ -104,10 +99,7 @@ impl Subject for Floor {
             self.file.write_all_at(&vec![0x5a; padded as usize], self.at)?;
             self.at += padded;
         }
-        Ok(self.file.sync_data()?)
-    }
-
-    fn rest(&mut self, _now: Now) -> Outcome<()> {
-        Ok(())
+        self.file.sync_data()?;
+        Ok(1)
     }
 }

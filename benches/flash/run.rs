@@ -23,7 +23,7 @@ const JOURNAL_S: i64 = 300;
 
 /// How long to measure.
 #[derive(Debug, Clone, Copy)]
-pub struct Extent {
+pub(crate) struct Extent {
     /// Rounds of the log, for subjects that have one.
     pub cycles: u64,
     /// Commits, for those that have none.
@@ -32,7 +32,7 @@ pub struct Extent {
 
 /// What was measured.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Measured {
+pub(crate) struct Measured {
     /// What the block device took.
     pub written: Counters,
     /// Readings committed.
@@ -45,6 +45,8 @@ pub struct Measured {
     pub cycles: u64,
     /// `fsync` and `fdatasync` calls.
     pub syncs: u64,
+    /// Bytes of the bodies committed.
+    pub body_bytes: u64,
     /// Bytes of the log, which is kept.
     pub log_bytes: u64,
     /// Bytes of all files but the log and its index, at the end.
@@ -52,7 +54,7 @@ pub struct Measured {
 }
 
 /// Who watches a run from outside.
-pub trait Watch {
+pub(crate) trait Watch {
     /// Before each commit (`"commit"`), rest (`"rest"`) or kernel timer (`"writeback"`, `"journal"`).
     fn phase(&mut self, _name: &'static str) -> Outcome<()> {
         Ok(())
@@ -65,12 +67,12 @@ pub trait Watch {
 }
 
 /// Nobody.
-pub struct Unwatched;
+pub(crate) struct Unwatched;
 
 impl Watch for Unwatched {}
 
 /// A subject on a medium, and the simulated time.
-pub struct Run<'a> {
+pub(crate) struct Run<'a> {
     medium: &'a Medium,
     subject: &'a mut dyn Subject,
     workload: Workload,
@@ -82,16 +84,17 @@ pub struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// A run that commits every `interval_s` seconds.
-    pub fn new(medium: &'a Medium, subject: &'a mut dyn Subject, interval_s: i64) -> Self {
-        let workload = Workload::new();
+    pub(crate) fn new(medium: &'a Medium, subject: &'a mut dyn Subject, interval_s: i64) -> Self {
+        let workload = Workload::from(0);
         Self { medium, subject, workload, interval_s, second: 0, last_commit: Instant::now(), paced: false }
     }
 
     /// Commits without a measure until the log has begun anew for the first time (or as it is, without a log), so that
     /// nothing of the start is counted; then measures whole rounds.
-    pub fn measure(mut self, extent: Extent, watch: &mut dyn Watch) -> Outcome<Measured> {
+    pub(crate) fn measure(mut self, extent: Extent, watch: &mut dyn Watch) -> Outcome<Measured> {
         self.skip_start()?;
         self.medium.commit_journal()?;
+        let bodies = self.subject.body_bytes();
         let (before, syncs, began, first) = (self.medium.counters()?, sys::syncs(), self.second, self.rounds()?);
         self.paced = true;
         let mut commits = 0;
@@ -99,8 +102,7 @@ impl<'a> Run<'a> {
             Some(first) => self.rounds()?.unwrap_or(first) - first < extent.cycles,
             None => commits < extent.commits,
         } {
-            self.step(watch)?;
-            commits += 1;
+            commits += self.step(watch)?;
         }
         watch.phase("journal")?;
         let cycles = self.rounds()?.zip(first).map_or(0, |(last, first)| last - first);
@@ -114,6 +116,7 @@ impl<'a> Run<'a> {
             seconds,
             cycles,
             syncs: sys::syncs() - syncs,
+            body_bytes: self.subject.body_bytes() - bodies,
             log_bytes,
             file_bytes,
         })
@@ -131,7 +134,7 @@ impl<'a> Run<'a> {
         Err("100,000 commits, and the log has not begun anew: is it ever checkpointed?".into())
     }
 
-    fn step(&mut self, watch: &mut dyn Watch) -> Outcome<()> {
+    fn step(&mut self, watch: &mut dyn Watch) -> Outcome<u64> {
         interrupted()?;
         let ticks: Vec<Tick> = (0..self.interval_s).map(|_| self.workload.tick()).collect();
         let (before, after) = (self.second, self.second + self.interval_s);
@@ -145,7 +148,7 @@ impl<'a> Run<'a> {
             *last = Instant::now();
         };
         pace();
-        self.subject.commit(&ticks, &mut pace)?;
+        let commits = self.subject.commit(&ticks, &mut pace)?;
         self.last_commit = Instant::now();
         watch.committed()?;
         watch.phase("rest")?;
@@ -158,7 +161,7 @@ impl<'a> Run<'a> {
             watch.phase("journal")?;
             self.medium.commit_journal()?;
         }
-        Ok(())
+        Ok(commits)
     }
 
     fn rounds(&self) -> Outcome<Option<u64>> {

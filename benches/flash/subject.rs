@@ -11,13 +11,18 @@ use varved::reading::{BootId, Reading, SegmentSeq, SeqRange, SeriesId, SeriesKey
 use varved::segment::{Content, Segment, encode};
 
 /// A store of readings on the medium.
-pub trait Subject {
-    /// Commits the readings of one interval. Calls `pace` before each commit after the first.
-    fn commit(&mut self, ticks: &[Tick], pace: &mut dyn FnMut()) -> Outcome<()>;
+pub(crate) trait Subject {
+    /// Commits the readings of one interval; in how many commits. Where it is more than one, calls `pace` before each.
+    fn commit(&mut self, ticks: &[Tick], pace: &mut dyn FnMut()) -> Outcome<u64>;
 
     /// What it does by itself between two commits.
     fn rest(&mut self, _now: Now) -> Outcome<()> {
         Ok(())
+    }
+
+    /// Bytes of the bodies that were committed so far, for what stores bodies.
+    fn body_bytes(&self) -> u64 {
+        0
     }
 
     /// The write-ahead log, if there is one. A run is measured over whole rounds of it.
@@ -27,7 +32,7 @@ pub trait Subject {
 }
 
 /// The batch that the service would have made of an interval: 50 series, all stamped with the scheduled tick.
-pub struct Batcher {
+pub(crate) struct Batcher {
     batch: Batch,
     /// The series by their keys.
     pub registry: Arc<Registry>,
@@ -35,9 +40,9 @@ pub struct Batcher {
 
 impl Batcher {
     /// An empty one.
-    pub fn new() -> Outcome<Self> {
+    pub(crate) fn new() -> Outcome<Self> {
         let registry = Arc::new(Registry::new(SERIES as u32));
-        for def in Workload::new().defs() {
+        for def in Workload::from(0).defs() {
             registry.key(def)?;
         }
         let limits = BatchLimits { interval: Duration::from_secs(3600), readings: u32::MAX, buffer_bytes: 64 << 20 };
@@ -45,7 +50,7 @@ impl Batcher {
     }
 
     /// `ticks`, sealed.
-    pub fn seal(&mut self, ticks: &[Tick]) -> Outcome<Sealed> {
+    pub(crate) fn seal(&mut self, ticks: &[Tick]) -> Outcome<Sealed> {
         for tick in ticks {
             let boot = tick.now().boot;
             for (series, value) in tick.values.iter().enumerate() {
@@ -58,7 +63,7 @@ impl Batcher {
 }
 
 /// How long the bodies are that varved makes of an interval.
-pub fn encoded_bytes(ticks: &[Tick]) -> Outcome<Vec<usize>> {
+pub(crate) fn encoded_bytes(ticks: &[Tick]) -> Outcome<Vec<usize>> {
     let sealed = Batcher::new()?.seal(ticks)?;
     let range = SeqRange { first: SegmentSeq(1_000), last: SegmentSeq(1_000) };
     let bodies = sealed.to_segments(BootId(1), |key| SeriesId(key.0 + 1)).into_iter();

@@ -18,12 +18,12 @@ thread_local! {
 }
 
 /// From here on `fdatasync` is `fsync` on this thread, or no longer.
-pub fn stock(yes: bool) {
+pub(crate) fn stock(yes: bool) {
     STOCK.set(yes);
 }
 
 /// `fsync` and `fdatasync` calls through libc of this thread so far.
-pub fn syncs() -> u64 {
+pub(crate) fn syncs() -> u64 {
     SYNCS.get()
 }
 
@@ -53,7 +53,7 @@ fn call(number: libc::c_long, fd: c_int) -> c_int {
 
 /// Writes out the dirty pages of `file` and waits for them; neither metadata nor a flush, which is what the kernel's own
 /// writeback does (sync_file_range(2)).
-pub fn write_back(file: &File) -> io::Result<()> {
+pub(crate) fn write_back(file: &File) -> io::Result<()> {
     let flags =
         libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
     // SAFETY: the descriptor is open for as long as `file` is borrowed; the call touches no memory of ours.

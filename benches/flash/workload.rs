@@ -14,16 +14,16 @@ use varved::clock::{BootNanos, Now, SECOND, UtcNanos};
 use varved::reading::{Kind, Scale, SeriesDef, Value};
 
 /// Series in a tick.
-pub const SERIES: usize = 50;
+pub(crate) const SERIES: usize = 50;
 
-/// Boottime of the first tick.
-const FIRST_BOOT: i64 = 1_000 * SECOND;
+/// Boottime of tick 0: late enough for a history before it.
+const FIRST_BOOT: i64 = 100_000_000 * SECOND;
 /// UTC of the same moment.
 const FIRST_UTC: i64 = 1_790_000_000 * SECOND;
 
 /// One scheduled moment and what was read at it.
-pub struct Tick {
-    /// Its number, which is also the seconds since the first.
+pub(crate) struct Tick {
+    /// Its number, which is also the seconds since tick 0; a history before that has negative ones.
     pub second: i64,
     /// As many as [`SERIES`], in the order of [`Workload::defs`].
     pub values: Vec<Value>,
@@ -31,18 +31,18 @@ pub struct Tick {
 
 impl Tick {
     /// Both clocks at this tick.
-    pub fn now(&self) -> Now {
+    pub(crate) fn now(&self) -> Now {
         now(self.second)
     }
 }
 
-/// Both clocks, so many seconds after the first tick.
-pub fn now(second: i64) -> Now {
+/// Both clocks, so many seconds after tick 0.
+pub(crate) fn now(second: i64) -> Now {
     Now { boot: BootNanos(FIRST_BOOT + second * SECOND), utc: UtcNanos(FIRST_UTC + second * SECOND), trusted: true }
 }
 
 /// Makes ticks, one after the other.
-pub struct Workload {
+pub(crate) struct Workload {
     sources: Vec<Source>,
     random: Random,
     second: i64,
@@ -61,8 +61,8 @@ enum Shape {
 }
 
 impl Workload {
-    /// The one workload: the seed is fixed.
-    pub fn new() -> Self {
+    /// The one workload, whose next tick is number `second`. The seed is fixed.
+    pub(crate) fn from(second: i64) -> Self {
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
         let mut sources = Vec::with_capacity(SERIES);
         let mut swings = |group: &str, unit: &str, n: usize, (base, swing): (f64, f64), noise: (f64, f64), decimals| {
@@ -96,16 +96,16 @@ impl Workload {
             sources.push(Source { def, shape: Shape::Swing { base: 1013.0, swing: 5.0, period_s, noise: 0.02, decimals: 2 } });
         }
         assert_eq!(sources.len(), SERIES);
-        Self { sources, random, second: 0 }
+        Self { sources, random, second }
     }
 
     /// What the series are.
-    pub fn defs(&self) -> impl Iterator<Item = &SeriesDef> {
+    pub(crate) fn defs(&self) -> impl Iterator<Item = &SeriesDef> {
         self.sources.iter().map(|source| &source.def)
     }
 
     /// The next tick.
-    pub fn tick(&mut self) -> Tick {
+    pub(crate) fn tick(&mut self) -> Tick {
         let second = self.second;
         self.second += 1;
         let random = &mut self.random;

@@ -1,0 +1,117 @@
+//! The real store of varved, called as the service calls it.
+
+use crate::Outcome;
+use crate::subject::{Batcher, Subject};
+use crate::workload::{Tick, Workload, now};
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+use varved::clock::Now;
+use varved::clock::keeper::Keeper;
+use varved::config::Config;
+use varved::reading::SeqRange;
+use varved::store::{Identity, Step, Store};
+
+/// How the store is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Setup {
+    /// `powersafe = true`.
+    pub powersafe: bool,
+    /// `locking = "exclusive"`.
+    pub exclusive: bool,
+    /// Compaction and retention run: the file is full from the beginning, and the fleet acknowledges what it gets.
+    pub upkeep: bool,
+}
+
+impl Setup {
+    /// The configuration file, for a database in `dir` and a commit every `interval_s` seconds.
+    pub(crate) fn config(&self, dir: &Path, interval_s: i64) -> String {
+        let locking = if self.exclusive { "exclusive" } else { "shared" };
+        let powersafe = self.powersafe;
+        format!(
+            "device = \"bench\"\n[store]\npath = \"{}/varved.db\"\ncommit_interval = \"{interval_s}s\"\n\
+             locking = \"{locking}\"\npowersafe = {powersafe}\n",
+            dir.display()
+        )
+    }
+}
+
+/// The store, and what the service keeps beside it.
+pub(crate) struct Own {
+    store: Store,
+    batcher: Batcher,
+    keeper: Keeper,
+    upkeep: bool,
+    wal: PathBuf,
+    /// How many bytes the bodies have had.
+    body_bytes: u64,
+}
+
+/// Steps of upkeep between two commits: as many as find something to do, within reason.
+const MOST_STEPS: usize = 64;
+
+/// One commit of the history that is made beforehand.
+const HISTORY_INTERVAL_S: i64 = 600;
+
+impl Own {
+    /// A new store on the medium; with [`Setup::upkeep`] one that is full.
+    pub(crate) fn new(dir: &Path, setup: Setup, interval_s: i64) -> Outcome<Self> {
+        let config = Config::parse(&setup.config(dir, interval_s), "the benchmark's configuration")?.store;
+        let me = Identity { machine_hash: [7; 16], boot_uuid: Uuid::from_u128(7) };
+        let history_s = if setup.upkeep { 2_000_000 } else { 0 };
+        let (store, _) = Store::open(&config, &me, now(-history_s))?;
+        let wal = PathBuf::from(format!("{}-wal", config.path.display()));
+        let (batcher, keeper) = (Batcher::new()?, Keeper::default());
+        let mut own = Self { store, batcher, keeper, upkeep: setup.upkeep, wal, body_bytes: 0 };
+        own.record_history(history_s)?;
+        Ok(own)
+    }
+
+    fn record_history(&mut self, history_s: i64) -> Outcome<()> {
+        let mut workload = Workload::from(-history_s);
+        for _ in 0..history_s / HISTORY_INTERVAL_S {
+            crate::interrupted()?;
+            let ticks: Vec<Tick> = (0..HISTORY_INTERVAL_S).map(|_| workload.tick()).collect();
+            self.commit(&ticks, &mut || ())?;
+            self.rest(now(ticks[ticks.len() - 1].second))?;
+        }
+        Ok(())
+    }
+
+    /// What the fleet does: it has all that was committed before this interval.
+    fn acknowledge(&mut self) -> Outcome<()> {
+        let (uuid, high) = (self.store.uuid(), self.store.next_seq().0.saturating_sub(2));
+        Ok(self.store.set_acked(uuid, SeqRange::new(1, high).into_iter().collect())?)
+    }
+}
+
+impl Subject for Own {
+    fn commit(&mut self, ticks: &[Tick], _pace: &mut dyn FnMut()) -> Outcome<u64> {
+        let Some(last) = ticks.last() else { return Ok(0) };
+        let anchors: Vec<_> = ticks.iter().filter_map(|tick| self.keeper.observe(tick.now())).collect();
+        let sealed = self.batcher.seal(ticks)?;
+        let committed = self.store.commit(&sealed, &self.batcher.registry, &anchors, last.now())?;
+        self.body_bytes += committed.bytes;
+        Ok(1)
+    }
+
+    fn rest(&mut self, now: Now) -> Outcome<()> {
+        if !self.upkeep {
+            return Ok(());
+        }
+        self.acknowledge()?;
+        for _ in 0..MOST_STEPS {
+            if self.store.expire_step(&[], now)? == Step::Idle && self.store.compact_step(&[], now)? == Step::Idle {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn wal(&self) -> Option<&Path> {
+        Some(&self.wal)
+    }
+
+    fn body_bytes(&self) -> u64 {
+        self.body_bytes
+    }
+}
