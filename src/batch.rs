@@ -11,7 +11,7 @@ mod sealed;
 pub use registry::{Registry, TooManySeries};
 pub use sealed::{Overflowed, Sealed, Track, TrackClock};
 
-use crate::clock::{BootNanos, UtcNanos};
+use crate::clock::BootNanos;
 use crate::fault::{Exit, Fault, Verdict};
 use crate::reading::{NoValue, Reading, SeriesKey, Stamp, Value};
 use crate::segment::{Missing, Values};
@@ -236,7 +236,7 @@ impl Overflowed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::SECOND;
+    use crate::clock::{SECOND, UtcNanos};
     use crate::reading::{BootId, Kind, Scale, SeriesDef, SeriesId};
     use crate::segment::{Readings, TimelineClock};
 

@@ -7,6 +7,7 @@
 pub mod address;
 pub mod fleet;
 pub mod keys;
+pub mod page;
 mod read;
 pub mod sensor;
 pub mod store;
@@ -16,6 +17,7 @@ pub mod uplink;
 pub use address::{Broker, Listen};
 pub use fleet::{DEFAULT_FLEET_CONFIG, FleetConfig};
 
+pub(crate) use read::nearest;
 pub use sensor::{ExecConfig, FileConfig, ProcConfig, ProcGroup, SensorConfig, SensorKind, SocketConfig, SysfsConfig};
 pub use store::{ControlConfig, Locking, StoreConfig};
 pub use uplink::UplinkConfig;

@@ -11,41 +11,57 @@
 //! ```
 
 pub mod control;
-pub mod recorder;
+mod recorder;
 pub mod status;
-pub mod watch;
+mod watch;
 
-use crate::batch::{BatchLimits, Registry};
+use crate::batch::{Batch, BatchLimits, Registry};
 use crate::clock::keeper::Keeper;
 use crate::clock::system::SystemClock;
-use crate::clock::{Anchor, Clock};
+use crate::clock::{Anchor, Clock, UtcNanos};
 use crate::config::Config;
 use crate::fault::{Exit, Fault, Verdict};
-use crate::sensor::{self, SensorError};
-use crate::store::identity::Identity;
-use crate::store::{Store, StoreError, StoreGone, StoreHandle};
+use crate::reading::Reading;
+use crate::sensor::{self, Counters, Running, SensorError};
+use crate::signals::{Call, Signals};
+use crate::store::thread::{StoreGone, StoreHandle};
+use crate::store::{self, Identity, Store, Step, StoreError, StoreFacts};
+use crate::upkeep::{Chore, Upkeep};
 use crate::uplink::{self, UplinkStatus};
-use crate::upkeep;
+use control::{Answer, Request};
 use recorder::{Ask, Ends, Recorder};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
 use smol::channel::{Receiver, Sender, bounded};
-use smol::{Async, LocalExecutor, Timer};
-use status::Shared;
+use smol::future::or;
+use smol::{Executor, Task, Timer};
+use status::{Recorded, Shared};
 use std::fmt;
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::rc::Rc;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Chunks of readings between the sensors and the recorder. A sensor that finds it full waits: streams are held back by
 /// their own protocol, datagrams are dropped and counted.
 const READINGS_QUEUE: usize = 64;
+
+/// Requests to the recorder that may wait.
+const ASKS_QUEUE: usize = 4;
+
+/// Anchors that may wait for the recorder.
+const ANCHORS_QUEUE: usize = 8;
 
 /// How often the clocks are compared.
 const CLOCK_TICK: Duration = Duration::from_secs(1);
 
 /// How often upkeep looks for something to do.
 const UPKEEP_TICK: Duration = Duration::from_secs(1);
+
+/// How long the end of the service waits for a medium that takes no writes.
+const LAST_COMMIT_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long `status` waits for the store, which may be busy with a commit.
+const STATUS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why the device ended without being told to.
 #[derive(Debug)]
@@ -65,6 +81,13 @@ pub enum DeviceError {
     },
     /// Signals can't be taken over.
     Signals(std::io::Error),
+    /// At the end the medium took no writes.
+    LastCommit {
+        /// What was in RAM only.
+        readings: u64,
+        /// What the store said last.
+        why: String,
+    },
 }
 
 impl fmt::Display for DeviceError {
@@ -78,6 +101,9 @@ impl fmt::Display for DeviceError {
                 "control socket {}: {cause}; make its folder, owned by the user of the service, or set control.listen",
                 path.display()
             ),
+            Self::LastCommit { readings, why } => {
+                write!(f, "ended with {readings} readings in RAM that could not be committed: {why}")
+            }
             Self::Signals(why) => write!(f, "signals can't be taken over: {why}; start the service again"),
         }
     }
@@ -93,7 +119,7 @@ impl Fault for DeviceError {
     fn exit(&self) -> Exit {
         match self {
             Self::Store(why) => why.exit(),
-            Self::StoreGone(_) | Self::Signals(_) => Exit::Io,
+            Self::StoreGone(_) | Self::Signals(_) | Self::LastCommit { .. } => Exit::Io,
             Self::Sensor(why) => why.exit(),
             Self::Control { .. } => Exit::Config,
         }
@@ -105,25 +131,304 @@ impl Fault for DeviceError {
 ///
 /// # Errors
 /// What makes a start impossible. Faults of the medium do not: readings wait in RAM, within the configured bound.
-pub fn run(config: Config) -> Result<(), DeviceError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(&config.root));
-    let mut signals = watch::Signals::take().map_err(DeviceError::Signals)?;
-    let store = open_store(&config, &clock)?;
-    let desk = Rc::new(Desk::new(config, clock, store));
-    let executor = LocalExecutor::new();
+pub fn run(config: Config) -> Result<Report, DeviceError> {
+    let mut signals = Signals::take().map_err(DeviceError::Signals)?;
+    let desk = Desk::new(config)?;
+    let executor = Executor::new();
     smol::block_on(executor.run(async {
-        let (asks, recorder) = desk.spawn_recorder(&executor);
-        let running = desk.spawn_sensors(&executor, &recorder.readings)?;
-        desk.spawn_clock(&executor, recorder.anchors);
-        desk.spawn_upkeep(&executor);
-        desk.spawn_uplink(&executor, recorder.committed);
-        desk.spawn_control(&executor, &asks)?;
+        let (asks, hears) = bounded(ASKS_QUEUE);
+        let (anchors_out, anchors) = bounded(ANCHORS_QUEUE);
+        let (committed_out, committed) = bounded(1);
+        let (readings_out, readings) = bounded(READINGS_QUEUE);
+        let ends = Ends { readings, anchors, asks: hears, committed: committed_out };
+        let recorder = executor.spawn(desk.recorder(ends).run());
+        let sensors = desk.start_sensors(&readings_out, &executor)?;
+        let clock = executor.spawn(desk.clone().keep_anchors(anchors_out));
+        let upkeep = executor.spawn(desk.clone().keep_up());
+        let uplink = executor.spawn(desk.clone().upload(committed));
+        let control = desk.clone().serve_control(asks.clone(), sensors.counters().to_vec(), &executor)?;
         watch::ready();
         log::info!("device {}: recording into {}", desk.config.device, desk.config.store.path.display());
-        let ended = smol::future::or(async { Err(DeviceError::StoreGone(recorder.task.await)) }, async {
-            until_told(&mut signals, &asks).await;
-            Ok(())
-        });
-        ended.await
+
+        until_told(&mut signals, &asks).await;
+        watch::stopping();
+        sensors.stop().await;
+        drop((control, clock));
+        let finished = async {
+            ask(&asks, Ask::Finish).await;
+            recorder.await.map_err(DeviceError::StoreGone)
+        };
+        or(finished, async { Err(desk.gave_up().await) }).await?;
+        drop((upkeep, uplink));
+        desk.close().await
     }))
+}
+
+/// Answers the signals until one of them says to end.
+async fn until_told(signals: &mut Signals, asks: &Sender<Ask>) {
+    while signals.next().await == Call::Commit {
+        // Not waited for: a second signal may say that the power is gone in a moment.
+        let (reply, _) = bounded(1);
+        let _ = asks.try_send(Ask::Flush(reply));
+    }
+}
+
+/// Asks the recorder and waits for its answer.
+async fn ask(asks: &Sender<Ask>, what: impl FnOnce(Sender<()>) -> Ask) {
+    let (reply, answered) = bounded(1);
+    if asks.send(what(reply)).await.is_ok() {
+        let _ = answered.recv().await;
+    }
+}
+
+/// What a device did, told when it has ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// Readings taken and committed.
+    pub recorded: Recorded,
+    /// Bytes that this process caused to be written to media (`/proc/self/io`, `write_bytes`); 0 where the kernel keeps no
+    /// such account.
+    pub written_bytes: u64,
+    /// Payload bytes handed to the broker.
+    pub sent_bytes: u64,
+}
+
+/// Everything that the tasks share.
+#[derive(Clone)]
+struct Desk {
+    config: Arc<Config>,
+    clock: Arc<dyn Clock>,
+    store: StoreHandle,
+    registry: Arc<Registry>,
+    shared: Arc<Shared>,
+    link: Arc<Mutex<UplinkStatus>>,
+    started: Instant,
+}
+
+impl Desk {
+    /// Opens the store. One that can't be opened now, but may be later, is tried again on its own thread.
+    fn new(config: Config) -> Result<Self, DeviceError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(&config.root));
+        let shared = Arc::new(Shared::default());
+        let (told, opener) = (shared.clone(), clock.clone());
+        let (settings, root) = (config.store.clone(), config.root.clone());
+        let open = move || {
+            let me = Identity::read(&root)?;
+            Store::open(&settings, &me, opener.now()).map(|(store, _)| store)
+        };
+        let store =
+            store::thread::spawn(open, move |why| told.store_fault(why.to_string())).map_err(DeviceError::Store)?;
+        let registry = Arc::new(Registry::new(config.store.max_series));
+        Ok(Self {
+            config: Arc::new(config),
+            clock,
+            store,
+            registry,
+            shared,
+            link: Arc::default(),
+            started: Instant::now(),
+        })
+    }
+
+    fn recorder(&self, ends: Ends) -> Recorder {
+        let store = &self.config.store;
+        let buffer_bytes = store.buffer_bytes;
+        let limits = BatchLimits { interval: store.commit_interval, readings: store.commit_readings, buffer_bytes };
+        let desk = recorder::Desk {
+            store: self.store.clone(),
+            registry: self.registry.clone(),
+            clock: self.clock.clone(),
+            shared: self.shared.clone(),
+            failing: Arc::default(),
+        };
+        Recorder::new(Batch::new(limits, self.registry.clone()), buffer_bytes, ends, desk)
+    }
+
+    fn start_sensors(&self, out: &Sender<Vec<Reading>>, executor: &Executor<'static>) -> Result<Running, DeviceError> {
+        let config = &self.config;
+        sensor::start(&config.sensors, &config.root, &self.registry, &self.clock, out, executor)
+            .map_err(DeviceError::Sensor)
+    }
+
+    /// Compares the clocks once a second, for ever; tells the service manager that the loop turns.
+    async fn keep_anchors(self, out: Sender<Anchor>) {
+        let known = self.store.run(|store| store.newest_anchor()).await.ok().and_then(Result::ok).flatten();
+        let mut keeper = Keeper::new(known);
+        let mut watchdog = watch::Watchdog::new();
+        loop {
+            let now = self.clock.now();
+            if let Some(anchor) = keeper.observe(now) {
+                let _ = out.send(anchor).await;
+            }
+            self.shared.clock(keeper.believes(now));
+            watchdog.tick();
+            Timer::after(CLOCK_TICK).await;
+        }
+    }
+
+    /// Takes one bounded step of upkeep at a time, for ever.
+    async fn keep_up(self) {
+        let mut upkeep = Upkeep::new(self.clock.now());
+        loop {
+            Timer::after(UPKEEP_TICK).await;
+            let facts = match self.store.run(|store| store.facts()).await {
+                Ok(Ok(facts)) => facts,
+                // What is wrong is told by the commits; upkeep leaves a medium in trouble alone.
+                Ok(Err(_)) => continue,
+                Err(_) => return,
+            };
+            let now = self.clock.now();
+            let Some(chore) = upkeep.next(self.shared.idle(now), &facts, now) else { continue };
+            let Ok(outcome) = self.take_step(chore).await else { return };
+            if let Err(why) = &outcome {
+                log::warn!("upkeep: {chore:?}: {why}");
+            }
+            upkeep.done(chore, outcome.ok(), self.clock.now());
+        }
+    }
+
+    async fn take_step(&self, chore: Chore) -> Result<Result<Step, StoreError>, StoreGone> {
+        let in_flight = lock(&self.link).in_flight.clone();
+        let now = self.clock.now();
+        let step = move |store: &mut Store| match chore {
+            Chore::Expire => store.expire_step(&in_flight, now),
+            Chore::Vacuum => store.vacuum_step(),
+            Chore::Checkpoint => store.checkpoint().map(|()| Step::Idle),
+            Chore::Compact => store.compact_step(&in_flight, now),
+        };
+        self.store.run(step).await
+    }
+
+    /// Uploads, where there is an uplink.
+    async fn upload(self, committed: Receiver<()>) {
+        let Some(config) = self.config.uplink.clone() else { return };
+        uplink::run(&config, &self.config.device, self.store, committed, self.link, self.clock).await;
+    }
+
+    /// Makes the control socket, where one is configured, and its workers.
+    fn serve_control(
+        self,
+        asks: Sender<Ask>,
+        counters: Vec<Arc<Counters>>,
+        executor: &Executor<'static>,
+    ) -> Result<Vec<Task<()>>, DeviceError> {
+        let Some(path) = self.config.control.listen.clone() else { return Ok(Vec::new()) };
+        let (listener, file) =
+            sensor::bind_unix(&path).map_err(|cause| DeviceError::Control { path: path.clone(), cause })?;
+        // The file goes when the last worker does.
+        let shared = Arc::new((listener, file, counters));
+        let worker = || {
+            let (shared, asks, desk) = (shared.clone(), asks.clone(), self.clone());
+            executor.spawn(async move {
+                let (desk, asks, shared) = (&desk, &asks, &shared);
+                let answer = |request| async move { desk.answer(request, asks, &shared.2).await };
+                control::serve(&shared.0, answer).await;
+            })
+        };
+        Ok((0..control::WORKERS).map(|_| worker()).collect())
+    }
+
+    async fn answer(&self, request: Request, asks: &Sender<Ask>, counters: &[Arc<Counters>]) -> Answer {
+        match request {
+            Request::Status => Answer::Ok(self.status(counters).await),
+            Request::Flush => {
+                ask(asks, Ask::Flush).await;
+                Answer::Ok(Json::Null)
+            }
+            Request::Query { sql } => self.query(sql).await,
+        }
+    }
+
+    /// Everything there is to know, as `status --json` prints it.
+    async fn status(&self, counters: &[Arc<Counters>]) -> Json {
+        let now = self.clock.now();
+        let (risk, recorded) = self.shared.report(now);
+        let facts = or(async { self.store.run(|store| store.facts()).await.ok().and_then(Result::ok) }, async {
+            Timer::after(STATUS_PATIENCE).await;
+            None
+        });
+        let facts = facts.await;
+        let uptime_s = self.started.elapsed().as_secs_f64();
+        let written = written_bytes();
+        json!({
+            "device": self.config.device,
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "uptime_s": uptime_s,
+            "risk": risk,
+            "recorded": recorded,
+            "pending": facts.map(|f| json!({
+                "segments": f.pending_segments,
+                "readings": f.pending_readings,
+                "oldest": f.oldest_pending_utc.map(|utc| utc.to_string()),
+            })),
+            "store": facts.map(|f| self.store_status(&f, uptime_s)),
+            "link": *lock(&self.link),
+            "clock": { "utc": UtcNanos(now.utc.0).to_string(), "trusted": self.shared.clock_is_trusted() },
+            "flash": {
+                "written_bytes": written,
+                "bytes_per_day": (written as f64 / uptime_s.max(1.0) * 86_400.0) as u64,
+            },
+            "sensors": counters.iter().map(|c| c.snapshot()).collect::<Vec<_>>(),
+        })
+    }
+
+    fn store_status(&self, facts: &StoreFacts, uptime_s: f64) -> Json {
+        let free =
+            facts.file_limit_bytes.saturating_sub((facts.pages - facts.free_pages) * u64::from(facts.page_bytes));
+        let per_hour = facts.body_bytes as f64 / uptime_s.max(1.0) * 3600.0;
+        json!({
+            "path": self.config.store.path,
+            "file_bytes": facts.file_bytes,
+            "wal_bytes": facts.wal_bytes,
+            "max_bytes": self.config.store.max_size_bytes,
+            "page_bytes": facts.page_bytes,
+            "pages": facts.pages,
+            "free_pages": facts.free_pages,
+            "segments": facts.segments,
+            "readings": facts.readings,
+            "pending_readings": facts.pending_readings,
+            // At the present rate, before compaction, with nothing expired.
+            "hours_to_full": (per_hour > 0.0).then(|| free as f64 / per_hour),
+        })
+    }
+
+    /// SQL for a client of the control socket: under exclusive locking nobody else can read.
+    async fn query(&self, sql: String) -> Answer {
+        match self.store.run(move |store| store.query(&sql)).await {
+            Ok(Ok(rows)) => Answer::Ok(json!(rows)),
+            Ok(Err(why)) => Answer::Error { exit: why.exit() as u8, text: why.to_string() },
+            Err(why) => Answer::Error { exit: Exit::Unavailable as u8, text: why.to_string() },
+        }
+    }
+
+    /// Waits for as long as the end may take, then says what is lost.
+    async fn gave_up(&self) -> DeviceError {
+        Timer::after(LAST_COMMIT_PATIENCE).await;
+        let (risk, recorded) = self.shared.report(self.clock.now());
+        log::error!("device: ending with {} readings that the medium did not take", risk.readings);
+        DeviceError::LastCommit { readings: risk.readings, why: recorded.fault.unwrap_or_default() }
+    }
+
+    /// Folds the log and closes the file.
+    async fn close(&self) -> Result<Report, DeviceError> {
+        let closed = self.store.close().await.map_err(DeviceError::StoreGone)?;
+        if let Err(why) = closed {
+            // Committed is committed: the next start replays the log.
+            log::warn!("store: not folded at the end: {why}");
+        }
+        let (_, recorded) = self.shared.report(self.clock.now());
+        Ok(Report { recorded, written_bytes: written_bytes(), sent_bytes: lock(&self.link).sent_bytes })
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What this process caused to be sent to media, in bytes, pages still in the cache included (`proc_pid_io(5)`).
+fn written_bytes() -> u64 {
+    let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    line.and_then(|n| n.trim().parse().ok()).unwrap_or(0)
 }

@@ -34,6 +34,20 @@ pub enum Exit {
     Config = 78,
 }
 
+impl Exit {
+    /// The exit that has this code; [`Exit::Io`] for one that none has.
+    pub fn of_code(code: u8) -> Self {
+        let all = [Self::Ok, Self::Usage, Self::Data, Self::Unavailable, Self::TryAgain, Self::Config];
+        all.into_iter().find(|exit| *exit as u8 == code).unwrap_or(Self::Io)
+    }
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
 /// What every room's error enum answers beside its text.
 pub trait Fault: std::error::Error {
     /// What the caller may do.

@@ -1,1 +1,126 @@
-//! (being built)
+//! The receiver: takes in what devices send, keeps it in one replica file per store, and says what it holds.
+//!
+//! ```text
+//! MQTT ─► receiver: check ─► replica: file it ─► commit (FULL) ─► ack to the device ─► PUBACK to the broker
+//!            │ refused: counted per device, with the reason       └ only what is durable, with every name and boot it cites
+//! ```
+//!
+//! What enters: messages on `<prefix>/v1/+/{segment,catalog/+,state}`. What leaves: replicas under the data folder, `ack` and
+//! `request` messages, and the account that `varved-fleet devices` shows. It promises every reading once per history (a
+//! store id whose ranges arrive with two contents has two histories, both kept), gaps named, and no device able to spoil
+//! another. It does not expire, compact or correct what devices wrote.
+
+#[cfg(feature = "broker")]
+pub mod broker;
+pub mod filing;
+pub mod presence;
+pub mod receiver;
+pub mod refusal;
+pub mod replica;
+pub mod report;
+pub mod run;
+pub mod shelf;
+
+use crate::fault::{Exit, Fault, Verdict};
+use crate::store::StoreError;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+pub use run::run;
+
+/// The most devices that a receiver knows. A name beyond them is refused.
+pub const MAX_DEVICES: usize = 100_000;
+
+/// The most stores of one device. Each fresh store id is one; a device in good order takes a few in its life.
+pub const MAX_STORES_PER_DEVICE: usize = 1024;
+
+/// Sequence numbers from here on are refused: the replica's key has 48 bits for them, and a device that committed every
+/// millisecond would need 8,900 years.
+pub const FAR_SEQUENCE: u64 = 1 << 48;
+
+/// Why the receiver can't go on, or not with this replica.
+#[derive(Debug)]
+pub enum FleetError {
+    /// The embedded broker can't listen, or does not answer.
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// The embedded broker stopped accepting clients.
+    BrokerGone {
+        /// Where it listened.
+        address: SocketAddr,
+    },
+    /// A folder of the data can't be read or made.
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// A replica, or the roster, can't be read or written.
+    Replica(StoreError),
+    /// The configuration asks for what isn't there.
+    Config(String),
+    /// The broker can't be used as it is.
+    Mqtt(String),
+}
+
+impl fmt::Display for FleetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { address, cause } => {
+                write!(
+                    f,
+                    "embedded broker at {address}: {cause}; choose another address in `listen`, or stop what uses it"
+                )
+            }
+            Self::BrokerGone { address } => write!(
+                f,
+                "the embedded broker at {address} accepts no clients any more; start varved-fleet again (a service manager does), or use a broker of its own with `broker`"
+            ),
+            Self::Folder { path, cause } => {
+                write!(f, "{}: {cause}; make the folder, or let this user write in it", path.display())
+            }
+            Self::Replica(cause) => cause.fmt(f),
+            Self::Config(what) | Self::Mqtt(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for FleetError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Listen { cause, .. } | Self::Folder { cause, .. } => Some(cause),
+            Self::Replica(cause) => Some(cause),
+            Self::BrokerGone { .. } | Self::Config(_) | Self::Mqtt(_) => None,
+        }
+    }
+}
+
+impl Fault for FleetError {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::Replica(cause) => cause.verdict(),
+            _ => Verdict::Halt,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Listen { .. } | Self::BrokerGone { .. } | Self::Mqtt(_) => Exit::Unavailable,
+            Self::Folder { .. } => Exit::Io,
+            Self::Replica(cause) => cause.exit(),
+            Self::Config(_) => Exit::Config,
+        }
+    }
+}
+
+impl From<StoreError> for FleetError {
+    fn from(cause: StoreError) -> Self {
+        Self::Replica(cause)
+    }
+}

@@ -18,7 +18,7 @@
 //! |---|---|---|
 //! | 0 | [`reading`], [`clock`], [`fault`] | vocabulary; no I/O but the one file that asks the system for the time |
 //! | 1 | [`config`], [`segment`], [`batch`], [`wire`] | pure |
-//! | 2 | [`sensor`], [`store`], [`mqtt`] | each the only room for its I/O |
+//! | 2 | [`sensor`], [`store`], [`mqtt`], [`signals`] | each the only room for its I/O |
 //! | 3 | [`uplink`], [`upkeep`] | decisions first, I/O at the edge |
 //! | 4 | [`device`], [`fleet`], [`cli`] | wire the rooms together |
 //! | 5 | `main.rs`, `bin/varved-fleet.rs` | a screenful each |
@@ -40,6 +40,7 @@ pub mod reading;
 pub mod segment;
 #[cfg(feature = "device")]
 pub mod sensor;
+pub mod signals;
 pub mod store;
 #[cfg(feature = "device")]
 pub mod upkeep;

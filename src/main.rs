@@ -1,3 +1,7 @@
 //! `varved`: the service for the board and the technician's commands.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    varved::cli::varved(std::env::args_os())
+}

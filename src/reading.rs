@@ -3,6 +3,8 @@
 //! What enters: nothing. What leaves: the plain types that every room shares. There is no I/O here, no clock and no
 //! encoding; a type that knows how to store or send itself belongs in the room that does it.
 
+pub mod ranges;
+
 use serde::{Deserialize, Serialize};
 use std::fmt;
 

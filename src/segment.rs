@@ -6,7 +6,7 @@
 //! and reserve at most about [`MAX_DECODED_BYTES`]. What it does not do: order readings, or look for equal ones.
 //!
 //! `docs/segment.md` draws the format byte by byte. From the bottom up: [`coder`] turns bits into bytes, [`numbers`] turns
-//! columns of integers into bits, [`floats`] and [`columns`] turn everything else into integers, [`directory`] says what
+//! columns of integers into bits as [`plan`] chooses, [`floats`] and [`columns`] turn everything else into integers, [`directory`] says what
 //! is where, [`body`] is the frame around it, [`view`] reads no more of it than is asked for, [`mod@merge`] joins
 //! neighbours.
 
@@ -17,6 +17,7 @@ mod directory;
 mod floats;
 mod merge;
 mod numbers;
+mod plan;
 #[cfg(test)]
 mod tests;
 mod view;

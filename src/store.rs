@@ -10,11 +10,12 @@
 //! | [`file`](self::file) | how a file is opened and filled; shared with the fleet's replica |
 //! | `ground`, [`wal_scan`], [`high_water`], [`identity`], `rebuild` | what is looked at before SQLite opens |
 //! | `open`, `quarantine` | from those to a store that can be written, whatever the file is like |
-//! | `commit`, `ack`, `catalog` | what comes in, what goes out |
+//! | `commit`, `ack`, `catalog`, `recheck` | what comes in, what goes out |
 //! | `compact`, `expire` | steps of upkeep |
 //! | [`thread`](self::thread) | the thread that it runs on |
 
 mod ack;
+pub mod audit;
 mod catalog;
 mod commit;
 mod compact;
@@ -25,14 +26,23 @@ pub mod file;
 mod ground;
 pub mod high_water;
 pub mod identity;
+pub mod live;
 mod open;
+pub mod plain;
 mod quarantine;
+pub mod query;
 mod ranges;
 mod raw;
+pub mod reader;
 mod rebuild;
+mod recheck;
+#[cfg(test)]
+pub(crate) mod sample;
+pub mod scan;
 #[cfg(test)]
 mod testing;
 pub mod thread;
+pub mod vtab;
 pub mod wal_scan;
 
 pub use ack::SegmentHead;
@@ -160,6 +170,18 @@ pub struct StoreFacts {
     pub commits: u64,
     /// Bytes of segment bodies committed since the store was opened.
     pub body_bytes: u64,
+}
+
+impl StoreFacts {
+    /// Whether what the file holds leaves less room than a commit and a compaction may need.
+    pub fn nearly_full(&self) -> bool {
+        self.pages.saturating_sub(self.free_pages) * u64::from(self.page_bytes) > expire::target_bytes(self.file_limit_bytes)
+    }
+
+    /// Whether the file is longer than it may be, as after `max_size` was lowered.
+    pub fn above_limit(&self) -> bool {
+        self.pages * u64::from(self.page_bytes) > self.file_limit_bytes
+    }
 }
 
 impl Store {

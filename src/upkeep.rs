@@ -1,1 +1,196 @@
-//! (being built)
+//! Upkeep: which step of the store is worth its writes now. Pure; the caller runs the step and says how it went.
+//!
+//! What enters: how idle the service is, the store's figures, the moment. What leaves: one [`Chore`] or none. It promises
+//! that room is made before a commit needs it, however busy things are, and that everything else waits for a pause. Each
+//! step is short and may be the last before a power cut. What it does not do: touch the store.
+//!
+//! | chore | when |
+//! |---|---|
+//! | [`Chore::Expire`] | at once when the file is nearly full; else once an hour, to let go of what nothing cites |
+//! | [`Chore::Vacuum`] | at once when the file is above its limit, after `max_size` was lowered |
+//! | [`Chore::Checkpoint`] | in a pause, when nothing has been committed for a minute, or the log is an hour old |
+//! | [`Chore::Compact`] | in a pause, once a minute, and on as long as there is something to join |
+
+use crate::clock::{BootNanos, Now, SECOND};
+use crate::store::{Step, StoreFacts};
+use std::time::Duration;
+
+/// A step of [`crate::store::Store`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chore {
+    /// [`crate::store::Store::expire_step`].
+    Expire,
+    /// [`crate::store::Store::vacuum_step`].
+    Vacuum,
+    /// [`crate::store::Store::checkpoint`].
+    Checkpoint,
+    /// [`crate::store::Store::compact_step`].
+    Compact,
+}
+
+/// How busy the service is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Idle {
+    /// Since the last commit.
+    pub since_commit: Duration,
+    /// Until the next one is due; `None` where nothing waits.
+    pub until_commit: Option<Duration>,
+}
+
+/// A pause too short for a step, which may block for some hundreds of milliseconds on a card.
+const SHORT: Duration = Duration::from_millis(1500);
+/// Without a commit for so long, what is in the log is folded: a bit that rots there costs more than one in the database.
+const QUIET: Duration = Duration::from_secs(60);
+/// A log is not left to rot for longer than this, even while commits go on.
+const FOLD_NANOS: i64 = 3600 * SECOND;
+const COMPACT_NANOS: i64 = 60 * SECOND;
+const TIDY_NANOS: i64 = 3600 * SECOND;
+/// After a step that failed, so that a medium in trouble isn't pressed.
+const FAILED_NANOS: i64 = 10 * SECOND;
+
+/// What was done when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upkeep {
+    expire_at: BootNanos,
+    vacuum_at: BootNanos,
+    fold_at: BootNanos,
+    compact_at: BootNanos,
+    /// Nothing could be expired although the file is nearly full: not asked again before this.
+    stuck_until: BootNanos,
+}
+
+impl Upkeep {
+    /// At the start of the service.
+    pub fn new(now: Now) -> Self {
+        let after = |nanos: i64| BootNanos(now.boot.0.saturating_add(nanos));
+        Self {
+            expire_at: after(TIDY_NANOS),
+            vacuum_at: now.boot,
+            fold_at: after(FOLD_NANOS),
+            compact_at: after(COMPACT_NANOS),
+            stuck_until: now.boot,
+        }
+    }
+
+    /// The step to take now.
+    pub fn next(&self, idle: Idle, facts: &StoreFacts, now: Now) -> Option<Chore> {
+        let due = |at: BootNanos| now.boot >= at;
+        if facts.nearly_full() && due(self.stuck_until) {
+            return Some(Chore::Expire);
+        }
+        if facts.above_limit() && facts.free_pages > 0 && due(self.vacuum_at) {
+            return Some(Chore::Vacuum);
+        }
+        if idle.until_commit.is_some_and(|left| left < SHORT) {
+            return None;
+        }
+        let quiet = idle.since_commit >= QUIET && due(BootNanos(self.fold_at.0.saturating_sub(FOLD_NANOS - 60 * SECOND)));
+        if facts.wal_pages_waiting > 0 && (quiet || due(self.fold_at)) {
+            return Some(Chore::Checkpoint);
+        }
+        if due(self.compact_at) {
+            return Some(Chore::Compact);
+        }
+        due(self.expire_at).then_some(Chore::Expire)
+    }
+
+    /// How `chore` went: `Some(Step::Worked)` where there may be more to do at once, `None` where it failed.
+    pub fn done(&mut self, chore: Chore, outcome: Option<Step>, now: Now) {
+        let after = |nanos: i64| BootNanos(now.boot.0.saturating_add(nanos));
+        let next = |pause: i64| match outcome {
+            Some(Step::Worked) => now.boot,
+            Some(Step::Idle) => after(pause),
+            None => after(FAILED_NANOS),
+        };
+        match chore {
+            Chore::Expire => {
+                self.expire_at = next(TIDY_NANOS);
+                self.stuck_until = next(FAILED_NANOS);
+            }
+            Chore::Vacuum => self.vacuum_at = next(COMPACT_NANOS),
+            Chore::Compact => self.compact_at = next(COMPACT_NANOS),
+            Chore::Checkpoint => self.fold_at = if outcome.is_some() { after(FOLD_NANOS) } else { after(FAILED_NANOS) },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::UtcNanos;
+
+    fn at(s: i64) -> Now {
+        Now { boot: BootNanos(s * SECOND), utc: UtcNanos(0), trusted: false }
+    }
+
+    fn idle(since: u64, until: u64) -> Idle {
+        Idle { since_commit: Duration::from_secs(since), until_commit: Some(Duration::from_secs(until)) }
+    }
+
+    /// A file of 1,000 pages of which 1 is free, within a limit of 2,000.
+    fn facts() -> StoreFacts {
+        StoreFacts { file_limit_bytes: 4_096_000, page_bytes: 2048, pages: 1000, free_pages: 1, ..StoreFacts::default() }
+    }
+
+    /// Room is made however near the next commit is; everything else waits.
+    #[test]
+    fn room_is_made_however_busy_it_is() {
+        let upkeep = Upkeep::new(at(0));
+        let full = StoreFacts { pages: 2000, wal_pages_waiting: 5, ..facts() };
+        assert_eq!(upkeep.next(idle(0, 0), &full, at(5000)), Some(Chore::Expire));
+        let calm = StoreFacts { wal_pages_waiting: 5, ..facts() };
+        assert_eq!(upkeep.next(idle(0, 0), &calm, at(5000)), None);
+        assert_eq!(upkeep.next(idle(2, 8), &calm, at(5000)), Some(Chore::Checkpoint));
+    }
+
+    /// Where nothing may be expired, it isn't asked in a circle.
+    #[test]
+    fn a_full_file_that_nothing_may_leave_is_not_pressed() {
+        let mut upkeep = Upkeep::new(at(0));
+        let full = StoreFacts { pages: 2000, ..facts() };
+        upkeep.done(Chore::Expire, Some(Step::Worked), at(1));
+        assert_eq!(upkeep.next(idle(1, 9), &full, at(1)), Some(Chore::Expire));
+        upkeep.done(Chore::Expire, Some(Step::Idle), at(1));
+        assert_eq!(upkeep.next(idle(1, 9), &full, at(2)), None);
+        assert_eq!(upkeep.next(idle(1, 9), &full, at(12)), Some(Chore::Expire));
+    }
+
+    /// The file gives pages back only where it is above its limit.
+    #[test]
+    fn pages_are_given_back_above_the_limit_only() {
+        let upkeep = Upkeep::new(at(0));
+        let above = StoreFacts { pages: 2500, free_pages: 1500, ..facts() };
+        assert_eq!(upkeep.next(idle(1, 9), &above, at(1)), Some(Chore::Vacuum));
+        assert_eq!(upkeep.next(idle(1, 9), &StoreFacts { free_pages: 900, ..facts() }, at(1)), None);
+    }
+
+    /// While commits go on the log is folded once an hour; after a minute of silence at once, and once.
+    #[test]
+    fn the_log_is_folded_in_silence() {
+        let mut upkeep = Upkeep::new(at(0));
+        upkeep.compact_at = at(1 << 30).boot;
+        upkeep.expire_at = at(1 << 30).boot;
+        let waiting = StoreFacts { wal_pages_waiting: 5, ..facts() };
+        assert_eq!(upkeep.next(idle(5, 5), &waiting, at(3599)), None);
+        assert_eq!(upkeep.next(idle(5, 5), &waiting, at(3600)), Some(Chore::Checkpoint));
+        assert_eq!(upkeep.next(idle(60, 5), &waiting, at(100)), Some(Chore::Checkpoint));
+        upkeep.done(Chore::Checkpoint, Some(Step::Worked), at(100));
+        assert_eq!(upkeep.next(idle(61, 5), &waiting, at(101)), None, "a reader holds the rest: not again and again");
+        assert_eq!(upkeep.next(idle(900, 5), &waiting, at(1000)), Some(Chore::Checkpoint));
+        assert_eq!(upkeep.next(idle(900, 5), &facts(), at(1000)), None);
+    }
+
+    /// Compaction goes on while it finds something, then rests a minute; a failure rests too.
+    #[test]
+    fn compaction_rests_when_there_is_nothing_to_join() {
+        let mut upkeep = Upkeep::new(at(0));
+        assert_eq!(upkeep.next(idle(1, 9), &facts(), at(60)), Some(Chore::Compact));
+        upkeep.done(Chore::Compact, Some(Step::Worked), at(60));
+        assert_eq!(upkeep.next(idle(1, 9), &facts(), at(60)), Some(Chore::Compact));
+        upkeep.done(Chore::Compact, Some(Step::Idle), at(60));
+        assert_eq!(upkeep.next(idle(1, 9), &facts(), at(119)), None);
+        upkeep.done(Chore::Compact, None, at(120));
+        assert_eq!(upkeep.next(idle(1, 9), &facts(), at(125)), None);
+        assert_eq!(upkeep.next(idle(1, 9), &facts(), at(130)), Some(Chore::Compact));
+    }
+}

@@ -6,18 +6,21 @@
 //! reading: taken = committed = acknowledged = in the replica, or the exit code is not 0.
 
 use super::account::{self, Account};
+use super::args::{Argument, Arguments};
+use super::{CliError, Command};
 use crate::config::{Config, FleetConfig};
 use crate::device::control::{self, Answer, Request};
 use crate::device::{self, Report};
-use crate::fault::{Exit, Fault};
+use crate::fault::{Exit, Fault, Verdict};
 use crate::fleet;
+use crate::signals::Signals;
 use serde_json::Value as Json;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{self, Child, Stdio};
 use std::time::{Duration, Instant};
 
 /// The device's name in the demo.
@@ -29,20 +32,23 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Marks a folder as one that the demo made and may empty.
 const MARK: &str = "varved-demo";
 
-/// What `demo` was asked.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// How long to record.
-    pub seconds: u64,
-    /// Where; a folder in the system's temporary one unless given.
-    pub dir: Option<PathBuf>,
-    /// Which part of the demo this process is; none for the one that was typed.
-    pub part: Option<Part>,
-}
+pub(super) const COMMAND: Command = Command {
+    name: "demo",
+    args: "[--seconds N] [--dir D]",
+    brief: "the whole path on this machine, with an account that is checked",
+    long: "
+  --seconds N   how long to record this machine's sensors; default 12
+  --dir D       where; default a folder in the system's temporary one, emptied by the next demo
+
+Starts an embedded broker, a receiver and a device as processes of their own, shows what they do, ends them, opens both files
+again and compares them reading by reading. Ends with 0 only if everything taken was committed, acknowledged, and is in the
+replica, the same.",
+    run: demo,
+};
 
 /// The processes of a demo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+enum Part {
     /// The embedded broker.
     Broker,
     /// The receiver.
@@ -57,37 +63,97 @@ impl Part {
     const ALL: [(&'static str, Self); 4] =
         [("broker", Self::Broker), ("receiver", Self::Receiver), ("device", Self::Device), ("deliver", Self::Deliver)];
 
-    /// The part of this name.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|(n, _)| *n == name).map(|(_, part)| part)
-    }
-
     fn name(self) -> &'static str {
         Self::ALL.into_iter().find(|(_, part)| *part == self).map_or("", |(name, _)| name)
     }
 }
 
-/// Runs the demo, or the part of it that this process is.
-pub fn demo(options: &Options) -> Exit {
-    let dir = options.dir.clone().unwrap_or_else(|| std::env::temp_dir().join("varved-demo"));
-    let result = match options.part {
+fn demo(arguments: &mut Arguments) -> Result<Exit, CliError> {
+    let (mut seconds, mut dir, mut part) = (12, std::env::temp_dir().join("varved-demo"), None);
+    while let Some(argument) = arguments.next_argument()? {
+        match argument {
+            Argument::Option(name) if name == "seconds" => {
+                let text = arguments.text()?;
+                let number = text.parse().ok().filter(|n| (1..=86_400).contains(n));
+                seconds = number.ok_or_else(|| arguments.wrong(format!("`{text}` is not a number from 1 to 86400")))?;
+            }
+            Argument::Option(name) if name == "dir" => dir = arguments.path()?,
+            // How the demo starts its parts; of no use to anybody else.
+            Argument::Option(name) if name == "part" => part = Some(arguments.word(&Part::ALL)?),
+            other => return Err(arguments.unexpected(&other)),
+        }
+    }
+    match part {
         Some(part) => be(part, &dir),
-        None => Stage::set(&dir).and_then(|stage| stage.play(options.seconds)),
-    };
-    result.unwrap_or_else(|why| {
-        eprintln!("varved demo: {why}");
-        Exit::Io
-    })
+        None => Stage::set(&dir).and_then(|stage| stage.play(seconds)),
+    }
+    .map_err(CliError::fault)
+}
+
+/// Why there is no account.
+#[derive(Debug)]
+enum DemoError {
+    /// The system refused something.
+    Io(io::Error),
+    /// A part did.
+    Part(Box<dyn Fault + Send + Sync>),
+    /// In words, with where to look.
+    Told(String),
+}
+
+impl From<io::Error> for DemoError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl DemoError {
+    fn part(fault: impl Fault + Send + Sync + 'static) -> Self {
+        Self::Part(Box::new(fault))
+    }
+}
+
+impl fmt::Display for DemoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => write!(
+                f,
+                "the demo ended early: {error}; see that its folder can be written, or name another with --dir"
+            ),
+            Self::Part(fault) => fault.fmt(f),
+            Self::Told(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for DemoError {}
+
+impl Fault for DemoError {
+    fn verdict(&self) -> Verdict {
+        Verdict::Reject
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Io(_) | Self::Told(_) => Exit::Io,
+            Self::Part(fault) => fault.exit(),
+        }
+    }
 }
 
 /// This process is one of the parts.
-fn be(part: Part, dir: &Path) -> io::Result<Exit> {
+fn be(part: Part, dir: &Path) -> Result<Exit, DemoError> {
     let paths = Paths::new(dir);
+    env_logger::Builder::new().filter_level(log::LevelFilter::Info).init();
     match part {
         Part::Broker => {
             let config = load_fleet(&paths)?;
-            let listen = config.listen.ok_or_else(|| io::Error::other("the demo's broker has no address"))?;
-            fleet::broker::run(listen).map_err(io::Error::other)?;
+            let Some(listen) = config.listen else {
+                return Err(DemoError::Told("the broker has no address".to_owned()));
+            };
+            let _broker = fleet::broker::Broker::start(listen, &config.prefix).map_err(DemoError::part)?;
+            let mut signals = Signals::take()?;
+            smol::block_on(signals.ended());
         }
         Part::Receiver => {
             let mut config = load_fleet(&paths)?;
@@ -96,27 +162,22 @@ fn be(part: Part, dir: &Path) -> io::Result<Exit> {
                 port: at.port(),
                 tls: false,
             });
-            fleet::run(config).map_err(io::Error::other)?;
+            super::fleet::receive(config).map_err(DemoError::part)?;
         }
         Part::Device | Part::Deliver => {
-            let mut config = Config::load(&paths.device_config).map_err(io::Error::other)?;
+            let mut config = Config::load(&paths.device_config).map_err(DemoError::part)?;
             if part == Part::Deliver {
                 config.sensors.clear();
             }
-            match device::run(config) {
-                Ok(report) => println!("{}", serde_json::to_string(&report).map_err(io::Error::other)?),
-                Err(why) => {
-                    eprintln!("varved demo: {why}");
-                    return Ok(why.exit());
-                }
-            }
+            let report = device::run(config).map_err(DemoError::part)?;
+            println!("{}", serde_json::to_string(&report).map_err(io::Error::other)?);
         }
     }
     Ok(Exit::Ok)
 }
 
-fn load_fleet(paths: &Paths) -> io::Result<FleetConfig> {
-    FleetConfig::load(&paths.fleet_config).map_err(io::Error::other)
+fn load_fleet(paths: &Paths) -> Result<FleetConfig, DemoError> {
+    FleetConfig::load(&paths.fleet_config).map_err(DemoError::part)
 }
 
 /// Where the demo keeps what.
@@ -152,7 +213,7 @@ struct Stage {
 
 impl Stage {
     /// Makes the folder and the two configurations.
-    fn set(dir: &Path) -> io::Result<Self> {
+    fn set(dir: &Path) -> Result<Self, DemoError> {
         let paths = Paths::new(dir);
         empty(dir)?;
         fs::create_dir_all(dir.join("device"))?;
@@ -164,7 +225,7 @@ impl Stage {
         Ok(Self { paths, broker, parts: Vec::new() })
     }
 
-    fn play(mut self, seconds: u64) -> io::Result<Exit> {
+    fn play(mut self, seconds: u64) -> Result<Exit, DemoError> {
         println!("varved demo: {}", self.paths.dir.display());
         self.start(Part::Broker)?;
         let broker = self.broker;
@@ -184,9 +245,9 @@ impl Stage {
         self.tell(&first, &recorded, &delivered)
     }
 
-    fn start(&mut self, part: Part) -> io::Result<()> {
+    fn start(&mut self, part: Part) -> Result<(), DemoError> {
         let log = fs::File::create(self.paths.dir.join(format!("{}.log", part.name())))?;
-        let child = Command::new(std::env::current_exe()?)
+        let child = process::Command::new(std::env::current_exe()?)
             .args(["demo", "--part", part.name(), "--dir"])
             .arg(&self.paths.dir)
             .stdin(Stdio::null())
@@ -199,7 +260,7 @@ impl Stage {
     }
 
     /// Asks until there is an answer; fails when a part ends in the meantime, or patience does.
-    fn await_part<T>(&mut self, what: &str, mut ready: impl FnMut() -> Option<T>) -> io::Result<T> {
+    fn await_part<T>(&mut self, what: &str, mut ready: impl FnMut() -> Option<T>) -> Result<T, DemoError> {
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
             if let Some(answer) = ready() {
@@ -212,11 +273,15 @@ impl Stage {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        Err(io::Error::other(format!("waited {} s in vain for {what}; see the logs in {}", PATIENCE.as_secs(), self.paths.dir.display())))
+        Err(DemoError::Told(format!(
+            "waited {} s in vain for {what}; see the logs in {}",
+            PATIENCE.as_secs(),
+            self.paths.dir.display()
+        )))
     }
 
     /// A line a second.
-    fn watch(&mut self, seconds: u64) -> io::Result<()> {
+    fn watch(&mut self, seconds: u64) -> Result<(), DemoError> {
         let control = self.paths.control.clone();
         for second in 1..=seconds {
             std::thread::sleep(Duration::from_secs(1));
@@ -227,14 +292,14 @@ impl Stage {
         Ok(())
     }
 
-    fn end_device(&mut self, part: Part) -> io::Result<Report> {
+    fn end_device(&mut self, part: Part) -> Result<Report, DemoError> {
         let text = self.end(part)?;
         serde_json::from_str(&text).map_err(|why| self.paths.complain(part, &format!("left no account: {why}")))
     }
 
     /// SIGTERM, and what the part printed.
-    fn end(&mut self, part: Part) -> io::Result<String> {
-        let at = self.parts.iter().position(|(p, _)| *p == part).ok_or(io::ErrorKind::NotFound)?;
+    fn end(&mut self, part: Part) -> Result<String, DemoError> {
+        let at = self.parts.iter().position(|(p, _)| *p == part).ok_or(io::Error::from(io::ErrorKind::NotFound))?;
         let (_, child) = self.parts.remove(at);
         signal(&child, rustix::process::Signal::TERM);
         let out = child.wait_with_output()?;
@@ -245,8 +310,8 @@ impl Stage {
     }
 
     /// Opens both files and compares.
-    fn tell(self, first: &Json, recorded: &Report, delivered: &Report) -> io::Result<Exit> {
-        let account = account::compare(&self.paths.db, &self.paths.fleet_data.join(DEVICE)).map_err(io::Error::other)?;
+    fn tell(self, first: &Json, recorded: &Report, delivered: &Report) -> Result<Exit, DemoError> {
+        let account = account::compare(&self.paths.db, &self.paths.fleet_data.join(DEVICE)).map_err(DemoError::part)?;
         let taken = recorded.recorded.taken + delivered.recorded.taken;
         let written = recorded.written_bytes.saturating_sub(first["flash"]["written_bytes"].as_u64().unwrap_or(0));
         let sent = recorded.sent_bytes + delivered.sent_bytes;
@@ -259,7 +324,9 @@ impl Stage {
     fn say_next(&self) {
         let db = self.paths.db.display();
         println!("\nThe processes have ended; the files are in {}\nNext:", self.paths.dir.display());
-        println!("  varved query --db {db} \"SELECT series, utc, value, unit FROM reading ORDER BY time DESC LIMIT 10\"");
+        println!(
+            "  varved query --db {db} \"SELECT series, utc, value, unit FROM reading ORDER BY time DESC LIMIT 10\""
+        );
         println!("  varved export --db {db} --format csv -o readings.csv");
         println!("  varved-fleet devices --config {}", self.paths.fleet_config.display());
         println!("  varved verify {db}");
@@ -277,7 +344,7 @@ impl Drop for Stage {
 
 impl Paths {
     /// What went wrong with a part, with the end of its log.
-    fn complain(&self, part: Part, what: &str) -> io::Error {
+    fn complain(&self, part: Part, what: &str) -> DemoError {
         let log = self.dir.join(format!("{}.log", part.name()));
         let text = fs::read_to_string(&log).unwrap_or_default();
         let tail: Vec<&str> = text.lines().rev().take(5).collect();
@@ -285,26 +352,26 @@ impl Paths {
         for line in tail.iter().rev() {
             let _ = write!(said, "\n    {line}");
         }
-        io::Error::other(said)
+        DemoError::Told(said)
     }
 }
 
 /// Empties a folder that an earlier demo made; refuses any other that holds something.
-fn empty(dir: &Path) -> io::Result<()> {
+fn empty(dir: &Path) -> Result<(), DemoError> {
     let mark = dir.join(MARK);
     match fs::read_dir(dir) {
         Err(why) if why.kind() == io::ErrorKind::NotFound => {}
-        Err(why) => return Err(why),
+        Err(why) => return Err(why.into()),
         Ok(mut entries) => {
             if entries.next().is_some() && !mark.exists() {
                 let text = format!("{} is not empty and not of a demo; name another with --dir", dir.display());
-                return Err(io::Error::other(text));
+                return Err(DemoError::Told(text));
             }
             fs::remove_dir_all(dir)?;
         }
     }
     fs::create_dir_all(dir)?;
-    fs::write(mark, "made by varved demo; emptied by the next one\n")
+    Ok(fs::write(mark, "made by varved demo; emptied by the next one\n")?)
 }
 
 fn device_config(paths: &Paths, broker: SocketAddr) -> String {

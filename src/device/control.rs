@@ -141,14 +141,22 @@ mod tests {
         let path = dir.path().join("control.sock");
         let listener = Async::<UnixListener>::bind(&path).expect("a socket");
         let asked = smol::unblock(move || client(&path));
-        smol::block_on(async { asked.or(async { serve(&listener, echo).await; unreachable!() }).await })
+        smol::block_on(async {
+            asked
+                .or(async {
+                    serve(&listener, echo).await;
+                    unreachable!()
+                })
+                .await
+        })
     }
 
     /// Each request has its answer, also several on one connection, and nonsense is answered with what to ask instead.
     #[test]
     fn requests_are_answered_in_order() {
         let answers = served(|path| {
-            [Request::Status, Request::Flush, Request::Query { sql: "x".into() }].map(|r| ask(path, &r).expect("an answer"))
+            [Request::Status, Request::Flush, Request::Query { sql: "x".into() }]
+                .map(|r| ask(path, &r).expect("an answer"))
         });
         assert_eq!(answers[0], Answer::Ok(Json::from(1)));
         assert_eq!(answers[2], Answer::Error { exit: 65, text: "x".into() });

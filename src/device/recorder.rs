@@ -2,20 +2,23 @@
 //!
 //! What enters: readings from the sensors, anchors from the clock, requests to flush. What leaves: commits. One batch fills
 //! while the one before is being committed; both together are bounded by the configuration, and what does not fit while
-//! the medium takes no writes is counted and dated by the batch, as a loss that is committed as soon as anything is.
+//! the medium takes no writes is counted and dated by the batch, as a loss that is committed as soon as anything is. While
+//! it does take writes nothing overflows: a source that is faster than the flash is held back instead.
 //! A commit that fails is tried again with the same readings on the same connection, for as long as the service runs:
 //! after a failed fsync the only copy that is whole is the one in RAM.
 
 use super::status::Shared;
-use crate::batch::{Batch, BatchLimits, Registry, Sealed};
-use crate::clock::{Anchor, Clock, SECOND};
+use crate::batch::{Batch, Registry, Sealed};
+use crate::clock::{Anchor, Clock};
 use crate::reading::Reading;
-use crate::store::{Committed, StoreError, StoreGone, StoreHandle};
+use crate::store::thread::{StoreGone, StoreHandle};
+use crate::store::{Committed, StoreError};
 use smol::channel::{Receiver, Sender};
-use smol::future;
+use smol::future::{or, pending};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Between two tries of a commit that failed: from this …
@@ -49,6 +52,8 @@ pub struct Ends {
 pub struct Recorder {
     ends: Ends,
     batch: Batch,
+    /// Of the buffer, in bytes: from here on a commit is waited for before more is taken in.
+    hold_back_bytes: u64,
     anchors: Vec<Anchor>,
     committing: Option<Committing>,
     /// Batches sealed so far; a flush waits for one of these numbers to be done.
@@ -60,18 +65,24 @@ pub struct Recorder {
 
 /// What a commit needs besides its readings.
 #[derive(Clone)]
-struct Desk {
-    store: StoreHandle,
-    registry: Arc<Registry>,
-    clock: Arc<dyn Clock>,
-    shared: Arc<Shared>,
+pub struct Desk {
+    /// Where it goes.
+    pub store: StoreHandle,
+    /// What the series are.
+    pub registry: Arc<Registry>,
+    /// When it is.
+    pub clock: Arc<dyn Clock>,
+    /// Where it is told.
+    pub shared: Arc<Shared>,
+    /// Whether the last try failed.
+    pub failing: Arc<AtomicBool>,
 }
 
-type Committing = Pin<Box<dyn Future<Output = Result<Committed, StoreGone>>>>;
+type Committing = Pin<Box<dyn Future<Output = Result<Committed, StoreGone>> + Send>>;
 
 /// What woke the recorder.
 enum Wake {
-    Readings(Option<Vec<Reading>>),
+    Readings(Vec<Reading>),
     Anchor(Anchor),
     Ask(Ask),
     Done(Result<Committed, StoreGone>),
@@ -79,24 +90,18 @@ enum Wake {
 }
 
 impl Recorder {
-    /// A recorder with an empty batch.
-    pub fn new(
-        limits: BatchLimits,
-        ends: Ends,
-        store: StoreHandle,
-        registry: Arc<Registry>,
-        clock: Arc<dyn Clock>,
-        shared: Arc<Shared>,
-    ) -> Self {
+    /// A recorder that fills `batch`, of a buffer of this size.
+    pub fn new(batch: Batch, buffer_bytes: u64, ends: Ends, desk: Desk) -> Self {
         Self {
             ends,
-            batch: Batch::new(limits),
+            batch,
+            hold_back_bytes: buffer_bytes / 4 * 3,
             anchors: Vec::new(),
             committing: None,
             sealed: 0,
             waiting: Vec::new(),
             finishing: false,
-            desk: Desk { store, registry, clock, shared },
+            desk,
         }
     }
 
@@ -112,7 +117,7 @@ impl Recorder {
             }
             self.begin_commit_if_due();
             match self.next().await {
-                Wake::Readings(readings) => self.take(readings.unwrap_or_default()),
+                Wake::Readings(readings) => self.take(readings),
                 Wake::Anchor(anchor) => self.anchors.push(anchor),
                 Wake::Ask(ask) => self.hear(ask),
                 Wake::Done(outcome) => self.note_commit(&outcome?),
@@ -124,37 +129,47 @@ impl Recorder {
     async fn next(&mut self) -> Wake {
         let now = self.desk.clock.now().boot;
         let due = self.batch.due_at().filter(|_| self.committing.is_none()).map(|at| at.0 - now.0);
+        let open = !self.holds_back();
         let ends = &self.ends;
-        let readings = async { Wake::Readings(ends.readings.recv().await.ok()) };
-        let anchor = async { or_never(ends.anchors.recv().await.ok()).await };
-        let ask = async { or_never(ends.asks.recv().await.ok()).await };
+        let readings = async {
+            match open {
+                true => or_never(ends.readings.recv().await.ok()).await,
+                false => pending().await,
+            }
+        };
         let committing = &mut self.committing;
         let done = async {
             match committing {
                 Some(commit) => Wake::Done(commit.await),
-                None => future::pending().await,
+                None => pending().await,
             }
         };
         let timer = async {
             match due {
                 Some(ns) => drop(smol::Timer::after(Duration::from_nanos(ns.max(0).unsigned_abs())).await),
-                None => future::pending().await,
+                None => pending().await,
             }
             Wake::Due
         };
+        let ask = async { Wake::Ask(or_never(ends.asks.recv().await.ok()).await) };
+        let anchor = async { Wake::Anchor(or_never(ends.anchors.recv().await.ok()).await) };
         // In this order: what is done frees room, who asks is waiting, and readings never run dry.
-        let asked = future::or(async { Wake::Ask(ask.await) }, async { Wake::Anchor(anchor.await) });
-        future::or(future::or(done, asked), future::or(timer, readings)).await
+        or(or(done, or(ask, anchor)), or(timer, async { Wake::Readings(readings.await) })).await
+    }
+
+    /// While a commit is on its way and the buffer nearly full, sources wait; where commits fail, it may be for long, and
+    /// the newest readings are lost, with an account, rather than every source stopped.
+    fn holds_back(&self) -> bool {
+        let failing = self.desk.failing.load(Relaxed);
+        self.committing.is_some() && !failing && self.batch.bytes() >= self.hold_back_bytes
     }
 
     fn take(&mut self, readings: Vec<Reading>) {
-        if readings.is_empty() && self.ends.readings.is_closed() {
-            self.finishing |= self.ends.asks.is_closed();
-        }
         let now = self.desk.clock.now().boot;
         self.desk.shared.taken(readings.len());
         for reading in readings {
-            self.batch.push(reading, now);
+            // An overflow is counted and dated by the batch, and becomes a loss segment.
+            let _ = self.batch.push(reading, now);
         }
         self.show_risk();
     }
@@ -171,7 +186,7 @@ impl Recorder {
             Ask::Finish(reply) => (reply, true),
         };
         self.finishing |= finish;
-        let open = !self.batch.is_empty() || (finish && !self.anchors.is_empty());
+        let open = self.batch.due_at().is_some() || (finish && !self.anchors.is_empty());
         self.waiting.push((self.sealed + u64::from(open), reply));
     }
 
@@ -207,24 +222,20 @@ impl Recorder {
     }
 
     fn show_risk(&self) {
-        self.desk.shared.risk(self.batch.risk(), self.committing.is_some());
+        self.desk.shared.risk(self.batch.risk(), self.batch.due_at());
     }
 }
 
 impl Desk {
     /// Commits, for as long as it takes.
     async fn commit(self, sealed: Arc<Sealed>, anchors: Arc<[Anchor]>) -> Result<Committed, StoreGone> {
-        self.shared.in_commit(sealed.n, sealed.oldest);
         let mut wait = RETRY_FIRST;
         loop {
             let (batch, anchors, desk) = (sealed.clone(), anchors.clone(), self.clone());
-            let began = self.clock.now().boot;
-            let outcome =
-                self.store.run(move |store| store.commit(&batch, &desk.registry, &anchors, desk.clock.now())).await?;
-            match outcome {
+            let commit = self.store.run(move |store| store.commit(&batch, &desk.registry, &anchors, desk.clock.now()));
+            match commit.await? {
                 Ok(committed) => {
-                    let took_ms = (self.clock.now().boot.0 - began.0) * 1000 / SECOND;
-                    log::debug!("store: {} readings in {} bytes on flash after {took_ms} ms", committed.n, committed.bytes);
+                    self.failing.store(false, Relaxed);
                     return Ok(committed);
                 }
                 Err(fault) => self.put_off(&fault, sealed.n, wait),
@@ -236,6 +247,7 @@ impl Desk {
 
     fn put_off(&self, fault: &StoreError, readings: u64, wait: Duration) {
         log::error!("store: {readings} readings wait in RAM, next try in {} ms: {fault}", wait.as_millis());
+        self.failing.store(true, Relaxed);
         self.shared.store_fault(fault.to_string());
     }
 }
@@ -244,6 +256,6 @@ impl Desk {
 async fn or_never<T>(message: Option<T>) -> T {
     match message {
         Some(message) => message,
-        None => future::pending().await,
+        None => pending().await,
     }
 }

@@ -3,7 +3,9 @@
 use crate::batch::Risk;
 use crate::clock::{BootNanos, Now, SECOND, UtcNanos};
 use crate::store::Committed;
+use crate::upkeep::Idle;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The numbers that the tasks share. Counting is all that is done under the lock.
@@ -20,8 +22,9 @@ struct Numbers {
     commits: u64,
     commit_bytes: u64,
     overflowed: u64,
-    batch: Risk,
-    in_commit: Risk,
+    risk: Risk,
+    due_at: Option<BootNanos>,
+    clock_trusted: bool,
     last_commit: Option<Now>,
     fault: Option<String>,
 }
@@ -62,18 +65,31 @@ impl Shared {
         self.lock().taken += readings as u64;
     }
 
-    /// A batch was handed to the store.
-    pub fn in_commit(&self, readings: u64, oldest: Option<BootNanos>) {
-        self.lock().in_commit = Risk { readings, oldest };
+    /// What is in RAM only, in the batch and with the store, and when the batch is due.
+    pub fn risk(&self, risk: Risk, due_at: Option<BootNanos>) {
+        let mut numbers = self.lock();
+        numbers.risk = risk;
+        numbers.due_at = due_at;
     }
 
-    /// The batch as it fills, and whether another is with the store.
-    pub fn risk(&self, batch: Risk, committing: bool) {
-        let mut numbers = self.lock();
-        numbers.batch = batch;
-        if !committing {
-            numbers.in_commit = Risk::default();
+    /// How busy the recorder is.
+    pub fn idle(&self, now: Now) -> Idle {
+        let numbers = self.lock();
+        let span = |ns: i64| Duration::from_nanos(ns.max(0).unsigned_abs());
+        Idle {
+            since_commit: numbers.last_commit.map_or(Duration::ZERO, |at| span(now.boot.0 - at.boot.0)),
+            until_commit: numbers.due_at.map(|at| span(at.0 - now.boot.0)),
         }
+    }
+
+    /// Whether the clock is believed.
+    pub fn clock(&self, trusted: bool) {
+        self.lock().clock_trusted = trusted;
+    }
+
+    /// Whether the clock was believed when it was last looked at.
+    pub fn clock_is_trusted(&self) -> bool {
+        self.lock().clock_trusted
     }
 
     /// A commit is on flash.
@@ -96,9 +112,7 @@ impl Shared {
     pub fn report(&self, now: Now) -> (AtRisk, Recorded) {
         let n = self.lock().clone();
         let age_s = |since: BootNanos| (now.boot.0 - since.0).max(0) as f64 / SECOND as f64;
-        let oldest = [n.batch.oldest, n.in_commit.oldest].into_iter().flatten().min();
-        let risk =
-            AtRisk { readings: n.batch.readings + n.in_commit.readings, oldest_s: oldest.map_or(0.0, age_s) };
+        let risk = AtRisk { readings: n.risk.readings, oldest_s: n.risk.oldest.map_or(0.0, age_s) };
         let recorded = Recorded {
             taken: n.taken,
             committed: n.committed,

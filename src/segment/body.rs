@@ -37,6 +37,15 @@ const LARGE_BYTES: usize = 16 << 10;
 /// [`SegmentError::TooLarge`] above [`MAX_BODY_BYTES`], [`MAX_READINGS`], [`MAX_COLUMNS`] or [`MAX_TEXT_TOTAL_BYTES`];
 /// [`SegmentError::Unfit`] where columns, timelines and names contradict each other.
 pub fn encode(segment: &Segment) -> Result<Vec<u8>, SegmentError> {
+    if let Content::Data { readings, names } = &segment.content {
+        check(readings)?;
+        check_names(readings, names)?;
+    }
+    encode_unchecked(segment)
+}
+
+/// As [`encode`], of a segment that holds together.
+pub(super) fn encode_unchecked(segment: &Segment) -> Result<Vec<u8>, SegmentError> {
     let mut out = vec![VERSION, 0];
     put_varint(&mut out, segment.range.first.0);
     let span = segment.range.last.0.checked_sub(segment.range.first.0);
@@ -54,8 +63,6 @@ pub fn encode(segment: &Segment) -> Result<Vec<u8>, SegmentError> {
 }
 
 fn encode_data(out: &mut Vec<u8>, readings: &Readings, names: &[(SeriesId, SeriesDef)]) -> Result<(), SegmentError> {
-    check(readings)?;
-    check_names(readings, names)?;
     let mut blob = Vec::new();
     if !names.is_empty() {
         out[1] |= NAMES;
@@ -202,6 +209,9 @@ fn take_text<'a>(bytes: &mut &'a [u8]) -> Result<&'a str, SegmentError> {
     std::str::from_utf8(text).map_err(|_| SegmentError::Corrupt("a name that is not UTF-8"))
 }
 
+/// What every frame begins with (RFC 8878 §3.1.1), and therefore need not be stored.
+const ZSTD_MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
+
 thread_local! {
     /// A context is some hundred kilobytes to set up; a thread that encodes keeps one.
     static ZSTD_WRITER: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
@@ -215,7 +225,9 @@ fn compress(blob: &[u8]) -> Option<Vec<u8>> {
             None => slot.insert(zstd::bulk::Compressor::new(level).ok()?),
         };
         writer.set_compression_level(level).ok()?;
-        writer.compress(blob).ok()
+        writer.include_contentsize(false).ok()?;
+        let mut frame = writer.compress(blob).ok()?;
+        frame.starts_with(&ZSTD_MAGIC).then(|| frame.split_off(ZSTD_MAGIC.len()))
     })
 }
 
@@ -248,7 +260,8 @@ pub(super) fn take_blob(flags: u8, bytes: &mut &[u8]) -> Result<Vec<u8>, Segment
     let blob = if flags & ZSTD == 0 {
         stored.to_vec()
     } else {
-        zstd::bulk::decompress(stored, raw).map_err(|_| SegmentError::Corrupt("a blob that is not zstd"))?
+        zstd::bulk::decompress(&[&ZSTD_MAGIC, stored].concat(), raw)
+            .map_err(|_| SegmentError::Corrupt("a blob that is not zstd"))?
     };
     if blob.len() != raw {
         return Err(SegmentError::Corrupt("a blob of another length than declared"));

@@ -7,7 +7,7 @@
 use super::coder::{Bit, Coder, Number, Reader, Writer};
 use super::floats::FloatModel;
 use super::numbers::{Model, Role};
-use super::{MAX_TEXT_TOTAL_BYTES, Missing, SegmentError, Values};
+use super::{Missing, SegmentError, Values};
 use crate::reading::{Kind, MAX_TEXT_BYTES, NoValue};
 use std::collections::HashMap;
 
@@ -82,13 +82,14 @@ impl ChunkModel {
         distinct
     }
 
-    /// Reads a column of `n` readings; `blob` holds its distinct texts.
+    /// Reads a column of `n` readings. `blob` holds its distinct texts; `text_left` is how many bytes of text the segment
+    /// may still have, since a text that is stored once may be repeated.
     pub(super) fn read(
         &mut self,
         r: &mut Reader<'_>,
         (kind, n): (Kind, usize),
         distinct: Distinct,
-        blob: &[u8],
+        (blob, text_left): (&[u8], &mut usize),
     ) -> Result<(Values, Vec<Missing>), SegmentError> {
         let missing = self.read_missing(r, n)?;
         let mut ints = vec![0; if kind == Kind::Float { 0 } else { n - missing.len() }];
@@ -106,7 +107,9 @@ impl ChunkModel {
                 self.numbers.code(r, Role::Bools, &mut ints);
                 Values::Bool(spread(ints.into_iter().map(|bit| bit != 0).collect(), &missing, n))
             }
-            Kind::Text => Values::Text(spread(self.read_texts(r, &mut ints, distinct, blob)?, &missing, n)),
+            Kind::Text => {
+                Values::Text(spread(self.read_texts(r, &mut ints, distinct, (blob, text_left))?, &missing, n))
+            }
         };
         Ok((values, missing))
     }
@@ -116,7 +119,7 @@ impl ChunkModel {
         r: &mut Reader<'_>,
         words: &mut [i64],
         distinct: Distinct,
-        mut blob: &[u8],
+        (mut blob, text_left): (&[u8], &mut usize),
     ) -> Result<Vec<Box<str>>, SegmentError> {
         if distinct.texts > words.len() {
             return Err(SegmentError::Corrupt("more distinct texts than readings"));
@@ -132,15 +135,12 @@ impl ChunkModel {
             blob = rest;
         }
         self.numbers.code(r, Role::Words, words);
-        let mut total = 0;
         let mut texts = Vec::with_capacity(words.len());
         for word in words {
             let text = usize::try_from(*word).ok().and_then(|word| known.get(word));
             let text = *text.ok_or(SegmentError::Corrupt("a text that is not in the blob"))?;
-            total += text.len();
-            if total > MAX_TEXT_TOTAL_BYTES {
-                return Err(SegmentError::Corrupt("more text than a segment may hold"));
-            }
+            let left = text_left.checked_sub(text.len());
+            *text_left = left.ok_or(SegmentError::Corrupt("more text than a segment may hold"))?;
             texts.push(text.into());
         }
         Ok(texts)

@@ -8,7 +8,8 @@
 //! every value of the column came from there.
 
 use super::coder::{Bit, Coder, Number};
-use super::numbers::{Model, Role, estimate, tree3};
+use super::numbers::{Model, Role, tree3};
+use super::plan::estimate;
 
 /// How a column of doubles became integers.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -250,9 +251,12 @@ fn candidates(values: &[f64], single: bool) -> Vec<u32> {
     let mut some: Vec<u32> = sample(values, 32).filter_map(|v| least_decimals(v, single)).collect();
     some.sort_unstable();
     let mut most = some.last().copied().unwrap_or(0);
+    // What the sample did not show; values that are no decimals at all are not looked at for ever.
+    let mut looks = 16;
     for v in values {
-        if !is_exact(*v, &Shape { single, form: Form::Decimal { decimals: most, significant: 0 } }) {
+        if looks > 0 && !is_exact(*v, &Shape { single, form: Form::Decimal { decimals: most, significant: 0 } }) {
             most = least_decimals(*v, single).map_or(most, |k| k.max(most));
+            looks -= 1;
         }
     }
     let place = |nth: usize| some.get(some.len() * nth / 10).copied().unwrap_or(0);
@@ -261,30 +265,57 @@ fn candidates(values: &[f64], single: bool) -> Vec<u32> {
     all
 }
 
-/// The factor that the values are multiples of, by Euclid on a sample of them; `None` where there is none to see.
+/// The factor or divisor that makes the values of counts; `None` where there is none to see. Euclid on a sample, with
+/// several ideas of what is noise, then the neighbours of what it finds and their roundest forms.
 fn factor(values: &[f64], single: bool) -> Option<Form> {
-    let largest = values.iter().copied().filter(|v| v.is_finite()).map(f64::abs).fold(0.0, f64::max);
-    let noise = largest * if single { 1e-6 } else { 1e-11 };
+    let some: Vec<f64> = sample(values, 64).filter(|v| v.is_finite()).collect();
+    let largest = some.iter().copied().map(f64::abs).fold(0.0, f64::max);
+    if some.len() < 12 || largest == 0.0 {
+        return None;
+    }
+    let few: Vec<f64> = sample(&some, 12).collect();
+    let mut best = None;
+    for noise in if single { [1e-5, 1e-4, 1e-3] } else { [1e-11, 1e-9, 1e-7] } {
+        let common = euclid(&some, largest * noise);
+        if common <= largest * noise * 8.0 {
+            continue;
+        }
+        // The largest value gives the factor with the most digits.
+        for form in forms(largest / (largest / common).round(), single) {
+            let misses = few.iter().filter(|v| !is_exact(**v, &Shape { single, form })).count();
+            if best.is_none_or(|(least, _)| misses < least) {
+                best = Some((misses, form));
+            }
+            if misses == 0 {
+                return Some(form);
+            }
+        }
+    }
+    best.map(|(_, form)| form)
+}
+
+fn euclid(values: &[f64], noise: f64) -> f64 {
     let mut common = 0.0_f64;
-    for v in sample(values, 64).filter(|v| v.is_finite()) {
+    for v in values {
         let mut rest = v.abs();
         while rest > noise {
             (common, rest) = (rest, (common % rest).min(rest - common % rest));
         }
     }
-    if common <= noise * 8.0 || common == 0.0 {
-        return None;
-    }
-    let some: Vec<f64> = sample(values, 64).filter(|v| v.is_finite()).collect();
-    // The largest value gives the factor with the most digits.
-    let near = largest / (largest / common).round();
-    let misses = |form: &Form| some.iter().filter(|v| !is_exact(**v, &Shape { single, form: *form })).count();
-    let mut forms = vec![Form::Times(near)];
-    for digits in 1..=15 {
+    common
+}
+
+/// `near` and the likeliest exact forms of it.
+fn forms(near: f64, single: bool) -> Vec<Form> {
+    let mut forms = Vec::with_capacity(48);
+    for digits in 1..=12 {
         forms.extend(to_digits(near, digits).map(Form::Times));
         forms.extend(to_digits(1.0 / near, digits).map(Form::Over));
     }
-    forms.into_iter().min_by_key(misses)
+    let at = ordered(near, single);
+    let width = if single { 10 } else { 4 };
+    forms.extend((0..=width).flat_map(|by| [at - by, at + by]).map(|int| Form::Times(unordered(int, single))));
+    forms
 }
 
 /// `value` rounded to so many significant digits.

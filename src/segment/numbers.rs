@@ -9,7 +9,7 @@ use super::coder::{Bit, Coder, Number};
 
 /// `(c1·y1 + c2·y2 + c3·y3 + c4·y4) >> shift`, of the four values before. The last entry stands for coefficients that the
 /// column brings itself, in 64ths.
-const PREDICTORS: [([i64; 4], u32); 8] = [
+pub(super) const PREDICTORS: [([i64; 4], u32); 8] = [
     ([0, 0, 0, 0], 0),
     ([1, 0, 0, 0], 0),
     ([2, -1, 0, 0], 0),
@@ -19,8 +19,8 @@ const PREDICTORS: [([i64; 4], u32); 8] = [
     ([1, 1, 1, 1], 2),
     ([0, 0, 0, 0], OWN_SHIFT),
 ];
-const OWN: u8 = 7;
-const OWN_SHIFT: u32 = 6;
+pub(super) const OWN: u8 = 7;
+pub(super) const OWN_SHIFT: u32 = 6;
 
 /// What the parameters of a column belong to; each learns apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,23 +37,23 @@ const ROLES: usize = 7;
 
 /// How one column is coded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Plan {
+pub(super) struct Plan {
     /// The first value.
-    base: i64,
+    pub(super) base: i64,
     /// Common divisor of all differences to `base`; 0 where every value is `base`.
-    step: u64,
+    pub(super) step: u64,
     /// Index into [`PREDICTORS`].
-    predictor: u8,
+    pub(super) predictor: u8,
     /// The coefficients where the predictor is [`OWN`].
-    own: [i64; 4],
+    pub(super) own: [i64; 4],
     /// Added to every prediction.
-    center: i64,
+    pub(super) center: i64,
     /// The usual length in bits of a residual that is not 0.
-    usual: u8,
+    pub(super) usual: u8,
     /// How often a residual is 0: 0 never, 1 up to a quarter, 2 up to three quarters, 3 more, 4 always.
-    zeros: u8,
+    pub(super) zeros: u8,
     /// Whether any residual is negative.
-    signed: bool,
+    pub(super) signed: bool,
 }
 
 /// The contexts of a chunk of columns.
@@ -262,21 +262,21 @@ impl Model {
 }
 
 #[inline]
-fn predict(c: &[i64; 4], shift: u32, y: &[i64; 4]) -> i64 {
+pub(super) fn predict(c: &[i64; 4], shift: u32, y: &[i64; 4]) -> i64 {
     let pairs = c[0].wrapping_mul(y[0]).wrapping_add(c[1].wrapping_mul(y[1]));
     pairs.wrapping_add(c[2].wrapping_mul(y[2])).wrapping_add(c[3].wrapping_mul(y[3])) >> shift
 }
 
 /// Division by a common step, skipped where the step is 1.
-struct Divider(u64);
+pub(super) struct Divider(u64);
 
 impl Divider {
-    fn new(step: u64) -> Self {
+    pub(super) fn new(step: u64) -> Self {
         Self(step)
     }
 
     #[inline]
-    fn exact(&self, difference: i64) -> i64 {
+    pub(super) fn exact(&self, difference: i64) -> i64 {
         match self.0 {
             1 => difference,
             step => difference.wrapping_div(step as i64),
@@ -285,194 +285,9 @@ impl Divider {
 }
 
 impl Plan {
-    fn coefficients(&self) -> Option<([i64; 4], u32)> {
+    /// What the values before are multiplied with, and how far the sum is shifted down.
+    pub(super) fn coefficients(&self) -> Option<([i64; 4], u32)> {
         let (table, shift) = PREDICTORS.get(usize::from(self.predictor))?;
         Some((if self.predictor == OWN { self.own } else { *table }, *shift))
     }
-
-    /// The cheapest plan for `values` by the estimate of [`Cost`].
-    fn of(values: &[i64]) -> Self {
-        let base = values[0];
-        let step = common_step(values);
-        if step == 0 {
-            return Self { base, ..Self::default() };
-        }
-        let divide = Divider::new(step);
-        let ys: Vec<i64> = values.iter().map(|v| divide.exact(v.wrapping_sub(base))).collect();
-        let window = &ys[..ys.len().min(WINDOW)];
-        let mut best: Option<(f32, Self)> = None;
-        let own = own_coefficients(&ys[..ys.len().min(4 * WINDOW)]);
-        for predictor in 0..=OWN {
-            let mut plan = Self { base, step, predictor, ..Self::default() };
-            let mut extra = 0.0;
-            if predictor == OWN {
-                let Some(own) = own else { continue };
-                plan.own = own;
-                extra = 36.0;
-            }
-            for centered in [false, true] {
-                if centered && !matches!(predictor, 0 | 1 | OWN) {
-                    break;
-                }
-                plan.center = if centered { plan.median(window) } else { 0 };
-                if centered && plan.center == 0 {
-                    break;
-                }
-                let cost = plan.cost(window).bits() + extra + if centered { 8.0 } else { 0.0 };
-                if best.is_none_or(|(least, _)| cost < least) {
-                    best = Some((cost, plan));
-                }
-            }
-        }
-        let mut plan = best.map_or(Self { base, step, ..Self::default() }, |(_, plan)| plan);
-        plan.describe(&ys);
-        plan
-    }
-
-    fn residuals<'a>(&self, ys: &'a [i64]) -> impl Iterator<Item = i64> + use<'a> {
-        let (c, shift) = self.coefficients().unwrap_or_default();
-        let center = self.center;
-        let mut y = [0_i64; 4];
-        ys[1..].iter().map(move |now| {
-            let residual = now.wrapping_sub(predict(&c, shift, &y).wrapping_add(center));
-            y = [*now, y[0], y[1], y[2]];
-            residual
-        })
-    }
-
-    fn median(&self, ys: &[i64]) -> i64 {
-        let every = ys.len().div_ceil(63).max(1);
-        let mut some: Vec<i64> = self.residuals(ys).step_by(every).collect();
-        let middle = some.len() / 2;
-        if some.is_empty() { 0 } else { *some.select_nth_unstable(middle).1 }
-    }
-
-    fn cost(&self, ys: &[i64]) -> Cost {
-        let mut cost = Cost { lengths: [0; 65], negative: 0 };
-        for residual in self.residuals(ys) {
-            cost.lengths[64 - residual.unsigned_abs().leading_zeros() as usize] += 1;
-            cost.negative += u32::from(residual < 0);
-        }
-        cost
-    }
-
-    /// Fills in what the residuals of all values look like.
-    fn describe(&mut self, ys: &[i64]) {
-        let cost = self.cost(ys);
-        let (n, zeros) = (ys.len() as u32 - 1, cost.lengths[0]);
-        self.zeros = match zeros {
-            0 => 0,
-            z if z == n => 4,
-            z if z * 4 <= n => 1,
-            z if z * 4 <= n * 3 => 2,
-            _ => 3,
-        };
-        self.signed = cost.negative > 0;
-        let (mut left, mut usual) = ((n - zeros) / 2, 1);
-        while usual < 64 && cost.lengths[usual] <= left {
-            left -= cost.lengths[usual];
-            usual += 1;
-        }
-        self.usual = usual as u8;
-    }
-}
-
-/// Plans are chosen by the first this many values of a column.
-const WINDOW: usize = 256;
-
-/// An estimate of what residuals cost: the entropy of their lengths, plus what is below the leading bit, plus signs.
-struct Cost {
-    lengths: [u32; 65],
-    negative: u32,
-}
-
-impl Cost {
-    fn bits(&self) -> f32 {
-        let n: u32 = self.lengths.iter().sum();
-        let mut bits = 0.0;
-        for (length, &count) in self.lengths.iter().enumerate().filter(|(_, count)| **count > 0) {
-            let count = count as f32;
-            bits += count * ((n as f32 / count).log2() + length.saturating_sub(1) as f32) + 1.5;
-        }
-        bits + if self.negative > 0 { (n - self.lengths[0]) as f32 } else { 0.0 }
-    }
-}
-
-/// About how many bits `values` will take.
-pub(super) fn estimate(values: &[i64]) -> f32 {
-    let Some((base, step)) = values.first().map(|base| (*base, common_step(values))).filter(|(_, step)| *step > 0)
-    else {
-        return 0.0;
-    };
-    let divide = Divider::new(step);
-    let ys: Vec<i64> = values.iter().take(WINDOW).map(|v| divide.exact(v.wrapping_sub(base))).collect();
-    let bits = |predictor| Plan { base, step, predictor, ..Plan::default() }.cost(&ys).bits();
-    let least = [0, 1, 2].into_iter().map(bits).fold(f32::INFINITY, f32::min);
-    least * values.len() as f32 / ys.len() as f32
-}
-
-/// The greatest common divisor of all differences to the first value; 1 where a difference does not fit 64 bits.
-fn common_step(values: &[i64]) -> u64 {
-    let base = values[0];
-    let mut step = 0_u64;
-    for value in values {
-        let Some(difference) = value.checked_sub(base).filter(|d| *d != i64::MIN) else { return 1 };
-        let mut rest = difference.unsigned_abs();
-        if step == 1 || rest == 0 {
-            continue;
-        }
-        while rest != 0 {
-            (step, rest) = (rest, step % rest);
-        }
-    }
-    step
-}
-
-/// Least squares over the four values before, in 64ths; `None` where there are too few values, or they are too large
-/// for 64ths of them to be added up.
-fn own_coefficients(ys: &[i64]) -> Option<[i64; 4]> {
-    let small = |y: &i64| y.unsigned_abs() < 1 << 48;
-    if ys.len() < 64 || !ys.iter().all(small) {
-        return None;
-    }
-    let mean = ys.iter().sum::<i64>() as f64 / ys.len() as f64;
-    let mut rows = [[0.0_f64; 5]; 4];
-    for w in ys.windows(5) {
-        let x = [w[3], w[2], w[1], w[0], w[4]].map(|v| v as f64 - mean);
-        for (i, row) in rows.iter_mut().enumerate() {
-            for (j, cell) in row.iter_mut().enumerate().skip(i) {
-                *cell += x[i] * x[j];
-            }
-        }
-    }
-    for i in 0..4 {
-        for j in 0..i {
-            rows[i][j] = rows[j][i];
-        }
-        rows[i][i] *= 1.0 + 1e-6;
-    }
-    solve(rows).map(|c| c.map(|c| (c * f64::from(1 << OWN_SHIFT)).round() as i64))
-}
-
-/// Gauss, with the largest pivot of each column.
-fn solve(mut rows: [[f64; 5]; 4]) -> Option<[f64; 4]> {
-    for i in 0..4 {
-        let pivot = (i..4).max_by(|a, b| rows[*a][i].abs().total_cmp(&rows[*b][i].abs()))?;
-        rows.swap(i, pivot);
-        if rows[i][i].abs() < 1e-9 {
-            return None;
-        }
-        for below in i + 1..4 {
-            let factor = rows[below][i] / rows[i][i];
-            for j in i..5 {
-                rows[below][j] -= factor * rows[i][j];
-            }
-        }
-    }
-    let mut c = [0.0; 4];
-    for i in (0..4).rev() {
-        let known: f64 = (i + 1..4).map(|j| rows[i][j] * c[j]).sum();
-        c[i] = (rows[i][4] - known) / rows[i][i];
-    }
-    c.iter().all(|c| c.abs() < 16.0).then_some(c)
 }

@@ -196,3 +196,203 @@ proptest! {
         }
     }
 }
+
+/// Segments whose bytes are written down in `tests/data/golden/segment-v1.txt`.
+fn golden() -> Vec<(&'static str, Segment)> {
+    let range = |first, last| SeqRange::new(first, last).expect("a range");
+    let loss = Loss {
+        reason: LossReason::Retention,
+        readings: Some(58_000),
+        from: Some((BootId(3), BootNanos(17 * SECOND))),
+        to: Some((BootId(4), BootNanos(-1))),
+        utc: Some((UtcNanos(i64::MIN), UtcNanos(1_795_365_945_159_000_000))),
+    };
+    let regular: Vec<i64> = (0..16).map(|i| 1_795_365_945_159_000_000 + i * SECOND).collect();
+    let timelines = vec![
+        Timeline { clock: TimelineClock::Utc, stamps: regular.clone() },
+        Timeline { clock: TimelineClock::Utc, stamps: [&regular[1..], &[regular[15] + 1_004_000_000]].concat() },
+        Timeline { clock: TimelineClock::Boot(BootId(2)), stamps: vec![5, 3, 3, i64::MAX, i64::MIN] },
+    ];
+    let column = |series, timeline, values| Column { series: SeriesId(series), timeline, values, missing: Vec::new() };
+    let ints = |f: fn(i64) -> i64| Values::Int((0..16).map(f).collect());
+    let floats = |f: fn(i64) -> f64| Values::Float((0..16).map(f).collect());
+    let texts = |all: &[&str]| Values::Text(all.iter().map(|text| (*text).into()).collect());
+    let mut columns = vec![
+        column(1, 0, ints(|_| 7)),
+        column(2, 0, ints(|i| 127_765 + 97 * i + i * i % 7)),
+        column(4, 1, floats(|i| (200 + i * i % 11) as f64 / 10.0)),
+        column(5, 1, floats(|i| i as f64 / 131.0)),
+        column(9, 1, floats(|i| f64::from(1.0_f32 / (i + 3) as f32))),
+        column(10, 2, Values::Float(vec![-0.0, f64::NAN, f64::from_bits(0x7FF8_0000_0000_BEEF), f64::INFINITY, 0.1])),
+        column(11, 2, Values::Int(vec![i64::MIN, i64::MAX, 0, -1, 1])),
+        column(300, 2, Values::Bool(vec![true, false, false, true, true])),
+        column(301, 2, texts(&["pump on", "pump off", "pump on", "", "größer"])),
+        column(301, 0, texts(&["a"; 16])),
+    ];
+    columns[6].missing = vec![Missing { at: 2, why: NoValue::Faulty }];
+    columns[8].missing = vec![Missing { at: 3, why: NoValue::Absent }];
+    let names = {
+        let mut names = names_of(&columns);
+        names.dedup();
+        names
+    };
+    let data =
+        |names| Content::Data { readings: Readings { timelines: timelines.clone(), columns: columns.clone() }, names };
+    vec![
+        ("loss", Segment { range: range(8, 300), content: Content::Loss(loss) }),
+        (
+            "empty",
+            Segment { range: range(1, 1), content: Content::Data { readings: Readings::default(), names: Vec::new() } },
+        ),
+        ("ids", Segment { range: range(1_000_000, 1_000_000), content: data(Vec::new()) }),
+        ("names", Segment { range: range(1, u64::MAX), content: data(names) }),
+    ]
+}
+
+/// The format of version 1 does not change: old bytes decode to what they were, and the same readings to the same bytes.
+#[test]
+fn golden_bytes_stay_as_they_are() {
+    let written = include_str!("../../tests/data/golden/segment-v1.txt");
+    for (name, segment) in golden() {
+        let body = encode(&segment).expect("a body");
+        let hex: String = body.iter().map(|byte| format!("{byte:02x}")).collect();
+        let line = written.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        assert_eq!(line, Some(&*hex), "{name}");
+        assert_same(&decode(&body).expect("a segment"), &segment);
+    }
+}
+
+/// A body of a later version is told from damage, so that it can be kept; so is one that is only a stump.
+#[test]
+fn a_later_version_is_not_damage() {
+    let (_, segment) = golden().swap_remove(0);
+    let mut body = encode(&segment).expect("a body");
+    body[0] = VERSION + 1;
+    assert_eq!(decode(&with_right_crc(body)).map(drop), Err(SegmentError::Newer { version: VERSION + 1 }));
+    assert_eq!(decode(&[VERSION, 0, 1]).map(drop), Err(SegmentError::Truncated));
+}
+
+/// A few bytes cannot ask for much: every declared size is held against its cap before anything is reserved.
+#[test]
+fn small_bodies_cannot_ask_for_much() {
+    let varint = |mut n: u64| {
+        let mut out = Vec::new();
+        while n >= 0x80 {
+            out.push(n as u8 | 0x80);
+            n >>= 7;
+        }
+        out.push(n as u8);
+        out
+    };
+    // A blob that declares 64 MiB, and a zstd frame of as many zeros behind a smaller declaration.
+    let zeros = zstd::bulk::compress(&vec![0; 64 << 20], 19).expect("compressed");
+    for raw in [64 << 20, 1_000_u64] {
+        let mut body = vec![VERSION, 4 | 8, 1, 0];
+        body.extend(varint(raw));
+        body.extend(varint(zeros.len() as u64 - 4));
+        body.extend(&zeros[4..]);
+        body.extend([0; 5]);
+        assert!(matches!(decode(&with_right_crc(body)), Err(SegmentError::Corrupt(_))), "{raw}");
+    }
+    // Directories of noise: whatever they declare is refused or within the caps.
+    let mut state = 7_u64;
+    for _ in 0..3_000 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let noise: Vec<u8> = (0..24).map(|i| (state.rotate_left(i * 5) >> 24) as u8).collect();
+        let body = [&[VERSION, 0, 1, 0, 12][..], &noise, &[0; 4]].concat();
+        if let Ok(segment) = decode(&with_right_crc(body)) {
+            assert!(segment.content.n() <= MAX_READINGS);
+        }
+    }
+}
+
+/// What is above a cap or contradicts itself is refused when it is written, not when it is read.
+#[test]
+fn what_cannot_be_read_is_not_written() {
+    let (_, good) = golden().swap_remove(2);
+    let spoil = |how: fn(&mut Readings)| {
+        let mut segment = good.clone();
+        let Content::Data { readings, .. } = &mut segment.content else { panic!("data") };
+        how(readings);
+        encode(&segment).map(drop)
+    };
+    assert_eq!(spoil(|_| ()), Ok(()));
+    for how in [
+        (|r| r.timelines[0].stamps.clear()) as fn(&mut Readings),
+        |r| r.columns[0].timeline = 9,
+        |r| r.columns[0].series = SeriesId(7),
+        |r| r.columns[6].missing[0].at = 5,
+        |r| r.columns[8].values = Values::Text(vec!["x".repeat(20_000).into(); 5]),
+    ] {
+        assert!(matches!(spoil(how), Err(SegmentError::Unfit(_))));
+    }
+    let too_many = spoil(|r| {
+        r.timelines[0].stamps = vec![0; MAX_READINGS + 1];
+        r.columns[0].values = Values::Int(vec![0; MAX_READINGS + 1]);
+    });
+    assert!(matches!(too_many, Err(SegmentError::TooLarge { .. })));
+}
+
+/// Asking for one column of a large segment decodes its chunk up to there, not the rest.
+#[test]
+fn one_column_does_not_cost_all() {
+    let stamps: Vec<i64> = (0..1_000).map(|i| i * SECOND).collect();
+    let column = |id: u32| Column {
+        series: SeriesId(id),
+        timeline: 0,
+        values: Values::Int((0..1_000).map(|i| i * i64::from(id) % 97).collect()),
+        missing: Vec::new(),
+    };
+    let timelines = vec![Timeline { clock: TimelineClock::Boot(BootId(1)), stamps }];
+    let readings = Readings { timelines, columns: (1..=50).map(column).collect() };
+    let content = Content::Data { readings, names: Vec::new() };
+    let body = encode(&Segment { range: SeqRange::new(1, 9).expect("a range"), content }).expect("a body");
+    let view = View::parse(&body).expect("a view");
+    assert_eq!((view.n(), view.decoded_columns()), (50_000, 0));
+    assert_eq!(view.column(37).expect("a column"), column(38));
+    assert!(view.decoded_columns() <= 5);
+    let bounds = view.bounds();
+    assert_eq!((bounds.boot_min, bounds.boot_max, bounds.utc_min), (Some(BootId(1)), Some(BootId(1)), None));
+    assert_eq!((bounds.boottime_min, bounds.boottime_max), (Some(BootNanos(0)), Some(BootNanos(999 * SECOND))));
+    assert!(view.column(50).is_err() && view.timeline(1).is_err());
+}
+
+/// A duplicate is told from a conflict: equal content in another packing is contained, one changed value is not.
+#[test]
+fn contains_tells_a_duplicate_from_a_conflict() {
+    let part = |seq: u64, from: i64, value: f64| {
+        let timelines = vec![Timeline { clock: TimelineClock::Utc, stamps: (from..from + 3).collect() }];
+        let values = Values::Float(vec![1.5, f64::NAN, value]);
+        let columns = vec![Column { series: SeriesId(1), timeline: 0, values, missing: Vec::new() }];
+        let content = Content::Data { readings: Readings { timelines, columns }, names: Vec::new() };
+        Segment { range: SeqRange::new(seq, seq).expect("a range"), content }
+    };
+    let whole = merge(&[part(1, 10, 2.0), part(2, 20, 0.0)]).expect("a merge");
+    assert!(contains(&whole, &part(2, 20, 0.0)));
+    assert!(!contains(&whole, &part(2, 20, -0.0)));
+    assert!(!contains(&whole, &part(2, 21, 0.0)));
+    assert!(!contains(&part(1, 10, 2.0), &whole));
+    assert!(merge(&[part(2, 20, 0.0), part(1, 10, 2.0)]).is_err());
+}
+
+/// A text that is stored once cannot be repeated without end: the cap is on the whole segment, also when it is read.
+#[test]
+fn repeated_texts_are_bounded() {
+    let text: Box<str> = "x".repeat(16 << 10).into();
+    let readings = |columns: u32| {
+        let timelines = vec![Timeline { clock: TimelineClock::Utc, stamps: vec![0; 64] }];
+        let values = || Values::Text(vec![text.clone(); 64]);
+        let column = |id| Column { series: SeriesId(id), timeline: 0, values: values(), missing: Vec::new() };
+        Readings { timelines, columns: (0..columns).map(column).collect() }
+    };
+    let segment = |columns| Segment {
+        range: SeqRange::new(1, 1).expect("a range"),
+        content: Content::Data { readings: readings(columns), names: Vec::new() },
+    };
+    let body = encode(&segment(4)).expect("a body");
+    assert!(body.len() < 1_000);
+    assert_same(&decode(&body).expect("a segment"), &segment(4));
+    assert!(matches!(encode(&segment(5)), Err(SegmentError::TooLarge { .. })));
+    let unchecked = super::body::encode_unchecked(&segment(5)).expect("a body");
+    assert_eq!(decode(&unchecked).map(drop), Err(SegmentError::Corrupt("more text than a segment may hold")));
+}

@@ -7,7 +7,10 @@ use super::body::{LOSS, NAMES, open, take_blob, take_names, take_varint};
 use super::coder::Reader;
 use super::columns::{ChunkModel, Distinct};
 use super::directory::Directory;
-use super::{Column, Content, Loss, Missing, Readings, Segment, SegmentError, Timeline, TimelineClock, Values};
+use super::{
+    Column, Content, Loss, MAX_TEXT_TOTAL_BYTES, Missing, Readings, Segment, SegmentError, Timeline, TimelineClock,
+    Values,
+};
 use crate::clock::{BootNanos, UtcNanos};
 use crate::reading::{BootId, Kind, SeqRange, SeriesDef, SeriesId};
 use std::cell::Cell;
@@ -228,18 +231,24 @@ impl View {
     pub fn column(&self, index: usize) -> Result<Column, SegmentError> {
         let place = self.places.get(index).ok_or(SegmentError::Corrupt("no column of this number"))?;
         let (mut reader, mut model) = (Reader::new(&self.chunks[place.chunk.clone()]), ChunkModel::new());
+        let mut text_left = MAX_TEXT_TOTAL_BYTES;
         for before in place.chunk_begins..index {
-            self.read(&mut reader, &mut model, before)?;
+            self.read((&mut reader, &mut model), before, &mut text_left)?;
         }
-        self.read(&mut reader, &mut model, index)
+        self.read((&mut reader, &mut model), index, &mut text_left)
     }
 
-    fn read(&self, reader: &mut Reader<'_>, model: &mut ChunkModel, index: usize) -> Result<Column, SegmentError> {
+    fn read(
+        &self,
+        (reader, model): (&mut Reader<'_>, &mut ChunkModel),
+        index: usize,
+        text_left: &mut usize,
+    ) -> Result<Column, SegmentError> {
         self.decoded.set(self.decoded.get() + 1);
         let (head, place) = (&self.heads[index], &self.places[index]);
         let texts = &self.texts[place.text.clone()];
         let (values, missing): (Values, Vec<Missing>) =
-            model.read(reader, (head.kind, head.n), place.distinct, texts)?;
+            model.read(reader, (head.kind, head.n), place.distinct, (texts, text_left))?;
         Ok(Column { series: head.series, timeline: head.timeline, values, missing })
     }
 
@@ -257,13 +266,13 @@ impl View {
             return Ok(Segment { range: self.range, content: Content::Loss(loss) });
         }
         let mut columns = Vec::with_capacity(self.heads.len());
-        let mut chunk = None;
+        let (mut chunk, mut text_left) = (None, MAX_TEXT_TOTAL_BYTES);
         for (index, place) in self.places.iter().enumerate() {
             if place.chunk_begins == index {
                 chunk = Some((Reader::new(&self.chunks[place.chunk.clone()]), ChunkModel::new()));
             }
             let (reader, model) = chunk.as_mut().ok_or(SegmentError::Corrupt("a column without chunk"))?;
-            columns.push(self.read(reader, model, index)?);
+            columns.push(self.read((reader, model), index, &mut text_left)?);
         }
         let readings = Readings { timelines: std::mem::take(&mut self.timelines), columns };
         Ok(Segment { range: self.range, content: Content::Data { readings, names: self.names } })

@@ -200,7 +200,9 @@ impl Store {
         let head = self
             .conn
             .prepare_cached(sql)
-            .and_then(|mut s| s.query_row([row_id(no, SegmentSeq(0)), row_id(no, seq)], |row| Ok(head_of(row))).optional())
+            .and_then(|mut s| {
+                s.query_row([row_id(no, SegmentSeq(0)), row_id(no, seq)], |row| Ok(head_of(row))).optional()
+            })
             .map_err(|e| sql_of(&self.conn, "look for a segment", e))?
             .transpose()?;
         Ok(head.filter(|head| head.range.last >= seq))
@@ -234,7 +236,8 @@ pub(super) fn heads(
                FROM segment WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3";
     let at = |seq: u64| row_id(no, SegmentSeq(seq.min(MAX_SEQ)));
     let mut statement = conn.prepare_cached(sql).map_err(fail)?;
-    let mut rows = statement.query(params![at(from), at(to), i64::try_from(limit).unwrap_or(i64::MAX)]).map_err(fail)?;
+    let mut rows =
+        statement.query(params![at(from), at(to), i64::try_from(limit).unwrap_or(i64::MAX)]).map_err(fail)?;
     let mut found = Vec::new();
     while let Some(row) = rows.next().map_err(fail)? {
         found.push(head_of(row)?);
@@ -273,4 +276,122 @@ pub(super) fn body_of(conn: &Connection, no: StoreNo, first: SegmentSeq) -> Resu
     conn.prepare_cached("SELECT body FROM segment WHERE id = ?1")
         .and_then(|mut s| s.query_row([row_id(no, first)], |row| row.get(0)).optional())
         .map_err(|e| sql_of(conn, "read a segment", e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Bench, at, compact_all, held, put};
+    use super::*;
+    use crate::segment::View;
+
+    fn range(first: u64, last: u64) -> SeqRange {
+        SeqRange::new(first, last).unwrap()
+    }
+
+    fn filled(bench: &Bench, commits: i64) -> Store {
+        let mut store = bench.open_calm();
+        (0..commits).for_each(|s| drop(put(&mut store, 2, 5, s * 5).unwrap()));
+        store
+    }
+
+    fn pending(store: &Store) -> Vec<u64> {
+        let heads = store.pending(store.uuid(), SegmentSeq(0), 1000).unwrap();
+        heads.iter().map(|head| head.range.first.0).collect()
+    }
+
+    /// What is acknowledged is no longer pending; what a later statement leaves out is pending again. The counts that
+    /// `status` shows say the same as the segments.
+    #[test]
+    fn an_acknowledgement_states_and_does_not_add() {
+        let bench = Bench::new();
+        let mut store = filled(&bench, 10);
+        let uuid = store.uuid();
+        assert_eq!(store.pending_ranges(uuid).unwrap(), [range(1, 10)]);
+        for acked in [vec![range(1, 4), range(7, 7)], vec![range(1, 9)], vec![range(3, 3)], vec![], vec![range(1, 99)]] {
+            store.set_acked(uuid, acked.clone()).unwrap();
+            let expected: Vec<u64> = (1..=10).filter(|n| !acked.iter().any(|r| r.covers(&range(*n, *n)))).collect();
+            assert_eq!(pending(&store), expected);
+            let facts = store.facts().unwrap();
+            assert_eq!((facts.pending_segments, facts.pending_readings), (expected.len() as u64, expected.len() as u64 * 10));
+        }
+        store.set_acked(Uuid::from_u128(9), vec![range(1, 2)]).unwrap();
+    }
+
+    /// Pages of pending segments follow one another without a gap or a repetition.
+    #[test]
+    fn pending_segments_come_in_pages() {
+        let bench = Bench::new();
+        let mut store = filled(&bench, 12);
+        store.set_acked(store.uuid(), vec![range(4, 5), range(8, 8)]).unwrap();
+        let (mut after, mut all) = (SegmentSeq(0), Vec::new());
+        loop {
+            let page = store.pending(store.uuid(), after, 2).unwrap();
+            let Some(last) = page.last() else { break };
+            assert!(page.len() <= 2);
+            after = last.range.last;
+            all.extend(page.iter().map(|head| head.range.first.0));
+        }
+        assert_eq!(all, [1, 2, 3, 6, 7, 9, 10, 11, 12]);
+        let oldest = store.facts().unwrap().oldest_pending;
+        assert_eq!(oldest, Some((store.boot(), at(0).boot)));
+    }
+
+    /// A merged segment is pending as long as any number of it is not acknowledged, and is found by each of them.
+    #[test]
+    fn a_merged_segment_is_pending_as_a_whole() {
+        let bench = Bench::new();
+        let mut store = filled(&bench, 40);
+        compact_all(&mut store, at(10_000));
+        let uuid = store.uuid();
+        assert_eq!(held(&store, uuid).iter().map(|h| (h.0, h.1)).collect::<Vec<_>>(), [(1, 39), (40, 40)]);
+        store.set_acked(uuid, vec![range(1, 20)]).unwrap();
+        assert_eq!(pending(&store), [1, 40]);
+        assert_eq!(store.pending_ranges(uuid).unwrap(), [range(1, 40)]);
+        let (found, body) = store.body(uuid, SegmentSeq(17)).unwrap().unwrap();
+        assert_eq!((found, View::parse(&body).unwrap().range()), (range(1, 39), range(1, 39)));
+        assert_eq!(store.body(uuid, SegmentSeq(41)).unwrap(), None);
+        store.set_acked(uuid, vec![range(1, 39)]).unwrap();
+        assert_eq!(pending(&store), [40]);
+        assert_eq!(store.facts().unwrap().pending_readings, 10);
+    }
+
+    /// Acknowledgements outlive a clean stop, and a crash costs no more than that they are asked for again.
+    #[test]
+    fn acknowledgements_are_written_at_a_clean_stop() {
+        let bench = Bench::new();
+        let mut store = filled(&bench, 5);
+        store.set_acked(store.uuid(), vec![range(1, 3)]).unwrap();
+        assert_eq!(pending(&bench.crash().open_calm()), [1, 2, 3, 4, 5]);
+        store.close().unwrap();
+        assert_eq!(pending(&bench.open_calm()), [4, 5]);
+    }
+
+    /// What the fleet has lost and the device no longer holds is said to be gone, and only that.
+    #[test]
+    fn what_is_gone_is_said_to_be() {
+        let bench = Bench::new();
+        let mut store = filled(&bench, 9);
+        let (uuid, no) = (store.uuid(), store.current().no);
+        store.set_acked(uuid, vec![range(1, 9)]).unwrap();
+        for seq in [2, 3, 6] {
+            commit::delete(&store.conn, no, SegmentSeq(seq)).unwrap();
+        }
+        store.set_acked(uuid, Vec::new()).unwrap();
+        store.record_gone(uuid, range(1, 50), at(60)).unwrap();
+        store.record_gone(uuid, range(1, 50), at(61)).unwrap();
+        let all = held(&store, uuid);
+        assert_eq!(all[1], (2, 3, 0));
+        assert_eq!(all.iter().map(|h| (h.0, h.1)).collect::<Vec<_>>(), [
+            (1, 1),
+            (2, 3),
+            (4, 4),
+            (5, 5),
+            (6, 6),
+            (7, 7),
+            (8, 8),
+            (9, 9)
+        ]);
+        let body = store.body(uuid, SegmentSeq(6)).unwrap().unwrap().1;
+        assert_eq!(View::parse(&body).unwrap().loss().unwrap().reason, LossReason::Expired);
+    }
 }

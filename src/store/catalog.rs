@@ -9,6 +9,7 @@ use super::{Store, commit};
 use crate::clock::{Anchor, BootNanos, UtcNanos};
 use crate::reading::{BootId, SeriesDef};
 use crate::wire::{CatalogBoot, CatalogPage};
+use rusqlite::OptionalExtension;
 use uuid::Uuid;
 
 /// Upper bounds of what postcard makes of the parts: varints of 10 bytes at most, enums and lengths of 5.
@@ -42,6 +43,22 @@ impl Store {
         Ok(pages)
     }
 
+    /// The anchor of the running boot with the highest boottime, if the file has one.
+    ///
+    /// # Errors
+    /// Those of SQLite.
+    pub fn newest_anchor(&self) -> Result<Option<Anchor>, StoreError> {
+        let sql =
+            "SELECT boottime, utc, trusted FROM anchor WHERE store = ?1 AND boot = ?2 ORDER BY boottime DESC LIMIT 1";
+        let of_row = |row: &rusqlite::Row<'_>| {
+            Ok(Anchor { boot: BootNanos(row.get(0)?), utc: UtcNanos(row.get(1)?), trusted: row.get(2)? })
+        };
+        self.conn
+            .query_row(sql, [self.current().no.0, self.boot.0.into()], of_row)
+            .optional()
+            .map_err(|e| StoreError::sql("read the anchors of", &self.path, e))
+    }
+
     /// Changes whenever [`Store::catalog`] would answer something else. Not the same from run to run.
     pub fn catalog_version(&self) -> u64 {
         self.run << 32 | u64::from(self.catalog_changes)
@@ -51,7 +68,8 @@ impl Store {
         let fail = |e| sql_of(&self.conn, "read the boots", e);
         let sql = "SELECT id, boot_uuid FROM boot WHERE store = ?1 ORDER BY id";
         let mut statement = self.conn.prepare_cached(sql).map_err(fail)?;
-        let rows = statement.query_map([no.0], |row| Ok((BootId(row.get(0)?), row.get::<_, String>(1)?))).map_err(fail)?;
+        let rows =
+            statement.query_map([no.0], |row| Ok((BootId(row.get(0)?), row.get::<_, String>(1)?))).map_err(fail)?;
         let rows: Vec<_> = rows.collect::<Result<_, _>>().map_err(fail)?;
         let parse = |(id, text): (BootId, String)| match Uuid::parse_str(&text) {
             Ok(uuid) => Ok((id, uuid)),

@@ -27,6 +27,8 @@ pub struct Committed {
     pub bytes: u64,
     /// Readings in them.
     pub n: u64,
+    /// Readings whose loss was written down with them.
+    pub lost: u64,
 }
 
 /// A body with its bounds, ready to be inserted.
@@ -148,6 +150,7 @@ impl Store {
             committed.ranges.push(range);
             committed.bytes += s.body.len() as u64;
             committed.n += n;
+            committed.lost += s.view.loss().and_then(|loss| loss.readings).unwrap_or(0);
             let line = self.current_mut();
             line.high = range.last;
             line.tally.add(&range, n, &line.acked);
@@ -214,11 +217,6 @@ fn overflowed(lost: &Overflowed, boot: BootId) -> Loss {
 pub(super) fn insert_loss(conn: &Connection, no: StoreNo, range: SeqRange, loss: Loss) -> Result<(), StoreError> {
     let sealed = seal(range, Content::Loss(loss))?;
     insert_segment(conn, no, &sealed.view, &sealed.body)
-}
-
-/// Adds `segment`; the bytes of its body.
-pub(super) fn insert(conn: &Connection, no: StoreNo, body: &[u8]) -> Result<(), StoreError> {
-    insert_segment(conn, no, &View::parse(body)?, body)
 }
 
 impl From<&View> for SegmentRow {
@@ -329,7 +327,10 @@ mod tests {
         assert_eq!(done.ranges.len(), 1);
         let segment = segment::decode(&store.body(store.uuid(), SegmentSeq(1)).unwrap().unwrap().1).unwrap();
         assert_eq!(segment.content, Content::Loss(overflowed(&lost, store.boot())));
-        assert_eq!(store.commit(&Sealed::new(Vec::new(), None, None), &Registry::new(1), &[], at(7)).unwrap(), Committed::default());
+        assert_eq!(
+            store.commit(&Sealed::new(Vec::new(), None, None), &Registry::new(1), &[], at(7)).unwrap(),
+            Committed::default()
+        );
     }
 
     /// A commit that finds no room takes no number and changes nothing; the same batch goes in when there is room. The

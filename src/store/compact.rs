@@ -7,11 +7,11 @@
 
 use super::ack::{SegmentHead, body_of, heads, write_acks};
 use super::error::StoreError;
-use super::file::{StoreNo, sql_of};
-use super::{Line, Step, Store, commit};
+use super::file::{StoreNo, insert_segment, sql_of};
+use super::{Step, Store, commit};
 use crate::clock::{BootNanos, Now, SECOND};
-use crate::reading::{SeqRange, SeriesDef, SeriesId};
-use crate::segment::{self, Content, Loss, Segment, View};
+use crate::reading::{SegmentSeq, SeqRange, SeriesDef, SeriesId};
+use crate::segment::{self, Content, Loss, LossReason, Segment, SegmentError, View};
 use rusqlite::{Connection, params};
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -71,11 +71,9 @@ impl Store {
             let old = |head: &SegmentHead| !current || self.is_old(head, now);
             match choose(&window, &may, &acked, &old, window.len() < WINDOW) {
                 Found::Run(run) => {
-                    let (no, next) = (line.no, window[run.end - 1].range.last.0 + 1);
-                    let begin = window[run.start].range.first.0;
-                    let joined = self.join(at, &window[run])?;
-                    self.compacted_to.no = no.0;
-                    self.compacted_to.seq = if joined { begin } else { next };
+                    let no = line.no;
+                    let next = self.join(at, &window[run], now)?;
+                    (self.compacted_to.no, self.compacted_to.seq) = (no.0, next);
                     return Ok(Step::Worked);
                 }
                 Found::Nothing(upto) if upto > 0 && window.len() == WINDOW => {
@@ -102,45 +100,84 @@ impl Store {
         }
     }
 
-    /// Replaces `run` by one segment. False where that can't be done and shouldn't be tried again.
-    fn join(&mut self, at: usize, run: &[SegmentHead]) -> Result<bool, StoreError> {
-        let line = &self.lines[at];
-        let no = line.no;
-        let body = match self.joined(line, run) {
+    /// Replaces `run` by one segment, or as much of it as comes before one that can't be read. The number to go on from.
+    fn join(&mut self, at: usize, run: &[SegmentHead], now: Now) -> Result<u64, StoreError> {
+        let no = self.lines[at].no;
+        let (parts, broken) = self.parts(no, run)?;
+        if let Some((head, why)) = broken {
+            log::warn!("store: segment {} can't be read: {why}", head.range);
+            let uuid = self.lines[at].uuid;
+            if !matches!(why, SegmentError::Newer { .. }) && !self.lines[at].acked.covers(&head.range) {
+                self.record_damaged(uuid, head.range.first, now)?;
+            }
+        }
+        let next = run[parts.len() - usize::from(broken.is_none())].range.last.0 + 1;
+        if parts.len() < 2 {
+            return Ok(next);
+        }
+        let run = &run[..parts.len()];
+        let joined = if run.iter().all(|head| head.loss) { join_losses(&parts) } else { self.name(no, &parts) };
+        let body = match joined.and_then(|segment| Ok(segment::encode(&segment)?)) {
             Ok(body) => body,
             Err(StoreError::Segment(e)) => {
                 log::warn!("store: segments {}..={} stay apart: {e}", run[0].range.first, run[run.len() - 1].range.last);
-                return Ok(false);
+                return Ok(next);
             }
             Err(e) => return Err(e),
         };
-        let acks = self.unwritten_acks();
+        self.replace(at, run, &body)?;
+        Ok(if broken.is_some() { next } else { run[0].range.first.0 })
+    }
+
+    fn replace(&mut self, at: usize, run: &[SegmentHead], body: &[u8]) -> Result<(), StoreError> {
+        let (no, acks, view) = (self.lines[at].no, self.unwritten_acks(), View::parse(body)?);
         self.transaction("compact", |conn| {
             run.iter().try_for_each(|head| commit::delete(conn, no, head.range.first))?;
-            commit::insert(conn, no, &body)?;
+            insert_segment(conn, no, &view, body)?;
             write_acks(conn, &acks)
         })?;
         self.acks_written();
-        let view = View::parse(&body)?;
         let line = &mut self.lines[at];
         run.iter().for_each(|head| line.tally.remove(&head.range, head.n, &line.acked));
         line.tally.add(&view.range(), view.n() as u64, &line.acked);
-        Ok(true)
+        Ok(())
     }
 
-    /// The body that replaces `run`.
-    fn joined(&self, line: &Line, run: &[SegmentHead]) -> Result<Vec<u8>, StoreError> {
+    /// The segments of `run`, up to the first that can't be read.
+    #[allow(clippy::type_complexity)]
+    fn parts<'a>(
+        &self,
+        no: StoreNo,
+        run: &'a [SegmentHead],
+    ) -> Result<(Vec<Segment>, Option<(&'a SegmentHead, SegmentError)>), StoreError> {
         let mut parts = Vec::with_capacity(run.len());
         for head in run {
-            let body = body_of(&self.conn, line.no, head.range.first)?.unwrap_or_default();
-            let part = segment::decode(&body)?;
-            if part.range != head.range {
-                return Err(segment::SegmentError::Corrupt("the row and its body name different ranges").into());
+            let body = body_of(&self.conn, no, head.range.first)?.unwrap_or_default();
+            match segment::decode(&body) {
+                Ok(part) if part.range == head.range => parts.push(part),
+                Ok(_) => {
+                    let why = SegmentError::Corrupt("the row and its body name different ranges");
+                    return Ok((parts, Some((head, why))));
+                }
+                Err(why) => return Ok((parts, Some((head, why)))),
             }
-            parts.push(part);
         }
-        let joined = if run.iter().all(|head| head.loss) { join_losses(&parts)? } else { self.name(line.no, &parts)? };
-        Ok(segment::encode(&joined)?)
+        Ok((parts, None))
+    }
+
+    /// Puts a loss in the place of the segment of `uuid` that covers `seq`, because its body can't be read. The damaged
+    /// bytes are gone with that.
+    ///
+    /// # Errors
+    /// Those of a commit; nothing has changed then.
+    pub fn record_damaged(&mut self, uuid: Uuid, seq: SegmentSeq, _now: Now) -> Result<(), StoreError> {
+        let Some(at) = self.lines.iter().position(|line| line.uuid == uuid) else { return Ok(()) };
+        let no = self.lines[at].no;
+        let Some(head) = self.head_at(no, seq)? else { return Ok(()) };
+        let readings = (!head.loss).then_some(head.n);
+        let loss = Loss { reason: LossReason::Damaged, readings, from: head.from, to: head.to, utc: head.utc };
+        let body = segment::encode(&Segment { range: head.range, content: Content::Loss(loss) })?;
+        self.replace(at, &[head], &body)
     }
 
     fn name(&self, no: StoreNo, parts: &[Segment]) -> Result<Segment, StoreError> {
@@ -217,16 +254,16 @@ fn run_length(
 fn join_losses(parts: &[Segment]) -> Result<Segment, StoreError> {
     let loss_of = |segment: &Segment| match segment.content {
         Content::Loss(loss) => Ok(loss),
-        Content::Data { .. } => Err(segment::SegmentError::Unfit("readings among losses")),
+        Content::Data { .. } => Err(SegmentError::Unfit("readings among losses")),
     };
     let (Some(first), Some(last)) = (parts.first(), parts.last()) else {
-        return Err(segment::SegmentError::Unfit("there is nothing to join").into());
+        return Err(SegmentError::Unfit("there is nothing to join").into());
     };
     let mut all = loss_of(first)?;
     for part in &parts[1..] {
         let Loss { reason, readings, from, to, utc } = loss_of(part)?;
         if reason != all.reason {
-            return Err(segment::SegmentError::Unfit("losses of different reasons").into());
+            return Err(SegmentError::Unfit("losses of different reasons").into());
         }
         all.readings = all.readings.zip(readings).map(|(a, b)| a + b);
         all.from = all.from.or(from);
@@ -247,6 +284,141 @@ fn def_of(conn: &Connection, no: StoreNo, id: SeriesId) -> Result<SeriesDef, Sto
     let mut rows = statement.query(params![no.0, id.0]).map_err(fail)?;
     match rows.next().map_err(fail)? {
         Some(row) => commit::series_of(row).map(|(_, def)| def),
-        None => Err(segment::SegmentError::Corrupt("a series that the file doesn't know").into()),
+        None => Err(SegmentError::Corrupt("a series that the file doesn't know").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Bench, at, compact_all, def, held, put};
+    use super::*;
+    use crate::segment::{Column, Timeline, decode};
+
+    fn range(first: u64, last: u64) -> SeqRange {
+        SeqRange::new(first, last).unwrap()
+    }
+
+    fn ranges(store: &Store) -> Vec<(u64, u64)> {
+        held(store, store.uuid()).iter().map(|h| (h.0, h.1)).collect()
+    }
+
+    /// Every reading: series, stamp, value.
+    fn readings(store: &Store) -> Vec<(u32, i64, String)> {
+        let mut all = Vec::new();
+        for (first, ..) in held(store, store.uuid()) {
+            let body = store.body(store.uuid(), SegmentSeq(first)).unwrap().unwrap().1;
+            let Content::Data { readings, .. } = decode(&body).unwrap().content else { continue };
+            let timeline = |c: &Column| -> Timeline { readings.timelines[c.timeline].clone() };
+            for column in &readings.columns {
+                let stamps = timeline(column).stamps;
+                all.extend((0..stamps.len()).map(|i| (column.series.0, stamps[i], format!("{:?}", column.values.get(i)))));
+            }
+        }
+        all.sort();
+        all
+    }
+
+    /// Compaction changes how readings are stored, not which: none is lost, none is there twice, after a crash either. The
+    /// segment names its series.
+    #[test]
+    fn compaction_keeps_every_reading() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        (0..100).for_each(|s| drop(put(&mut store, 20, 10, s * 10).unwrap()));
+        let (before, facts) = (readings(&store), store.facts().unwrap());
+        compact_all(&mut store, at(10_000));
+        assert_eq!(readings(&store), before);
+        let after = store.facts().unwrap();
+        assert!(after.segments <= 3, "{} segments", after.segments);
+        assert_eq!((after.readings, after.pending_readings), (facts.readings, facts.pending_readings));
+        let body = store.body(store.uuid(), SegmentSeq(1)).unwrap().unwrap().1;
+        assert_eq!(View::parse(&body).unwrap().names()[3], (SeriesId(4), def(3)));
+        let again = bench.crash().open_calm();
+        assert_eq!(readings(&again), before);
+        assert_eq!(again.facts().unwrap().readings, facts.readings);
+    }
+
+    /// Young segments are left alone until there are enough of them, and the newest always is.
+    #[test]
+    fn young_segments_wait() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        (0..50).for_each(|s| drop(put(&mut store, 2, 2, s).unwrap()));
+        assert_eq!(store.compact_step(&[], at(60)).unwrap(), Step::Idle);
+        assert_eq!(store.compact_step(&[], at(4000)).unwrap(), Step::Worked);
+        assert_eq!(ranges(&store), [(1, 49), (50, 50)]);
+        assert_eq!(store.compact_step(&[], at(8000)).unwrap(), Step::Idle);
+    }
+
+    /// What is in flight stays as it was sent, and what the fleet has is never joined with what it hasn't.
+    #[test]
+    fn neighbours_of_another_state_stay_apart() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        (0..100).for_each(|s| drop(put(&mut store, 2, 2, s).unwrap()));
+        store.set_acked(store.uuid(), vec![range(1, 40)]).unwrap();
+        let flying = [(store.uuid(), range(60, 61))];
+        while store.compact_step(&flying, at(9000)).unwrap() == Step::Worked {}
+        assert_eq!(ranges(&store), [(1, 40), (41, 59), (60, 60), (61, 61), (62, 99), (100, 100)]);
+    }
+
+    /// Losses of one reason become one loss that counts them all; others stay.
+    #[test]
+    fn losses_of_one_reason_are_joined() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        let loss = |n| Loss {
+            reason: LossReason::Overflow,
+            readings: Some(n),
+            from: Some((store.boot(), at(n as i64).boot)),
+            to: Some((store.boot(), at(n as i64 + 1).boot)),
+            utc: None,
+        };
+        let parts: Vec<Segment> =
+            (1..=3).map(|n| Segment { range: range(n, n), content: Content::Loss(loss(n)) }).collect();
+        let joined = join_losses(&parts).unwrap();
+        let Content::Loss(all) = joined.content else { panic!("not a loss") };
+        assert_eq!((joined.range, all.readings, all.from, all.to), (range(1, 3), Some(6), loss(1).from, loss(3).to));
+        let other = Segment { range: range(4, 4), content: Content::Loss(Loss { reason: LossReason::Void, ..loss(4) }) };
+        assert!(join_losses(&[parts[2].clone(), other]).is_err());
+        store.skip_above(SegmentSeq(3), at(1)).unwrap();
+        store.skip_above(SegmentSeq(9), at(2)).unwrap();
+        put(&mut store, 1, 1, 3).unwrap();
+        compact_all(&mut store, at(4));
+        assert_eq!(ranges(&store), [(1, 9), (10, 10)]);
+    }
+
+    /// A body that doesn't decode becomes a loss that says how much it was, and those around it are still compacted.
+    #[test]
+    fn a_damaged_segment_becomes_a_loss() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        (0..90).for_each(|s| drop(put(&mut store, 2, 2, s).unwrap()));
+        store.conn.execute("UPDATE segment SET body = x'010203' WHERE first_seq = 20", []).unwrap();
+        compact_all(&mut store, at(9000));
+        assert_eq!(ranges(&store), [(1, 19), (20, 20), (21, 89), (90, 90)]);
+        let body = store.body(store.uuid(), SegmentSeq(20)).unwrap().unwrap().1;
+        let loss = *View::parse(&body).unwrap().loss().unwrap();
+        assert_eq!((loss.reason, loss.readings), (LossReason::Damaged, Some(4)));
+        assert_eq!(store.compact_step(&[], at(9001)).unwrap(), Step::Idle);
+    }
+
+    /// Over a long run each byte is rewritten a few times, not each hour: sizes grow by tiers.
+    #[test]
+    fn rewriting_is_bounded() {
+        let head = |first, last, bytes| SegmentHead {
+            range: range(first, last),
+            bytes,
+            n: 10,
+            loss: false,
+            from: None,
+            to: None,
+            utc: None,
+        };
+        let window: Vec<_> = std::iter::once(head(1, 100, 20_000)).chain((101..=140).map(|n| head(n, n, 100))).collect();
+        let found = choose(&window, &|_| true, &|_| false, &|_| true, true);
+        assert_eq!(found, Found::Nothing(0), "40 small ones don't have the large one rewritten");
+        let found = choose(&window[1..], &|_| true, &|_| false, &|_| true, true);
+        assert_eq!(found, Found::Run(0..40));
     }
 }

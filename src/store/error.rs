@@ -88,7 +88,9 @@ impl StoreError {
         match source.sqlite_error_code() {
             Some(DiskFull) => Self::Full { path: path.to_owned() },
             Some(DatabaseBusy | DatabaseLocked) => Self::Busy { doing },
-            Some(DatabaseCorrupt | NotADatabase) => Self::Damaged { what: format!("{}: {doing}: {source}", path.display()) },
+            Some(DatabaseCorrupt | NotADatabase) => {
+                Self::Damaged { what: format!("{}: {doing}: {source}", path.display()) }
+            }
             _ => Self::Sqlite { doing, source },
         }
     }
@@ -101,7 +103,11 @@ impl fmt::Display for StoreError {
                 write!(f, "{} is in use by process {pid}: stop it, or give this one another store.path", path.display())
             }
             Self::InUse { path, pid: None } => {
-                write!(f, "{} is in use by another process: stop it, or give this one another store.path", path.display())
+                write!(
+                    f,
+                    "{} is in use by another process: stop it, or give this one another store.path",
+                    path.display()
+                )
             }
             Self::Io { doing, path, source } => {
                 write!(f, "cannot {doing} {}: {source}; {}", path.display(), remedy(source))
@@ -115,7 +121,10 @@ impl fmt::Display for StoreError {
                 write!(f, "cannot {doing}: another program holds the database locked; close it, it will be tried again")
             }
             Self::Sqlite { doing, source } => {
-                write!(f, "cannot {doing}: {source}; it will be tried again, see the kernel log for errors of the medium")
+                write!(
+                    f,
+                    "cannot {doing}: {source}; it will be tried again, see the kernel log for errors of the medium"
+                )
             }
             Self::Damaged { what } => {
                 write!(f, "damaged: {what}; restart varved, it sets the file aside and salvages what is readable")
@@ -126,7 +135,10 @@ impl fmt::Display for StoreError {
                  SQLite that varved is built with"
             ),
             Self::Newer { major } => {
-                write!(f, "the file has format {major}, newer than this varved knows; install the newer version to read it")
+                write!(
+                    f,
+                    "the file has format {major}, newer than this varved knows; install the newer version to read it"
+                )
             }
             Self::Segment(source) => write!(f, "{source}"),
             Self::Exhausted { what } => {

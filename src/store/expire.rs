@@ -38,7 +38,7 @@ impl Store {
     /// Those of a commit; nothing has changed then.
     pub fn expire_step(&mut self, in_flight: &[(Uuid, SeqRange)], now: Now) -> Result<Step, StoreError> {
         self.in_flight = in_flight.to_vec();
-        if self.used_bytes()? <= self.target_bytes() {
+        if self.used_bytes()? <= target_bytes(self.bounds.file_bytes) {
             return self.tidy(now);
         }
         if self.discard_aside(now, true)? == Step::Worked {
@@ -203,12 +203,8 @@ impl Store {
 
     /// Whether the file has grown to its limit, or so near that a transaction may not fit.
     pub(super) fn at_limit(&self) -> Result<bool, StoreError> {
-        Ok(self.pragma("page_count")? * self.pragma("page_size")? + (self.bounds.file_bytes / 16) >= self.bounds.file_bytes)
-    }
-
-    /// A sixteenth is kept free, for a commit and for compaction, which writes before it deletes.
-    fn target_bytes(&self) -> u64 {
-        self.bounds.file_bytes - (self.bounds.file_bytes / 16).max(64 << 10).min(self.bounds.file_bytes / 2)
+        Ok(self.pragma("page_count")? * self.pragma("page_size")? + (self.bounds.file_bytes / 16)
+            >= self.bounds.file_bytes)
     }
 
     /// The file may not grow above its limit, wherever it stands now.
@@ -224,7 +220,11 @@ impl Store {
     fn tidy(&mut self, now: Now) -> Result<Step, StoreError> {
         let empty = |line: &&Line| line.tally.segments == 0;
         let old = self.lines.len() - 1;
-        if let Some(no) = self.lines[..old].iter().find(empty).map(|line| line.no) {
+        if let Some((no, uuid)) = self.lines[..old].iter().find(empty).map(|line| (line.no, line.uuid)) {
+            // A mark of a store that the file doesn't know would say that the file was replaced.
+            if self.high.mark().is_some_and(|mark| mark.store == uuid) {
+                self.fold()?;
+            }
             self.transaction("forget a store", |conn| forget_store(conn, no))?;
             self.lines.retain(|line| line.no != no);
             self.catalog_changes += 1;
@@ -244,8 +244,11 @@ impl Store {
         let sql = "SELECT boot_min FROM segment WHERE id BETWEEN ?1 << 48 AND ((?1 + 1) << 48) - 1 \
                    AND boot_min IS NOT NULL ORDER BY id LIMIT 1";
         let fail = |e| sql_of(&self.conn, "look for unused boots", e);
-        let cited: Option<u32> =
-            self.conn.prepare_cached(sql).and_then(|mut s| s.query_row([no.0], |r| r.get(0)).optional()).map_err(fail)?;
+        let cited: Option<u32> = self
+            .conn
+            .prepare_cached(sql)
+            .and_then(|mut s| s.query_row([no.0], |r| r.get(0)).optional())
+            .map_err(fail)?;
         let current = (at + 1 == self.lines.len()).then_some(self.boot.0);
         let Some(lowest) = cited.into_iter().chain(current).min() else { return Ok(Step::Idle) };
         let sql = "SELECT count(*) FROM boot WHERE store = ?1 AND id < ?2";
@@ -261,6 +264,11 @@ impl Store {
         self.catalog_changes += 1;
         Ok(Step::Worked)
     }
+}
+
+/// What a file may hold: a sixteenth is kept free, for a commit and for compaction, which writes before it deletes.
+pub(super) fn target_bytes(file_bytes: u64) -> u64 {
+    file_bytes - (file_bytes / 16).max(64 << 10).min(file_bytes / 2)
 }
 
 fn vacuum(conn: &Connection, pages: u32) -> Result<(), StoreError> {
@@ -287,4 +295,152 @@ fn forget_store(conn: &Connection, no: StoreNo) -> Result<(), StoreError> {
         execute(conn, "forget a store", sql, [no.0])?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Bench, at, compact_all, held, put};
+    use super::super::{FreshWhy, StoreFacts};
+    use super::*;
+    use crate::reading::SegmentSeq;
+
+    fn range(first: u64, last: u64) -> SeqRange {
+        SeqRange::new(first, last).unwrap()
+    }
+
+    fn small() -> Bench {
+        let mut bench = Bench::new();
+        bench.cfg.max_size_bytes = 1 << 20;
+        bench
+    }
+
+    /// Commits and expires as the service does, until `commits` are made.
+    fn churn(store: &mut Store, commits: i64, ack: bool) -> u64 {
+        let mut most = 0;
+        for s in 0..commits {
+            put(store, 40, 60, s * 60).unwrap();
+            if ack {
+                let uuid = store.uuid();
+                store.set_acked(uuid, vec![range(1, store.next_seq().0 - 1)]).unwrap();
+            }
+            while store.expire_step(&[], at(s * 60)).unwrap() == Step::Worked {}
+            let facts: StoreFacts = store.facts().unwrap();
+            most = most.max(facts.file_bytes + facts.wal_bytes);
+        }
+        most
+    }
+
+    fn losses(store: &Store) -> Vec<(SeqRange, Loss)> {
+        let mut found = Vec::new();
+        for (first, last, n) in held(store, store.uuid()) {
+            let body = store.body(store.uuid(), SegmentSeq(first)).unwrap().unwrap().1;
+            if let Content::Loss(loss) = decode(&body).unwrap().content {
+                assert_eq!(n, 0);
+                found.push((range(first, last), loss));
+            }
+        }
+        found
+    }
+
+    /// Without a fleet the oldest go when the file is full, and every one of them is in the account: what is held and what
+    /// is lost are all that was committed, without a gap. File and log together stay within `max_size`.
+    #[test]
+    fn what_retention_drops_is_counted() {
+        let bench = small();
+        let mut store = bench.open_calm();
+        let most = churn(&mut store, 500, false);
+        assert!(most <= bench.cfg.max_size_bytes, "{most} bytes");
+        let all = held(&store, store.uuid());
+        assert_eq!(all.iter().map(|h| h.1 - h.0 + 1).sum::<u64>(), 500, "no gap, no overlap");
+        let lost = losses(&store);
+        assert_eq!(lost.len(), 1, "neighbouring losses become one");
+        assert_eq!(lost[0].1.reason, LossReason::Retention);
+        let kept: usize = all.iter().map(|h| h.2).sum();
+        assert_eq!(lost[0].1.readings.unwrap() + kept as u64, 500 * 2400);
+        assert_eq!(lost[0].1.from.unwrap().1, at(0).boot);
+        assert!(kept > 200_000, "{kept} readings kept");
+        let again = bench.crash().open_calm();
+        assert_eq!(held(&again, again.uuid()), all);
+        let counted = (again.facts().unwrap().segments, again.facts().unwrap().pending_readings);
+        assert_eq!(counted, (store.facts().unwrap().segments, store.facts().unwrap().pending_readings));
+    }
+
+    /// What the fleet has goes without a trace, but for the newest segment, which keeps the count; the acknowledgement is
+    /// on the medium with the deletion.
+    #[test]
+    fn what_the_fleet_has_goes_first() {
+        let bench = small();
+        let mut store = bench.open_calm();
+        churn(&mut store, 500, true);
+        assert_eq!(losses(&store), []);
+        let uuid = store.uuid();
+        assert!(held(&store, uuid)[0].0 > 100);
+        let again = bench.crash().open_calm();
+        assert_eq!(again.next_seq(), SegmentSeq(501));
+        let first = held(&again, uuid)[0].0;
+        assert!(again.line(uuid).unwrap().acked.covers(&range(1, first - 1)), "deleted, so acknowledged in the file");
+    }
+
+    /// Nothing goes before its time: below the limit an expiry has nothing to do.
+    #[test]
+    fn below_the_limit_nothing_goes() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        (0..20).for_each(|s| drop(put(&mut store, 10, 10, s).unwrap()));
+        store.set_acked(store.uuid(), vec![range(1, 20)]).unwrap();
+        assert_eq!(store.expire_step(&[], at(99)).unwrap(), Step::Idle);
+        assert_eq!(held(&store, store.uuid()).len(), 20);
+    }
+
+    /// What is in flight stays, so that the fleet never gets both a segment and its loss.
+    #[test]
+    fn what_is_in_flight_stays() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        (0..8).for_each(|s| drop(put(&mut store, 10, 10, s).unwrap()));
+        store.in_flight = vec![(store.uuid(), range(1, 2)), (store.uuid(), range(5, 5))];
+        while store.make_room(at(9)).unwrap() == Step::Worked {}
+        let all: Vec<_> = held(&store, store.uuid()).iter().map(|h| (h.0, h.1, h.2 > 0)).collect();
+        assert_eq!(all, [(1, 1, true), (2, 2, true), (3, 4, false), (5, 5, true), (6, 7, false), (8, 8, true)]);
+    }
+
+    /// A store of old that holds nothing any more is forgotten, with its series and boots.
+    #[test]
+    fn an_empty_old_store_is_forgotten() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        put(&mut store, 3, 1, 1).unwrap();
+        let old = store.uuid();
+        store.take_fresh_id(FreshWhy::Request, at(2)).unwrap();
+        put(&mut store, 3, 1, 3).unwrap();
+        store.set_acked(old, vec![range(1, 1)]).unwrap();
+        assert_eq!(store.make_room(at(4)).unwrap(), Step::Worked);
+        while store.expire_step(&[], at(5)).unwrap() == Step::Worked {}
+        assert_eq!(store.stores().len(), 1);
+        assert_eq!(store.catalog(1 << 16).unwrap().len(), 1);
+        let series: i64 = store.conn.query_row("SELECT count(*) FROM series", [], |r| r.get(0)).unwrap();
+        assert_eq!(series, 3);
+        drop(store);
+        bench.open_calm();
+    }
+
+    /// After `max_size` was lowered the file shrinks, step by step, to its new bound.
+    #[test]
+    fn a_lower_limit_is_reached_by_vacuum() {
+        let mut bench = Bench::new();
+        bench.cfg.max_size_bytes = 8 << 20;
+        let mut store = bench.open_calm();
+        (0..700).for_each(|s| drop(put(&mut store, 40, 60, s * 60).unwrap()));
+        compact_all(&mut store, at(100));
+        store.close().unwrap();
+        bench.cfg.max_size_bytes = 1 << 20;
+        let mut store = bench.open_calm();
+        assert!(store.facts().unwrap().file_bytes > 1 << 20);
+        while store.expire_step(&[], at(9)).unwrap() == Step::Worked {}
+        while store.vacuum_step().unwrap() == Step::Worked {}
+        store.checkpoint().unwrap();
+        let facts = store.facts().unwrap();
+        assert!(facts.file_bytes <= facts.file_limit_bytes, "{facts:?}");
+        put(&mut store, 40, 60, 1).unwrap();
+    }
 }

@@ -274,8 +274,13 @@ pub fn meta<T: FromSql>(conn: &Connection, key: &str) -> Result<Option<T>, Store
 
 /// Writes `key` in `meta`.
 pub fn set_meta(conn: &Connection, key: &str, value: impl rusqlite::ToSql) -> Result<(), StoreError> {
-    execute(conn, "write the meta table", "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", params![key, value])
-        .map(drop)
+    execute(
+        conn,
+        "write the meta table",
+        "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)",
+        params![key, value],
+    )
+    .map(drop)
 }
 
 /// The bounds of a segment as the `segment` table holds them; made from a [`crate::segment::View`].

@@ -27,15 +27,24 @@ impl Lock {
     pub(crate) fn take(db: &Path) -> Result<Self, StoreError> {
         let path = beside(db, "-lock");
         let fail = |e| StoreError::io("open", &path, e);
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o640).open(&path).map_err(fail)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o640)
+            .open(&path)
+            .map_err(fail)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::InUse { path: db.to_owned(), pid: pid(&mut file) }),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(StoreError::InUse { path: db.to_owned(), pid: pid(&mut file) });
+            }
             Err(e) => return Err(StoreError::io("lock", &path, e.into())),
         }
         // The number is a courtesy to the next one: on a full disk the lock holds without it.
-        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+        let written =
+            file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
         if let Err(e) = written {
             log::warn!("store: {}: the process id was not written: {e}", path.display());
         }
@@ -60,7 +69,11 @@ pub(crate) fn make_directory(db: &Path) -> Result<(), StoreError> {
     if dir.is_dir() {
         return Ok(());
     }
-    DirBuilder::new().recursive(true).mode(0o750).create(dir).map_err(|e| StoreError::io("create the directory", dir, e))
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(dir)
+        .map_err(|e| StoreError::io("create the directory", dir, e))
 }
 
 /// Fsyncs the database, its WAL and their directory, and has the kernel forget what it holds of them.

@@ -57,8 +57,14 @@ impl HighWater {
     pub fn open(db: &Path) -> Result<Self, StoreError> {
         let path = path_of(db);
         let fail = |e| StoreError::io("open", &path, e);
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o640).open(&path).map_err(fail)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o640)
+            .open(&path)
+            .map_err(fail)?;
         if file.metadata().map_err(fail)?.len() < BLOCK_BYTES {
             file.set_len(0).map_err(fail)?;
             file.write_all_at(&[0; BLOCK_BYTES as usize], 0).map_err(fail)?;

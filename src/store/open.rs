@@ -12,8 +12,8 @@
 use super::error::StoreError;
 use super::event::{Event, EventKind, record};
 use super::file::{
-    self, FORMAT_MAJOR, MAX_SEQ, Pragmas, StoreNo, create_schema, execute, in_transaction, meta, open_rw, set_meta, sql_of,
-    upsert_boot, upsert_store,
+    self, FORMAT_MAJOR, MAX_SEQ, Pragmas, StoreNo, create_schema, execute, in_transaction, meta, open_rw, set_meta,
+    sql_of, upsert_boot, upsert_store,
 };
 use super::ground::{self, Lock};
 use super::high_water::{HighWater, Mark};
@@ -146,6 +146,9 @@ impl Store {
         })?;
         log::warn!("store: {event}");
         let uuid = line.uuid;
+        if let Err(e) = self.high.set(Mark { store: uuid, seq: SegmentSeq(0) }) {
+            log::warn!("store: {e}");
+        }
         self.lines.push(line);
         self.boot = boot;
         self.next_series = 1;
@@ -346,7 +349,9 @@ fn restart_log(conn: &Connection) -> Result<(), StoreError> {
         .query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0))
         .map_err(|e| sql_of(conn, "begin the WAL anew", e))?;
     if busy {
-        log::warn!("store: a reader keeps the WAL from being begun anew; a later start may take its torn end for damage");
+        log::warn!(
+            "store: a reader keeps the WAL from being begun anew; a later start may take its torn end for damage"
+        );
     }
     Ok(())
 }
@@ -432,7 +437,9 @@ fn new_line(conn: &Connection, now: Now) -> Result<Line, StoreError> {
 fn boot_row(conn: &Connection, store: StoreNo, boot: &Uuid) -> Result<BootId, StoreError> {
     let fail = |e| sql_of(conn, "read the boots", e);
     let known: Option<u32> = conn
-        .query_row("SELECT id FROM boot WHERE store = ?1 AND boot_uuid = ?2", params![store.0, boot.to_string()], |r| r.get(0))
+        .query_row("SELECT id FROM boot WHERE store = ?1 AND boot_uuid = ?2", params![store.0, boot.to_string()], |r| {
+            r.get(0)
+        })
         .optional()
         .map_err(fail)?;
     if let Some(id) = known {
@@ -477,7 +484,9 @@ fn line(conn: &Connection, no: StoreNo, uuid: Uuid) -> Result<Line, StoreError> 
     let acked = Ranges::of(acked.into_iter().flatten().collect());
     let mut line = Line { no, uuid, high: SegmentSeq(0), acked, ack_unwritten: false, tally: Tally::default() };
     let mut rows = conn
-        .prepare_cached("SELECT id, last_seq, n FROM segment WHERE id BETWEEN ?1 << 48 AND ((?1 + 1) << 48) - 1 ORDER BY id")
+        .prepare_cached(
+            "SELECT id, last_seq, n FROM segment WHERE id BETWEEN ?1 << 48 AND ((?1 + 1) << 48) - 1 ORDER BY id",
+        )
         .map_err(fail)?;
     let mut rows = rows.query([no.0]).map_err(fail)?;
     while let Some(row) = rows.next().map_err(fail)? {
@@ -612,7 +621,10 @@ mod tests {
         assert_eq!(held(&store, old), [(1, 1, 100), (2, 2, 100)]);
         assert_eq!(store.pending_ranges(old).unwrap(), [SeqRange::new(1, 2).unwrap()]);
         let fresh = store.uuid();
-        assert_eq!(store.stores().iter().map(|l| (l.uuid, l.current)).collect::<Vec<_>>(), [(fresh, true), (old, false)]);
+        assert_eq!(
+            store.stores().iter().map(|l| (l.uuid, l.current)).collect::<Vec<_>>(),
+            [(fresh, true), (old, false)]
+        );
         store.close().unwrap();
         assert_eq!(bench.open_calm().uuid(), fresh);
     }

@@ -8,7 +8,9 @@
 
 use super::error::StoreError;
 use super::event::{Event, EventKind, record};
-use super::file::{self, StoreNo, beside, execute, insert_segment, meta, set_meta, upsert_anchor, upsert_boot, upsert_series};
+use super::file::{
+    self, StoreNo, beside, execute, insert_segment, meta, set_meta, upsert_anchor, upsert_boot, upsert_series,
+};
 use super::ground::{directory, length, sync_directory};
 use super::{Step, Store, high_water, open};
 use crate::clock::{Anchor, BootNanos, Now, UtcNanos, civil};
@@ -62,7 +64,8 @@ pub(super) fn set_aside(db: &Path, now: Now) -> Result<PathBuf, StoreError> {
     let free = |path: &PathBuf| SUFFIXES.iter().all(|suffix| !beside(path, suffix).exists());
     let aside = (1..1000).map(name).find(free).unwrap_or_else(|| name(1000));
     let intent = intent(db);
-    let written = File::create(&intent).and_then(|mut f| f.write_all(aside.as_os_str().as_bytes()).and_then(|()| f.sync_all()));
+    let written =
+        File::create(&intent).and_then(|mut f| f.write_all(aside.as_os_str().as_bytes()).and_then(|()| f.sync_all()));
     written.map_err(|e| StoreError::io("write", &intent, e))?;
     sync_directory(db)?;
     move_all(db, &aside)?;
@@ -136,7 +139,11 @@ impl Store {
         let done = meta::<String>(&self.conn, DONE)?.map(PathBuf::from);
         let old = self.lines.len() - 1;
         let pending = self.lines[..old].iter().any(|line| line.tally.pending_segments > 0);
-        let which = if pressed { all.into_iter().next() } else { all.into_iter().find(|a| !pending && done.as_ref() == Some(a)) };
+        let which = if pressed {
+            all.into_iter().next()
+        } else {
+            all.into_iter().find(|a| !pending && done.as_ref() == Some(a))
+        };
         let Some(which) = which else { return Ok(Step::Idle) };
         let event = discard(&self.path, &which)?;
         self.transaction("record an event", |conn| record(conn, &event, now))?;
@@ -181,7 +188,8 @@ impl Store {
         let old = Connection::open_with_flags(file::uri(from, "mode=ro&vfs=unix-none"), flags).map_err(fail)?;
         old.pragma_update(None, "locking_mode", "exclusive").map_err(fail)?;
         let mut statement = old.prepare("SELECT id, uuid FROM store WHERE variant = 0 ORDER BY id").map_err(fail)?;
-        let stores = statement.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))).map_err(fail)?;
+        let stores =
+            statement.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))).map_err(fail)?;
         let stores: Vec<(i64, String)> = stores.filter_map(Result::ok).collect();
         let mut all = Salvaged::default();
         for (old_no, uuid) in stores {
@@ -260,9 +268,11 @@ fn read_page(old: &Connection, at: i64, end: i64, all: &mut Salvaged) -> Page {
 /// The first row id behind damage at `at` from which something can be read; `end` where there is none.
 fn beyond(old: &Connection, at: i64, end: i64) -> i64 {
     let readable = |from: i64| {
-        old.query_row("SELECT id FROM segment WHERE id >= ?1 AND id < ?2 AND length(body) >= 0 ORDER BY id LIMIT 1", [from, end], |row| {
-            row.get::<_, i64>(0)
-        })
+        old.query_row(
+            "SELECT id FROM segment WHERE id >= ?1 AND id < ?2 AND length(body) >= 0 ORDER BY id LIMIT 1",
+            [from, end],
+            |row| row.get::<_, i64>(0),
+        )
         .ok()
     };
     let mut gap = 1;
@@ -297,7 +307,9 @@ fn copy_catalog(old: &Connection, old_no: StoreNo, conn: &Connection, no: StoreN
     for (id, def) in &series {
         upsert_series(conn, no, *id, def)?;
     }
-    for (id, uuid) in rows(old, "SELECT id, boot_uuid FROM boot WHERE store = ?1", old_no, |r| Ok((r.get(0)?, r.get(1)?))) {
+    for (id, uuid) in
+        rows(old, "SELECT id, boot_uuid FROM boot WHERE store = ?1", old_no, |r| Ok((r.get(0)?, r.get(1)?)))
+    {
         let uuid: String = uuid;
         if let Ok(uuid) = Uuid::parse_str(&uuid) {
             upsert_boot(conn, no, BootId(id), &uuid)?;

@@ -75,8 +75,7 @@ mod tests {
         assert_eq!(a.gaps(2, 22), set(&[(4, 6), (13, 19), (21, 22)]).list());
         assert_eq!(a.gaps(8, 9), []);
         let b = set(&[(2, 8), (30, 31)]);
-        let expected: Vec<u64> =
-            (1..=40).filter(|n| numbers(&a).contains(n) != numbers(&b).contains(n)).collect();
+        let expected: Vec<u64> = (1..=40).filter(|n| numbers(&a).contains(n) != numbers(&b).contains(n)).collect();
         assert_eq!(numbers(&a.differing(&b)), expected);
     }
 }

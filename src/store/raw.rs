@@ -24,7 +24,6 @@ fn file_control(conn: &Connection, op: c_int, value: c_int) -> Result<c_int, c_i
     // SAFETY: the handle is open for as long as `conn` is borrowed, and no other thread uses it: `Connection` is not
     // Sync. The name is a NUL-terminated constant. Both controls used here take a pointer to one int, which outlives
     // the call and is not kept.
-    let code =
-        unsafe { ffi::sqlite3_file_control(conn.handle(), c"main".as_ptr(), op, (&raw mut argument).cast()) };
+    let code = unsafe { ffi::sqlite3_file_control(conn.handle(), c"main".as_ptr(), op, (&raw mut argument).cast()) };
     if code == ffi::SQLITE_OK { Ok(argument) } else { Err(code) }
 }

@@ -4,10 +4,18 @@
 //! It decides nothing. A closure that panics ends the thread, and every call after that answers [`StoreGone`].
 
 use super::{Store, StoreError};
+use crate::fault::{Fault, Verdict};
 use smol::channel::{Receiver, Sender, bounded};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 /// Calls that may wait; the next one waits to be let in.
 const QUEUE: usize = 8;
+
+/// Between two tries to open a store that could not be opened.
+const OPEN_AGAIN: Duration = Duration::from_secs(5);
 
 /// SQLite's own needs are below 100 KiB here; the rest is for decoding and merging segments.
 const STACK_BYTES: usize = 512 << 10;
@@ -33,21 +41,63 @@ enum Job {
 #[derive(Clone)]
 pub struct StoreHandle {
     jobs: Sender<Job>,
+    closing: Arc<AtomicBool>,
 }
 
-/// Moves `store` to a thread of its own, named `varved-store`.
+/// Opens a store and moves it to a thread of its own, named `varved-store`. A store that can't be opened now, but may be
+/// later (a full disk, a file system that is read-only), is tried again on that thread; calls wait until then. Each failure
+/// is `told`.
 ///
 /// # Errors
-/// [`StoreError::Io`] where the system gives no thread.
-pub fn spawn(store: Store) -> Result<StoreHandle, StoreError> {
+/// Of the first try, where another would be no better, or where another process has the file; [`StoreError::Io`] where the
+/// system gives no thread.
+pub fn spawn(
+    mut open: impl FnMut() -> Result<Store, StoreError> + Send + 'static,
+    told: impl Fn(&StoreError) + Send + 'static,
+) -> Result<StoreHandle, StoreError> {
+    let first = match open() {
+        Err(why) if why.verdict() != Verdict::Retry || matches!(why, StoreError::InUse { .. }) => return Err(why),
+        other => other,
+    };
     let (jobs, queue) = bounded(QUEUE);
-    let path = store.path().to_owned();
+    let closing = Arc::new(AtomicBool::new(false));
+    let asked = closing.clone();
     std::thread::Builder::new()
         .name("varved-store".into())
         .stack_size(STACK_BYTES)
-        .spawn(move || serve(store, &queue))
-        .map_err(|e| StoreError::io("start a thread for", &path, e))?;
-    Ok(StoreHandle { jobs })
+        .spawn(move || {
+            if let Some(store) = opened(first, open, told, &asked) {
+                serve(store, &queue);
+            }
+        })
+        .map_err(|e| StoreError::io("start a thread for", Path::new("the store"), e))?;
+    Ok(StoreHandle { jobs, closing })
+}
+
+/// Tries until the store is open; `None` once nobody wants it any more.
+fn opened(
+    mut tried: Result<Store, StoreError>,
+    mut open: impl FnMut() -> Result<Store, StoreError>,
+    told: impl Fn(&StoreError),
+    closing: &AtomicBool,
+) -> Option<Store> {
+    loop {
+        match tried {
+            Ok(store) => return Some(store),
+            Err(why) => {
+                log::error!("store: not open; readings wait in RAM: {why}");
+                told(&why);
+            }
+        }
+        let again = Instant::now() + OPEN_AGAIN;
+        while Instant::now() < again {
+            if closing.load(Relaxed) {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        tried = open();
+    }
 }
 
 fn serve(mut store: Store, queue: &Receiver<Job>) {
@@ -90,8 +140,50 @@ impl StoreHandle {
     /// # Errors
     /// [`StoreGone`] where it had ended before. The inner result is that of [`Store::close`].
     pub async fn close(&self) -> Result<Result<(), StoreError>, StoreGone> {
+        self.closing.store(true, Relaxed);
         let (answer, answered) = bounded(1);
         self.jobs.send(Job::Close(answer)).await.map_err(|_| StoreGone)?;
         answered.recv().await.map_err(|_| StoreGone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Bench, put};
+    use super::*;
+    use smol::future::block_on;
+
+    /// Calls are answered in order from the store's own thread; after the clean stop every call says that it is gone, and
+    /// what was committed is in the file.
+    #[test]
+    fn calls_are_answered_until_the_store_is_closed() {
+        let bench = Bench::new();
+        let handle = spawn(bench.open_calm()).unwrap();
+        let other = handle.clone();
+        block_on(async {
+            for s in 0..20 {
+                let done = handle.run(move |store| put(store, 40, 30, s * 30)).await.unwrap().unwrap();
+                assert_eq!(done.ranges[0].first.0, s as u64 + 1);
+            }
+            let name = other.run(|_| std::thread::current().name().map(str::to_owned)).await.unwrap();
+            assert_eq!(name.as_deref(), Some("varved-store"));
+            let all = handle.run(|store| store.compact_step(&[], super::super::testing::at(9000))).await.unwrap();
+            assert!(all.is_ok());
+            handle.close().await.unwrap().unwrap();
+            assert_eq!(other.run(|_| ()).await, Err(StoreGone));
+        });
+        assert_eq!(bench.open_calm().next_seq().0, 21);
+    }
+
+    /// When the last handle is dropped the store is closed as well, and lets go of the file.
+    #[test]
+    fn the_store_closes_when_nobody_can_call_it() {
+        let bench = Bench::new();
+        drop(spawn(bench.open_calm()).unwrap());
+        let opened = (0..200).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            super::super::Store::open(&bench.cfg, &bench.me, super::super::testing::at(1)).is_ok()
+        });
+        assert!(opened);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The layer of each room. `cli` may also wire the rooms of its own layer together; that is what it is for.
-const LAYERS: [(&str, u8); 18] = [
+const LAYERS: [(&str, u8); 19] = [
     ("reading", 0),
     ("clock", 0),
     ("fault", 0),
@@ -15,6 +15,7 @@ const LAYERS: [(&str, u8); 18] = [
     ("sensor", 2),
     ("store", 2),
     ("mqtt", 2),
+    ("signals", 2),
     ("uplink", 3),
     ("upkeep", 3),
     ("wear", 3),
@@ -26,12 +27,8 @@ const LAYERS: [(&str, u8); 18] = [
 ];
 
 /// Libraries that only one room may know.
-const PRIVATE: [(&str, &[&str]); 4] = [
-    ("rusqlite", &["store", "fleet"]),
-    ("rumqttc", &["mqtt"]),
-    ("rumqttd", &["fleet"]),
-    ("lexopt", &["cli"]),
-];
+const PRIVATE: [(&str, &[&str]); 4] =
+    [("rusqlite", &["store", "fleet"]), ("rumqttc", &["mqtt"]), ("rumqttd", &["fleet"]), ("lexopt", &["cli"])];
 
 #[test]
 fn every_import_goes_downward() {
@@ -55,7 +52,11 @@ fn offences(path: &Path, text: &str) -> Vec<String> {
     let room = room_of(path);
     let layers: BTreeMap<&str, u8> = LAYERS.into_iter().collect();
     let Some(own) = layers.get(room.as_str()) else {
-        return if room == "lib" { vec![] } else { vec![format!("{}: no layer is given to this room", path.display())] };
+        return if room == "lib" {
+            vec![]
+        } else {
+            vec![format!("{}: no layer is given to this room", path.display())]
+        };
     };
     let code: String = text.lines().map(|l| l.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n");
     let mut wrong = Vec::new();

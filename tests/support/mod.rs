@@ -193,7 +193,8 @@ impl Site {
 
     /// `varved query` on the device's file: rows as JSON.
     pub fn query(&self, sql: &str) -> Vec<Json> {
-        let out = Command::new(VARVED).args(["query", "--format", "json", "--db"]).arg(self.db()).arg(sql).output().unwrap();
+        let out =
+            Command::new(VARVED).args(["query", "--format", "json", "--db"]).arg(self.db()).arg(sql).output().unwrap();
         assert!(out.status.success(), "query {sql}: {}", text(&out));
         serde_json::from_slice(&out.stdout).unwrap()
     }
@@ -213,7 +214,8 @@ impl Fleet {
     pub fn new(dir: &Path, broker: &str) -> Self {
         std::fs::create_dir_all(dir).unwrap();
         let config = dir.join("fleet.toml");
-        std::fs::write(&config, format!("[fleet]\ndata = \"{}/data\"\nbroker = \"{broker}\"\n", dir.display())).unwrap();
+        std::fs::write(&config, format!("[fleet]\ndata = \"{}/data\"\nbroker = \"{broker}\"\n", dir.display()))
+            .unwrap();
         Self { dir: dir.to_owned(), config }
     }
 
@@ -283,7 +285,8 @@ pub struct Tmpfs {
 impl Tmpfs {
     pub fn new(path: &Path, size: &str) -> Self {
         std::fs::create_dir_all(path).unwrap();
-        let out = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(path).output();
+        let out =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(path).output();
         let out = out.unwrap();
         assert!(out.status.success(), "a file system of one's own needs root: {}", text(&out));
         Self { path: path.to_owned() }

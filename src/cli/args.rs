@@ -1,0 +1,106 @@
+//! The arguments of one command, one by one.
+//!
+//! What enters: words. What leaves: options with their values and what is left over, or an error that names the command's
+//! own help.
+
+use super::{CliError, Command, Program};
+use crate::config::{Config, DEFAULT_CONFIG};
+use lexopt::{Arg, ValueExt};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// The words behind a command's name.
+pub struct Arguments {
+    parser: lexopt::Parser,
+    wants_help: bool,
+    see: String,
+}
+
+impl std::fmt::Debug for Arguments {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Arguments").field("see", &self.see).finish_non_exhaustive()
+    }
+}
+
+/// An argument, ready to be matched on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Argument {
+    /// `--name`, or `-n` as `n`.
+    Option(String),
+    /// What is not an option.
+    Value(OsString),
+}
+
+impl Arguments {
+    pub(super) fn new(program: &Program, command: &Command, words: impl Iterator<Item = OsString>) -> Self {
+        let words: Vec<OsString> = words.collect();
+        // Only before `--`, behind which nothing is an option.
+        let wants_help = words.iter().take_while(|word| *word != "--").any(|word| word == "--help" || word == "-h");
+        let see = format!("{} help {}", program.name, command.name);
+        Self { parser: lexopt::Parser::from_args(words), wants_help, see }
+    }
+
+    pub(super) fn ask_for_help(&self) -> bool {
+        self.wants_help
+    }
+
+    /// The next one, or `None` at the end.
+    pub fn next_argument(&mut self) -> Result<Option<Argument>, CliError> {
+        let argument = match self.parser.next() {
+            Ok(argument) => argument,
+            Err(error) => return Err(CliError::Usage { problem: error.to_string(), see: self.see.clone() }),
+        };
+        Ok(argument.map(|argument| match argument {
+            Arg::Short(letter) => Argument::Option(letter.to_string()),
+            Arg::Long(name) => Argument::Option(name.to_owned()),
+            Arg::Value(value) => Argument::Value(value),
+        }))
+    }
+
+    /// The value of the option that came last, as text.
+    pub fn text(&mut self) -> Result<String, CliError> {
+        let text = self.parser.value().and_then(|value| value.string());
+        text.map_err(|error| self.wrong(error.to_string()))
+    }
+
+    /// The value of the option that came last, as a path.
+    pub fn path(&mut self) -> Result<PathBuf, CliError> {
+        self.parser.value().map(PathBuf::from).map_err(|error| self.wrong(error.to_string()))
+    }
+
+    /// The value of the option that came last, one of a few words.
+    pub fn word<T: Copy>(&mut self, words: &[(&str, T)]) -> Result<T, CliError> {
+        let text = self.text()?;
+        words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning).ok_or_else(|| {
+            let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            self.wrong(format!("`{text}` is not one of {}", words.join(", ")))
+        })
+    }
+
+    /// An error of usage.
+    pub fn wrong(&self, problem: impl Into<String>) -> CliError {
+        CliError::Usage { problem: problem.into(), see: self.see.clone() }
+    }
+
+    /// The error for an argument that the command doesn't take.
+    pub fn unexpected(&self, argument: &Argument) -> CliError {
+        self.wrong(match argument {
+            Argument::Option(name) if name.chars().count() == 1 => {
+                format!("`-{name}` is not an option of this command")
+            }
+            Argument::Option(name) => format!("`--{name}` is not an option of this command"),
+            Argument::Value(value) => format!("`{}` is one argument too many", value.to_string_lossy()),
+        })
+    }
+}
+
+/// The store that is meant: what was named, else that of the installed configuration, else where it is installed.
+pub(super) fn store_path(named: Option<PathBuf>) -> Result<PathBuf, CliError> {
+    if let Some(path) = named {
+        return Ok(path);
+    }
+    if !Path::new(DEFAULT_CONFIG).exists() {
+        return Ok(PathBuf::from("/var/lib/varved/varved.db"));
+    }
+    Config::load(Path::new(DEFAULT_CONFIG)).map(|config| config.store.path).map_err(CliError::fault)
+}

@@ -1,0 +1,298 @@
+//! `run`, `status` and `flush`: the service, and the two questions that its control socket answers.
+
+use super::args::{Argument, Arguments};
+use super::{CliError, Command, output};
+use crate::config::{Config, DEFAULT_CONFIG};
+use crate::device;
+use crate::device::control::{Answer, Request, ask};
+use crate::fault::{Exit, Fault, Verdict};
+use serde_json::Value as Json;
+use std::fmt::{self, Write as _};
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub(super) const RUN: Command = Command {
+    name: "run",
+    args: "[--config F]",
+    brief: "the service, in the foreground",
+    long: "
+  --config F   the configuration; default /etc/varved/varved.toml
+
+Tells the service manager when it records (sd_notify READY, WATCHDOG). SIGTERM and SIGINT commit what is in RAM and end it;
+SIGUSR1 and SIGPWR commit at once. What the log says is set by RUST_LOG: error, warn, info (default), debug.",
+    run,
+};
+
+pub(super) const STATUS: Command = Command {
+    name: "status",
+    args: "[--config F] [--json | --prom]",
+    brief: "readings at risk now, last commit, backlog, link, clock, file and flash",
+    long: "
+  --config F   the configuration of the service that is asked; default /etc/varved/varved.toml
+  --json       all of it, as one object
+  --prom       every number as a metric, in the text format of Prometheus
+
+Ends with 69 where no service answers.",
+    run: status,
+};
+
+pub(super) const FLUSH: Command = Command {
+    name: "flush",
+    args: "[--config F]",
+    brief: "commit what is in RAM; returns when it is on flash",
+    long: "
+  --config F   the configuration of the service that is asked; default /etc/varved/varved.toml
+
+Everything that had been written to the service's stream sockets before is part of it.",
+    run: flush,
+};
+
+/// How `status` is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Text,
+    Json,
+    Prometheus,
+}
+
+fn run(arguments: &mut Arguments) -> Result<Exit, CliError> {
+    let config = Config::load(&only_config(arguments)?).map_err(CliError::fault)?;
+    let log = env_logger::Env::default().default_filter_or("info");
+    env_logger::Builder::from_env(log).format_target(false).init();
+    let report = device::run(config).map_err(CliError::fault)?;
+    log::info!("device: ended; {} readings taken, {} committed", report.recorded.taken, report.recorded.committed);
+    Ok(Exit::Ok)
+}
+
+fn flush(arguments: &mut Arguments) -> Result<Exit, CliError> {
+    question(&only_config(arguments)?, &Request::Flush).map(|_| Exit::Ok)
+}
+
+fn status(arguments: &mut Arguments) -> Result<Exit, CliError> {
+    let (mut config, mut form) = (PathBuf::from(DEFAULT_CONFIG), Form::Text);
+    while let Some(argument) = arguments.next_argument()? {
+        match argument {
+            Argument::Option(name) if name == "config" || name == "c" => config = arguments.path()?,
+            Argument::Option(name) if name == "json" => form = Form::Json,
+            Argument::Option(name) if name == "prom" => form = Form::Prometheus,
+            other => return Err(arguments.unexpected(&other)),
+        }
+    }
+    let status = question(&config, &Request::Status)?;
+    output::print(&match form {
+        Form::Text => text(&status),
+        Form::Json => format!("{status:#}\n"),
+        Form::Prometheus => prometheus(&status),
+    })?;
+    Ok(Exit::Ok)
+}
+
+fn only_config(arguments: &mut Arguments) -> Result<PathBuf, CliError> {
+    let mut config = PathBuf::from(DEFAULT_CONFIG);
+    while let Some(argument) = arguments.next_argument()? {
+        match argument {
+            Argument::Option(name) if name == "config" || name == "c" => config = arguments.path()?,
+            other => return Err(arguments.unexpected(&other)),
+        }
+    }
+    Ok(config)
+}
+
+/// Asks the service of this configuration.
+fn question(config: &Path, request: &Request) -> Result<Json, CliError> {
+    let settings = Config::load(config).map_err(CliError::fault)?;
+    let Some(socket) = settings.control.listen else {
+        return Err(CliError::fault(NoAnswer::Off { config: config.to_owned() }));
+    };
+    match ask(&socket, request) {
+        Ok(Answer::Ok(answer)) => Ok(answer),
+        Ok(Answer::Error { exit, text }) => Err(CliError::fault(NoAnswer::Refused { exit: Exit::of_code(exit), text })),
+        Err(cause) => Err(CliError::fault(NoAnswer::Silent { socket, cause })),
+    }
+}
+
+/// Why a service did not answer what it was asked.
+#[derive(Debug)]
+enum NoAnswer {
+    /// It has no control socket.
+    Off { config: PathBuf },
+    /// It answered that it can't.
+    Refused { exit: Exit, text: String },
+    /// Nobody is there, or nobody that we may ask.
+    Silent { socket: PathBuf, cause: io::Error },
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off { config } => {
+                write!(f, "{} has no control socket; set control.listen, and restart the service", config.display())
+            }
+            Self::Refused { text, .. } => f.write_str(text),
+            Self::Silent { socket, cause } => {
+                let at = socket.display();
+                match cause.kind() {
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                        write!(f, "no service answers at {at}; start it with `varved run`")
+                    }
+                    io::ErrorKind::PermissionDenied => {
+                        write!(f, "{at} is for its owner and group; join the group, or ask as the service's user")
+                    }
+                    _ => write!(f, "{at}: {cause}; ask again"),
+                }
+            }
+        }
+    }
+}
+
+impl std::error::Error for NoAnswer {}
+
+impl Fault for NoAnswer {
+    fn verdict(&self) -> Verdict {
+        Verdict::Reject
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Off { .. } | Self::Silent { .. } => Exit::Unavailable,
+            Self::Refused { exit, .. } => *exit,
+        }
+    }
+}
+
+/// A screen of text.
+fn text(status: &Json) -> String {
+    let mut out = String::new();
+    let get = |at: &str| status.pointer(at).cloned().unwrap_or(Json::Null);
+    let number = |at: &str| get(at).as_f64().unwrap_or(0.0);
+    let word = |at: &str| get(at).as_str().unwrap_or("-").to_owned();
+    let mut line = |name: &str, value: String| drop(writeln!(out, "{name:<12} {value}"));
+    line("device", format!("{} (varved {}, up {})", word("/device"), word("/version"), span(number("/uptime_s"))));
+    let risk = number("/risk/readings");
+    line("at risk", format!("{risk} readings in RAM, the oldest {}", span(number("/risk/oldest_s"))));
+    let age = get("/recorded/last_commit_age_s").as_f64().map_or("none yet".to_owned(), |s| format!("{} ago", span(s)));
+    line(
+        "last commit",
+        format!("{age}; {} readings in {} commits", number("/recorded/committed"), number("/recorded/commits")),
+    );
+    if let Some(fault) = get("/recorded/fault").as_str() {
+        line("FAULT", fault.to_owned());
+    }
+    if number("/recorded/overflowed") > 0.0 {
+        line(
+            "LOST",
+            format!("{} readings did not fit in RAM while the medium took no writes", number("/recorded/overflowed")),
+        );
+    }
+    line(
+        "file",
+        format!(
+            "{} + WAL {} of {}; {} readings, full in {}",
+            size(number("/store/file_bytes")),
+            size(number("/store/wal_bytes")),
+            size(number("/store/max_bytes")),
+            number("/store/readings"),
+            get("/store/hours_to_full").as_f64().map_or("-".to_owned(), |h| span(h * 3600.0)),
+        ),
+    );
+    line(
+        "pending",
+        format!(
+            "{} readings in {} segments, the oldest of {}",
+            number("/pending/readings"),
+            number("/pending/segments"),
+            word("/pending/oldest")
+        ),
+    );
+    line("link", format!("{} {}", word("/link/state"), word("/link/last_error").trim_start_matches('-')));
+    line(
+        "clock",
+        format!(
+            "{} {}",
+            word("/clock/utc"),
+            if get("/clock/trusted") == true { "synchronised" } else { "not synchronised: times are estimates" }
+        ),
+    );
+    line(
+        "flash",
+        format!(
+            "{} written since start, {} a day",
+            size(number("/flash/written_bytes")),
+            size(number("/flash/bytes_per_day"))
+        ),
+    );
+    for sensor in get("/sensors").as_array().into_iter().flatten() {
+        let refused: u64 =
+            sensor["refused"].as_object().into_iter().flat_map(|r| r.values()).filter_map(Json::as_u64).sum();
+        let source = sensor["source"].as_str().unwrap_or("-");
+        line(
+            "sensor",
+            format!(
+                "{source}: {} readings, {} without a value, {refused} refused",
+                sensor["readings"], sensor["missing"]
+            ),
+        );
+    }
+    out
+}
+
+fn span(seconds: f64) -> String {
+    match seconds {
+        s if s < 60.0 => format!("{s:.1} s"),
+        s if s < 3600.0 => format!("{:.1} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.0} days", s / 86_400.0),
+    }
+}
+
+fn size(bytes: f64) -> String {
+    match bytes {
+        b if b < 10_240.0 => format!("{b:.0} B"),
+        b if b < 10_485_760.0 => format!("{:.0} KiB", b / 1024.0),
+        b => format!("{:.1} MiB", b / 1_048_576.0),
+    }
+}
+
+/// `varved_store_file_bytes{device="pump-17"} 4096`, for every number and truth value that is not in a list.
+fn prometheus(status: &Json) -> String {
+    let device = status["device"].as_str().unwrap_or_default().to_owned();
+    let mut out = String::new();
+    let mut walk = vec![("varved".to_owned(), status)];
+    while let Some((name, at)) = walk.pop() {
+        let value = match at {
+            Json::Object(fields) => {
+                walk.extend(fields.iter().map(|(key, value)| (format!("{name}_{key}"), value)));
+                continue;
+            }
+            Json::Number(number) => number.to_string(),
+            Json::Bool(truth) => u8::from(*truth).to_string(),
+            _ => continue,
+        };
+        let _ = writeln!(out, "{name}{{device=\"{device}\"}} {value}");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Every number of the status is a metric of its own name, and text is none.
+    #[test]
+    fn numbers_become_metrics() {
+        let status = json!({"device": "d-1", "store": {"file_bytes": 4096, "path": "x"}, "clock": {"trusted": true}});
+        let text = prometheus(&status);
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines.sort_unstable();
+        assert_eq!(lines, ["varved_clock_trusted{device=\"d-1\"} 1", "varved_store_file_bytes{device=\"d-1\"} 4096"]);
+    }
+
+    /// A fault is on the screen; a figure that is not known is no zero.
+    #[test]
+    fn the_screen_shows_faults_and_admits_ignorance() {
+        let screen = text(&json!({"device": "d-1", "recorded": {"fault": "disk full; free some room"}}));
+        assert!(screen.contains("FAULT") && screen.contains("disk full"), "{screen}");
+        assert!(screen.contains("none yet"), "{screen}");
+    }
+}

@@ -1,0 +1,480 @@
+//! The receiver: messages in, replicas written, acknowledgements out.
+//!
+//! What enters: groups of messages as a broker delivered them, the moment, ticks. What leaves: messages to publish, made
+//! only from what a commit has returned for. It promises that an `ack` names nothing that is not durable with every name
+//! and boot it cites, and that what one device sends changes nothing for another. It does no networking and never waits;
+//! whoever calls it publishes what it answers, and gives the broker its PUBACKs after that.
+//!
+//! A segment is read with the definitions that *this device* has stated since the receiver started (`Known`): a clone that
+//! gave an id another meaning is found out before a reading of its is taken for another's. Until they are there the
+//! segment is not kept; the pages are asked for, and the device sends the segment again for want of an ack.
+
+mod device;
+#[cfg(test)]
+mod tests;
+
+use super::presence::Heard;
+use super::refusal::Refusal;
+use super::replica::roster::{Happened, Roster};
+use super::replica::{Arrived, Merged, Placed};
+use super::shelf::{Notice, Shelf};
+use super::{FAR_SEQUENCE, FleetError, MAX_DEVICES, MAX_STORES_PER_DEVICE};
+use crate::clock::{BootNanos, Now, SECOND};
+use crate::reading::SegmentSeq;
+use crate::segment::{SegmentError, View};
+use crate::wire::topics::{self, Topic};
+use crate::wire::{
+    Ack, Assembled, Assembler, AssemblerLimits, CatalogPage, MAX_RANGES, MAX_STORES, Request, SegmentFrame, State,
+    StoreAck, StoreUuid, WireError, decode, encode,
+};
+pub(in crate::fleet) use device::gaps as device_gaps;
+
+use device::Device;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// The most messages of one group, which is committed together.
+pub const MAX_GROUP: usize = 32;
+
+/// The longest `ack` payload, in bytes; a longer one names fewer ranges.
+const MAX_ACK_BYTES: usize = 100 * 1024;
+
+/// How often the roster is written at most.
+const SAVE_EVERY: i64 = 5 * SECOND;
+
+/// Acks that are published again at one tick after a reconnect.
+const ACKS_PER_TICK: usize = 64;
+
+/// Events that wait for the roster; more are counted only.
+const MAX_WAITING_EVENTS: usize = 1024;
+
+/// A message as it came.
+#[derive(Debug, Clone, Copy)]
+pub struct Message<'a> {
+    /// Its topic.
+    pub topic: &'a str,
+    /// Its payload.
+    pub payload: &'a [u8],
+}
+
+/// A message to publish at QoS 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// Its topic.
+    pub topic: String,
+    /// Its payload.
+    pub payload: Vec<u8>,
+    /// Whether the broker keeps it for later subscribers.
+    pub retain: bool,
+}
+
+/// See the room.
+pub struct Receiver {
+    prefix: String,
+    shelf: Shelf,
+    roster: Roster,
+    devices: BTreeMap<String, Device>,
+    assembler: Assembler,
+    changed: BTreeSet<String>,
+    events: Vec<Happened>,
+    saved: Option<BootNanos>,
+    again: BTreeSet<String>,
+    strangers: u64,
+}
+
+/// What a group of messages asks for beside the commit.
+#[derive(Default)]
+struct Answers {
+    acks: BTreeSet<String>,
+    catalogs: BTreeSet<String>,
+}
+
+impl Receiver {
+    /// Opens the data folder, made where it isn't there, for devices below `prefix`.
+    pub fn open(data: &Path, prefix: &str) -> Result<Self, FleetError> {
+        let shelf = Shelf::open(data)?;
+        let roster = Roster::open(data)?;
+        let devices = roster.load()?.into_iter().map(|(name, entry)| (name, Device::restored(entry))).collect();
+        Ok(Self {
+            prefix: prefix.to_owned(),
+            shelf,
+            roster,
+            devices,
+            assembler: Assembler::new(AssemblerLimits::default()),
+            changed: BTreeSet::new(),
+            events: Vec::new(),
+            saved: None,
+            again: BTreeSet::new(),
+            strangers: 0,
+        })
+    }
+
+    /// Takes in at most [`MAX_GROUP`] messages, in order, in one transaction per replica, and answers. When it returns, all
+    /// that the answers name is durable.
+    pub fn apply(&mut self, group: &[Message<'_>], now: Now) -> Vec<Publication> {
+        debug_assert!(group.len() <= MAX_GROUP, "one commit for too many messages");
+        let mut answers = Answers::default();
+        for message in group {
+            self.take(*message, now, &mut answers);
+        }
+        self.commit(now);
+        self.answer(answers, now)
+    }
+
+    /// A connection to the broker begins: it may have lost what it retained, so every device that is there is told again.
+    pub fn connected(&mut self) {
+        let there = self.devices.iter().filter(|(_, device)| device.entry.online);
+        self.again.extend(there.map(|(name, _)| name.clone()));
+    }
+
+    /// What is due without a message; to be called about once a second.
+    pub fn tick(&mut self, now: Now) -> Vec<Publication> {
+        if self.saved.is_none_or(|then| now.boot.0.saturating_sub(then.0) >= SAVE_EVERY) {
+            self.save(now);
+        }
+        let mut answers = Answers::default();
+        while let Some(name) = self.again.pop_first() {
+            answers.acks.insert(name);
+            if answers.acks.len() == ACKS_PER_TICK {
+                break;
+            }
+        }
+        self.answer(answers, now)
+    }
+
+    /// Writes the roster. Replicas need no closing: what was answered is durable.
+    pub fn close(mut self, now: Now) {
+        self.save(now);
+    }
+
+    /// Messages whose topic is nobody's, or whose device would be one too many.
+    pub fn strangers(&self) -> u64 {
+        self.strangers
+    }
+
+    fn take(&mut self, message: Message<'_>, now: Now, answers: &mut Answers) {
+        if self.shelf.is_crowded() {
+            self.commit(now);
+        }
+        let Some((name, topic)) = topics::parse(&self.prefix, message.topic) else {
+            self.strangers = self.strangers.saturating_add(1);
+            return;
+        };
+        if !self.devices.contains_key(name) {
+            if self.devices.len() >= MAX_DEVICES {
+                self.strangers = self.strangers.saturating_add(1);
+                return;
+            }
+            self.devices.insert(name.to_owned(), Device::default());
+        }
+        let taken = match topic {
+            Topic::Segment => self.take_segment(name, message.payload, now, answers),
+            // An empty payload is how a retained message is cleared.
+            Topic::Catalog(_) | Topic::State if message.payload.is_empty() => Ok(()),
+            Topic::Catalog(_) => self.take_page(name, message.payload, now, answers),
+            Topic::State => self.take_state(name, message.payload, now, answers),
+            Topic::Ack | Topic::Request => Ok(()),
+        };
+        let Some(device) = self.devices.get_mut(name) else { return };
+        device.entry.seen = now.utc;
+        if !self.changed.contains(name) {
+            self.changed.insert(name.to_owned());
+        }
+        if let Err((why, detail)) = taken {
+            if device.entry.refused.count(why, now.boot) {
+                let total = device.entry.refused.total();
+                log::warn!("receiver: {name}: refused ({why}, {total} so far): {detail}");
+            }
+        }
+    }
+
+    fn take_segment(&mut self, name: &str, payload: &[u8], now: Now, answers: &mut Answers) -> Result<(), Refused> {
+        let frame: SegmentFrame<'_> = decode(payload).map_err(bad_envelope)?;
+        let Some(whole) = self.assembler.accept(name, frame).map_err(bad_envelope)? else { return Ok(()) };
+        let view = checked(&whole)?;
+        let store = whole.store;
+        self.admit(name, store)?;
+        let brought = self.device(name).brought(store);
+        if !brought.known.covers(&view) {
+            answers.catalogs.insert(name.to_owned());
+            return Ok(());
+        }
+        let known = brought.known.clone();
+        let (replica, notices) = self.shelf.replica(name, store, now.utc).map_err(bad_replica)?;
+        let placed = replica.place(name, &known, Arrived { view: &view, body: &whole.body });
+        self.report(notices, now);
+        let placed = placed.map_err(|cause| self.fall_back(store, cause))?;
+        if let Placed::Refused(why) = placed {
+            return Err((why, format!("segment {} of store {store}", whole.range)));
+        }
+        let brought = self.device(name).brought(store);
+        if let Some((_, verified)) = &mut brought.recheck {
+            verified.insert(whole.range);
+        }
+        if placed == Placed::Back {
+            brought.known = Default::default();
+            answers.catalogs.insert(name.to_owned());
+        }
+        answers.acks.insert(name.to_owned());
+        if matches!(placed, Placed::Beside | Placed::Back) {
+            let detail = format!("{} of store {store} arrived with other content; both are kept", whole.range);
+            self.conflict(name, store, detail, now, answers);
+        }
+        Ok(())
+    }
+
+    fn take_page(&mut self, name: &str, payload: &[u8], now: Now, answers: &mut Answers) -> Result<(), Refused> {
+        let page: CatalogPage = decode(payload).map_err(bad_envelope)?;
+        let store = page.store;
+        self.admit(name, store)?;
+        let (replica, notices) = self.shelf.replica(name, store, now.utc).map_err(bad_replica)?;
+        let merged = replica.merge(name, &page, now.utc);
+        self.report(notices, now);
+        let merged = merged.map_err(|cause| self.fall_back(store, cause))?;
+        let brought = self.device(name).brought(store);
+        match merged {
+            Merged::Refused(why) => return Err((why, format!("a catalogue page of store {store}"))),
+            Merged::Kept => brought.known.learn(&page),
+            Merged::Beside => {
+                brought.known = Default::default();
+                brought.known.learn(&page);
+                answers.catalogs.insert(name.to_owned());
+                let detail = format!("store {store} has other definitions than were held; both are kept");
+                self.conflict(name, store, detail, now, answers);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_state(&mut self, name: &str, payload: &[u8], now: Now, answers: &mut Answers) -> Result<(), Refused> {
+        let state: State = decode(payload).map_err(bad_envelope)?;
+        let pending = state.stores.iter().filter_map(|s| s.pending.last()).map(|range| range.last);
+        for seq in state.stores.iter().map(|s| s.high).chain(pending) {
+            near(seq)?;
+        }
+        match self.device(name).hear(&state) {
+            Heard::Stale => return Ok(()),
+            Heard::Gone => {
+                self.assembler.forget(name);
+                return Ok(());
+            }
+            Heard::Born => self.assembler.forget(name),
+            Heard::Still => {}
+        }
+        let highs: Vec<(StoreUuid, SegmentSeq)> = state.stores.iter().map(|s| (s.store, s.high)).collect();
+        self.device(name).believe(state, payload);
+        answers.acks.insert(name.to_owned());
+        for (store, high) in highs {
+            if self.shelf.has(name, store) {
+                if self.shelf.is_crowded() {
+                    self.commit(now);
+                }
+                let (replica, notices) = self.shelf.replica(name, store, now.utc).map_err(bad_replica)?;
+                let saw = replica.saw(high);
+                self.report(notices, now);
+                saw.map_err(|cause| self.fall_back(store, cause))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a device may bring this store: one more only while it has few.
+    fn admit(&mut self, name: &str, store: StoreUuid) -> Result<(), Refused> {
+        if self.shelf.has(name, store) || self.shelf.stores_of(name).count() < MAX_STORES_PER_DEVICE {
+            return Ok(());
+        }
+        Err((Refusal::Stores, format!("store {store} would be one more than {MAX_STORES_PER_DEVICE}")))
+    }
+
+    /// Everyone who brought the store learns of a conflict.
+    fn conflict(&mut self, name: &str, store: StoreUuid, detail: String, now: Now, answers: &mut Answers) {
+        log::warn!("receiver: {name}: {detail}");
+        self.happened(name, detail, now);
+        let others = self.shelf.devices().filter(|(_, stores)| stores.contains(&store));
+        answers.acks.extend(others.map(|(other, _)| other.to_owned()).filter(|other| self.devices.contains_key(other)));
+    }
+
+    fn commit(&mut self, now: Now) {
+        for (store, cause) in self.shelf.commit() {
+            log::error!("receiver: store {store} was not committed and is not acknowledged: {cause}");
+            self.forget(store);
+            self.happened("", format!("store {store} could not be committed: {cause}"), now);
+        }
+    }
+
+    /// A write failed in the middle of a group: the store's part of the group is undone.
+    fn fall_back(&mut self, store: StoreUuid, cause: crate::store::StoreError) -> Refused {
+        if let Err(cause) = self.shelf.roll_back(store) {
+            log::error!("receiver: store {store}: {cause}");
+        }
+        self.forget(store);
+        (Refusal::Replica, format!("store {store}: {cause}"))
+    }
+
+    /// What was believed of a store since the last commit may be wrong: definitions are asked for and ranges verified again.
+    fn forget(&mut self, store: StoreUuid) {
+        for device in self.devices.values_mut() {
+            device.forget(store);
+        }
+    }
+
+    fn answer(&mut self, answers: Answers, now: Now) -> Vec<Publication> {
+        let mut out = Vec::new();
+        for name in &answers.acks {
+            match self.ack(name, now) {
+                Ok((ack, gaps)) => {
+                    out.extend(self.publication(name, Topic::Ack, ack_payload(ack), true));
+                    let asked: Vec<Request> =
+                        gaps.into_iter().filter_map(|store| self.device(name).ask_for_gaps(store, now.boot)).collect();
+                    out.extend(asked.iter().filter_map(|r| self.publication(name, Topic::Request, encode(r), false)));
+                }
+                Err(cause) => log::error!("receiver: {name}: no ack now: {cause}"),
+            }
+        }
+        for name in &answers.catalogs {
+            if self.device(name).may_ask_for_catalog(now.boot) {
+                out.extend(self.publication(name, Topic::Request, encode(&Request::Catalog), false));
+            }
+        }
+        // What an answer had to open may have begun nothing, but nothing may stay open in a transaction either.
+        self.commit(now);
+        out
+    }
+
+    fn publication(
+        &self,
+        name: &str,
+        topic: Topic,
+        payload: Result<Vec<u8>, WireError>,
+        retain: bool,
+    ) -> Option<Publication> {
+        match payload {
+            Ok(payload) => Some(Publication { topic: topics::name(&self.prefix, name, topic), payload, retain }),
+            Err(error) => {
+                log::error!("receiver: {name}: {error}");
+                None
+            }
+        }
+    }
+
+    /// All that `name` may be told, and its stores with gaps.
+    fn ack(&mut self, name: &str, now: Now) -> Result<(Ack, Vec<StoreUuid>), FleetError> {
+        let mut stores = self.device(name).stores_to_tell();
+        stores.retain(|store| self.shelf.has(name, *store));
+        stores.truncate(MAX_STORES);
+        let mut ack = Ack { stores: Vec::new() };
+        let mut gaps = Vec::new();
+        for store in stores {
+            let (replica, notices) = self.shelf.replica(name, store, now.utc)?;
+            let standing = replica.standing(name);
+            self.report(notices, now);
+            let device = self.device(name);
+            if device.find_gaps(store, &standing.held, now.boot) {
+                gaps.push(store);
+            }
+            let verified = device.brought(store).recheck.as_ref();
+            ack.stores.push(StoreAck {
+                store,
+                cumulative: standing.held.cumulative(),
+                ranges: standing.held.rest(MAX_RANGES),
+                high: standing.high,
+                conflicts: standing.conflicts.joined(MAX_RANGES),
+                verified: verified.map(|(nonce, set)| (*nonce, set.iter().take(MAX_RANGES).collect())),
+            });
+        }
+        Ok((ack, gaps))
+    }
+
+    fn report(&mut self, notices: Vec<Notice>, now: Now) {
+        for notice in notices {
+            let (device, detail) = match notice {
+                Notice::Moved { store, from, to } => (
+                    to,
+                    format!("brings store {store}, which came from {from} before: a card that was moved, or a clone"),
+                ),
+                Notice::SetAside { store, path } => {
+                    self.forget(store);
+                    (
+                        String::new(),
+                        format!("the replica of store {store} was damaged; set aside as {}", path.display()),
+                    )
+                }
+            };
+            log::warn!("receiver: {device}: {detail}");
+            self.happened(&device, detail, now);
+        }
+    }
+
+    fn happened(&mut self, device: &str, detail: String, now: Now) {
+        if self.events.len() < MAX_WAITING_EVENTS {
+            self.events.push(Happened { utc: now.utc, device: device.to_owned(), detail });
+        }
+    }
+
+    fn save(&mut self, now: Now) {
+        self.saved = Some(now.boot);
+        if self.changed.is_empty() && self.events.is_empty() {
+            return;
+        }
+        let changed = self.changed.iter().filter_map(|name| Some((name.as_str(), &self.devices.get(name)?.entry)));
+        match self.roster.save(changed, &self.events) {
+            Ok(()) => {
+                self.changed.clear();
+                self.events.clear();
+            }
+            Err(cause) => log::error!("roster: {cause}"),
+        }
+    }
+
+    fn device(&mut self, name: &str) -> &mut Device {
+        self.devices.entry(name.to_owned()).or_default()
+    }
+}
+
+/// Why a message is refused, and of what it spoke.
+type Refused = (Refusal, String);
+
+/// The body's directory, once the body is what its envelope says.
+fn checked(whole: &Assembled<'_>) -> Result<View, Refused> {
+    near(whole.range.last)?;
+    let view = View::parse(&whole.body).map_err(|error| match error {
+        SegmentError::Newer { .. } => (Refusal::NewerSegment, error.to_string()),
+        _ => (Refusal::Segment, format!("{} of store {}: {error}", whole.range, whole.store)),
+    })?;
+    if view.range() != whole.range {
+        return Err((Refusal::OtherRange, format!("{} in the envelope, {} in the body", whole.range, view.range())));
+    }
+    Ok(view)
+}
+
+fn near(seq: SegmentSeq) -> Result<(), Refused> {
+    if seq.0 < FAR_SEQUENCE { Ok(()) } else { Err((Refusal::FarSequence, format!("sequence number {seq}"))) }
+}
+
+fn bad_envelope(error: WireError) -> Refused {
+    let why = if matches!(error, WireError::Newer { .. }) { Refusal::NewerEnvelope } else { Refusal::Envelope };
+    (why, error.to_string())
+}
+
+fn bad_replica(error: FleetError) -> Refused {
+    (Refusal::Replica, error.to_string())
+}
+
+/// The payload of `ack`; where it would be too long, with fewer ranges: the lowest ones, which it may leave out others of.
+fn ack_payload(mut ack: Ack) -> Result<Vec<u8>, WireError> {
+    let mut limit = MAX_RANGES;
+    loop {
+        let payload = encode(&ack)?;
+        if payload.len() <= MAX_ACK_BYTES || limit <= 1 {
+            return Ok(payload);
+        }
+        limit /= 2;
+        for store in &mut ack.stores {
+            store.ranges.truncate(limit);
+            store.conflicts.truncate(limit);
+            if let Some((_, verified)) = &mut store.verified {
+                verified.truncate(limit);
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What the receiver believes of one device between messages: its session, its stores, and when it was last asked.
+//!
+//! What enters: states, definitions, what is held. What leaves: which stores an ack names, which gaps are asked for and
+//! when. Pure.
+
+use crate::clock::{BootNanos, SECOND};
+use crate::fleet::presence::{Heard, Presence};
+use crate::fleet::replica::Known;
+use crate::fleet::replica::roster::Entry;
+use crate::reading::SeqRange;
+use crate::reading::ranges::RangeSet;
+use crate::wire::{MAX_RANGES, Request, State, StoreState, StoreUuid, decode};
+use std::collections::BTreeMap;
+
+/// A gap is asked for once it has stood this long, and again after as long: what is on its way needs no asking.
+const GAP_PATIENCE: i64 = 60 * SECOND;
+
+/// How often a device is asked for its catalogue at most.
+const CATALOG_PATIENCE: i64 = 10 * SECOND;
+
+/// Stores that are followed for one device; the least of them are forgotten, which costs asking again.
+const MAX_FOLLOWED: usize = 64;
+
+/// See the room.
+#[derive(Default)]
+pub(super) struct Device {
+    pub(super) entry: Entry,
+    presence: Presence,
+    state: Option<State>,
+    stores: BTreeMap<StoreUuid, Brought>,
+    catalog_asked: Option<BootNanos>,
+}
+
+/// What is believed of one store of a device.
+#[derive(Default)]
+pub(super) struct Brought {
+    /// Definitions that the device has stated since the receiver started.
+    pub(super) known: Known,
+    /// While the device compares: its number, and what arrived since it was set and is held.
+    pub(super) recheck: Option<(u64, RangeSet)>,
+    gaps: RangeSet,
+    gaps_since: Option<BootNanos>,
+    gaps_asked: Option<BootNanos>,
+}
+
+impl Device {
+    /// What was remembered over a restart. The definitions it stated are not: they are asked for.
+    pub(super) fn restored(entry: Entry) -> Self {
+        let presence = Presence::known(entry.online, entry.session, entry.run);
+        let state: Option<State> = entry.state.as_deref().and_then(|payload| decode(payload).ok());
+        let mut device = Self { entry, presence, ..Self::default() };
+        if let Some(state) = state {
+            device.follow(&state.stores);
+            device.state = Some(state);
+        }
+        device
+    }
+
+    /// Whether a state counts; if so, the session is what it says.
+    pub(super) fn hear(&mut self, state: &State) -> Heard {
+        let heard = self.presence.hear(state.online, state.session, state.run);
+        self.entry.online = self.presence.online;
+        self.entry.session = self.presence.session;
+        self.entry.run = self.presence.run;
+        heard
+    }
+
+    /// Takes `state` for what is.
+    pub(super) fn believe(&mut self, state: State, payload: &[u8]) {
+        self.follow(&state.stores);
+        self.entry.state = Some(payload.to_vec());
+        self.state = Some(state);
+    }
+
+    /// What is believed of `store`, beginning with nothing.
+    pub(super) fn brought(&mut self, store: StoreUuid) -> &mut Brought {
+        if !self.stores.contains_key(&store) && self.stores.len() >= MAX_FOLLOWED {
+            let told = self.state.as_ref().map(|s| s.stores.as_slice()).unwrap_or_default();
+            let idle = self.stores.keys().find(|id| told.iter().all(|s| s.store != **id)).copied();
+            if let Some(idle) = idle {
+                self.stores.remove(&idle);
+            }
+        }
+        self.stores.entry(store).or_default()
+    }
+
+    /// Drops what is believed of `store`, but for what the device compares.
+    pub(super) fn forget(&mut self, store: StoreUuid) {
+        if let Some(brought) = self.stores.get_mut(&store) {
+            let nonce = brought.recheck.as_ref().map(|(nonce, _)| *nonce);
+            *brought = Brought { recheck: nonce.map(|nonce| (nonce, RangeSet::new())), ..Brought::default() };
+        }
+    }
+
+    /// The stores that an ack is for: those in the device's file as it said, the current one first, then what it sent.
+    pub(super) fn stores_to_tell(&self) -> Vec<StoreUuid> {
+        let told = self.state.as_ref().map(|s| s.stores.as_slice()).unwrap_or_default();
+        let mut stores: Vec<StoreUuid> = told.iter().map(|s| s.store).collect();
+        stores.extend(self.stores.keys().filter(|id| told.iter().all(|s| s.store != **id)));
+        stores
+    }
+
+    /// Compares what is held with what the device said: a gap is neither held (readings or an account of their loss) nor
+    /// pending. Whether there is one.
+    pub(super) fn find_gaps(&mut self, store: StoreUuid, held: &RangeSet, now: BootNanos) -> bool {
+        let said = self.state.as_ref().and_then(|state| state.stores.iter().find(|s| s.store == store));
+        let gaps = said.filter(|s| s.recheck.is_none()).map(|s| gaps(s, held)).unwrap_or_default();
+        let brought = self.brought(store);
+        brought.gaps_since = if gaps.is_empty() { None } else { brought.gaps_since.or(Some(now)) };
+        brought.gaps = gaps;
+        !brought.gaps.is_empty()
+    }
+
+    /// The request for the gaps of `store`, if it is time for one.
+    pub(super) fn ask_for_gaps(&mut self, store: StoreUuid, now: BootNanos) -> Option<Request> {
+        let online = self.entry.online;
+        let brought = self.brought(store);
+        let stood = brought.gaps_since.is_some_and(|since| elapsed(since, now) >= GAP_PATIENCE);
+        let rested = brought.gaps_asked.is_none_or(|asked| elapsed(asked, now) >= GAP_PATIENCE);
+        if !online || !stood || !rested {
+            return None;
+        }
+        brought.gaps_asked = Some(now);
+        Some(Request::Segments { store, ranges: brought.gaps.iter().take(MAX_RANGES).collect() })
+    }
+
+    /// Whether the device may be asked for its catalogue now; if so, it is taken as asked.
+    pub(super) fn may_ask_for_catalog(&mut self, now: BootNanos) -> bool {
+        let rested = self.catalog_asked.is_none_or(|asked| elapsed(asked, now) >= CATALOG_PATIENCE);
+        if rested {
+            self.catalog_asked = Some(now);
+        }
+        rested
+    }
+
+    fn follow(&mut self, stores: &[StoreState]) {
+        for said in stores {
+            let brought = self.brought(said.store);
+            if brought.recheck.as_ref().map(|(nonce, _)| *nonce) != said.recheck {
+                brought.recheck = said.recheck.map(|nonce| (nonce, RangeSet::new()));
+            }
+        }
+    }
+}
+
+/// Numbers up to the highest committed that the device neither holds unacknowledged nor we hold.
+pub(in crate::fleet) fn gaps(said: &StoreState, held: &RangeSet) -> RangeSet {
+    let Some(all) = SeqRange::new(1, said.high.0) else { return RangeSet::new() };
+    let mut gaps = held.gaps(all);
+    said.pending.iter().for_each(|range| gaps.remove(*range));
+    gaps
+}
+
+fn elapsed(since: BootNanos, now: BootNanos) -> i64 {
+    now.0.saturating_sub(since.0)
+}

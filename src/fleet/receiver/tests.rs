@@ -1,0 +1,6 @@
+//! Stories of devices and one receiver, with real replicas in a folder of their own.
+
+mod hostile;
+mod random;
+mod rig;
+mod stories;

@@ -1,0 +1,450 @@
+//! A replica: what one store sent, in a file of the same format as the device's own.
+//!
+//! What enters: checked segments and catalogue pages of one store id. What leaves: what became of each, and what a device
+//! may be told is held. It promises that what [`Replica::commit`] returned for is on the medium, each reading once in each
+//! history. It does not check envelopes or bodies, and it knows nothing of MQTT.
+//!
+//! A **history** is one line of content for the numbers of the store, and a row of `store` (its `variant`). There is one
+//! until a device sends other content for a number, or other definitions for an id, than what is held: a clone, or a file
+//! that was rolled back. From then on that device's segments go to a history of its own, with its own catalogue; nothing
+//! is ever overwritten. Beside the tables of `schema.sql` a replica keeps in `meta`:
+//!
+//! | key | value |
+//! |---|---|
+//! | `fleet_high` | the highest sequence number that was ever seen of the store |
+//! | `fleet_owner/<variant>` | the device that brought the history |
+//! | `fleet_line/<device>` | the variant that the device's segments go to; 0 where there is none |
+//!
+//! and in `ack`, for a history, the numbers whose equal content stands in another one.
+
+pub mod account;
+mod history;
+pub mod roster;
+#[cfg(test)]
+pub(in crate::fleet) mod tests;
+
+use super::filing::{Filing, Weighing};
+use super::refusal::Refusal;
+use crate::clock::UtcNanos;
+use crate::reading::ranges::RangeSet;
+use crate::reading::{BootId, SegmentSeq, SeqRange, SeriesId};
+use crate::segment::{self, Content, Segment, View};
+use crate::store::StoreError;
+use crate::store::file::{self, Pragmas};
+use crate::wire::{CatalogPage, StoreUuid};
+use history::History;
+use rusqlite::{Connection, params};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The most histories of one store id. A device takes a fresh id once it is told of a conflict, so a few are enough for
+/// anything but an attack.
+pub const MAX_HISTORIES: usize = 16;
+
+/// A segment that would have to be compared with more than this is kept as another history instead.
+const MAX_COMPARED_ROWS: usize = 300_000;
+const MAX_COMPARED_BYTES: u64 = 64 << 20;
+
+/// One open replica.
+pub struct Replica {
+    conn: Connection,
+    path: PathBuf,
+    uuid: StoreUuid,
+    histories: Vec<History>,
+    /// Index into `histories` by device; 0 where a device has none.
+    lines: BTreeMap<String, usize>,
+    high: SegmentSeq,
+    in_transaction: bool,
+    /// The last commit failed: the connection must stay open until one succeeds, since a new one would believe the cache.
+    troubled: bool,
+}
+
+/// A segment that was checked, with its bytes.
+#[derive(Clone, Copy)]
+pub struct Arrived<'a> {
+    /// The directory of `body`.
+    pub view: &'a View,
+    /// The bytes.
+    pub body: &'a [u8],
+}
+
+/// What became of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placed {
+    /// It is news.
+    Stored,
+    /// All it says was held.
+    Duplicate,
+    /// It says other than what is held; both are kept. The device has a new history from now on, which knows what was
+    /// [`Known`] to be the device's.
+    Beside,
+    /// The same, and the device is back in another history that it brought before, whose catalogue it has to state anew.
+    Back,
+    /// It can't be kept, and is not held.
+    Refused(Refusal),
+}
+
+/// Ids that a device has stated the meaning of, each plus one, since the receiver started.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Known {
+    series: RangeSet,
+    boots: RangeSet,
+}
+
+impl Known {
+    /// Adds all that `page` defines.
+    pub fn learn(&mut self, page: &CatalogPage) {
+        self.series.extend(page.series.iter().map(|(id, _)| place_of(id.0)));
+        self.boots.extend(page.boots.iter().map(|boot| place_of(boot.id.0)));
+    }
+
+    /// Whether the meaning of this series was stated.
+    pub fn has_series(&self, id: SeriesId) -> bool {
+        self.series.covers(place_of(id.0))
+    }
+
+    /// Whether the meaning of this boot was stated.
+    pub fn has_boot(&self, id: BootId) -> bool {
+        self.boots.covers(place_of(id.0))
+    }
+
+    /// Whether the meaning of all that a segment cites was stated.
+    pub fn covers(&self, view: &View) -> bool {
+        let (series, boots) = view.cites();
+        series.into_iter().all(|id| self.has_series(id)) && boots.into_iter().all(|id| self.has_boot(id))
+    }
+}
+
+fn place_of(id: u32) -> SeqRange {
+    let place = SegmentSeq(u64::from(id) + 1);
+    SeqRange { first: place, last: place }
+}
+
+/// What became of a catalogue page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Merged {
+    /// Its definitions are those of the device's history now.
+    Kept,
+    /// It defines an id otherwise than the device's history did: the device has another history from now on, which knows
+    /// this page only.
+    Beside,
+    /// It holds more than a store may have.
+    Refused(Refusal),
+}
+
+/// What a device may be told of the store.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// Held, in the device's history or with equal content in another.
+    pub held: RangeSet,
+    /// Numbers of the device's history that another one has with other content.
+    pub conflicts: RangeSet,
+    /// The highest number ever seen.
+    pub high: SegmentSeq,
+}
+
+impl Replica {
+    /// Opens the replica of `uuid` at `path`, or makes it for `device`.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] where the file is no replica of this store, [`StoreError::Newer`] where a newer version wrote
+    /// it; else as SQLite says.
+    pub fn open(path: &Path, uuid: StoreUuid, device: &str, now: UtcNanos) -> Result<Self, StoreError> {
+        let conn = file::open_rw(path, &Pragmas::replica())?;
+        file::create_schema(&conn, env!("CARGO_PKG_VERSION"))?;
+        let major: i64 = file::meta(&conn, "format_major")?.unwrap_or(file::FORMAT_MAJOR);
+        if major > file::FORMAT_MAJOR {
+            return Err(StoreError::Newer { major });
+        }
+        if file::meta::<String>(&conn, "fleet_owner/0")?.is_none() {
+            file::in_transaction(&conn, path, "begin a replica", |conn| {
+                History::create(conn, &uuid, 0, device, now).map(drop)
+            })?;
+        }
+        let mut replica = Self {
+            conn,
+            path: path.to_owned(),
+            uuid,
+            histories: Vec::new(),
+            lines: BTreeMap::new(),
+            high: SegmentSeq(0),
+            in_transaction: false,
+            troubled: false,
+        };
+        replica.load()?;
+        Ok(replica)
+    }
+
+    /// Which store.
+    pub fn uuid(&self) -> StoreUuid {
+        self.uuid
+    }
+
+    /// Whether the connection must not be closed now.
+    pub fn must_stay_open(&self) -> bool {
+        self.in_transaction || self.troubled
+    }
+
+    /// Makes all that was placed and merged since the last commit durable. On failure nothing of it is held, and the same
+    /// connection goes on.
+    pub fn commit(&mut self) -> Result<(), StoreError> {
+        if !self.in_transaction {
+            return Ok(());
+        }
+        self.in_transaction = false;
+        let done = self.run("COMMIT");
+        self.troubled = done.is_err();
+        if done.is_err() {
+            self.abandon()?;
+        }
+        done
+    }
+
+    /// Undoes all since the last commit.
+    pub fn roll_back(&mut self) -> Result<(), StoreError> {
+        self.in_transaction = false;
+        self.abandon()
+    }
+
+    /// Puts a segment of `device`, which stated the meaning of all that is `known`, where it belongs, in the transaction
+    /// that [`Replica::commit`] ends.
+    pub fn place(&mut self, device: &str, known: &Known, segment: Arrived<'_>) -> Result<Placed, StoreError> {
+        self.begin()?;
+        let line = self.line(device);
+        if !self.histories[line].names_agree(segment.view) {
+            return Ok(Placed::Refused(Refusal::OtherNames));
+        }
+        let Ok(content) = segment::decode(segment.body) else { return Ok(Placed::Refused(Refusal::Segment)) };
+        let arrived = Weighed { view: segment.view, body: segment.body, content: &content };
+        self.saw(segment.view.range().last)?;
+        match self.weigh(line, arrived)? {
+            Filing::Conflict => self.place_beside(device, known, line, arrived),
+            Filing::Duplicate => Ok(Placed::Duplicate),
+            _ if self.stands_elsewhere(line, arrived)? => Ok(Placed::Duplicate),
+            filing => self.keep(line, arrived, filing).map(|()| Placed::Stored),
+        }
+    }
+
+    /// Takes in a catalogue page of `device`, in the transaction that [`Replica::commit`] ends.
+    pub fn merge(&mut self, device: &str, page: &CatalogPage, now: UtcNanos) -> Result<Merged, StoreError> {
+        let line = self.line(device);
+        if self.histories[line].knows(page) {
+            return Ok(Merged::Kept);
+        }
+        if !self.histories[line].has_room(page) {
+            return Ok(Merged::Refused(Refusal::CatalogFull));
+        }
+        self.begin()?;
+        if !self.histories[line].contradicts(page) {
+            return self.histories[line].learn(&self.conn, page).map(|()| Merged::Kept);
+        }
+        let own = self.own_histories(device, line).find(|h| !self.histories[*h].contradicts(page));
+        let Some(other) = own.map_or_else(|| self.begin_history(device, now), |h| Ok(Some(h)))? else {
+            return Ok(Merged::Refused(Refusal::Histories));
+        };
+        self.set_line(device, other)?;
+        self.histories[other].learn(&self.conn, page).map(|()| Merged::Beside)
+    }
+
+    /// Remembers that `seq` was seen, also where nothing of it is held.
+    pub fn saw(&mut self, seq: SegmentSeq) -> Result<(), StoreError> {
+        if seq > self.high {
+            self.begin()?;
+            file::set_meta(&self.conn, "fleet_high", int(seq.0))?;
+            self.high = seq;
+        }
+        Ok(())
+    }
+
+    /// Writes an event into the replica: what an operator should know of this store.
+    pub fn note(&mut self, now: UtcNanos, kind: &str, detail: &str) -> Result<(), StoreError> {
+        self.begin()?;
+        let sql = "INSERT INTO event (utc, kind, detail) VALUES (?1, ?2, ?3)";
+        file::execute(&self.conn, "write an event", sql, params![now.0, kind, detail]).map(drop)
+    }
+
+    /// What `device` may be told. Right only between a commit and what is placed next.
+    pub fn standing(&self, device: &str) -> Standing {
+        let line = self.line(device);
+        let mine = &self.histories[line];
+        let mut held = mine.held.clone();
+        held.extend(mine.elsewhere.iter());
+        let mut conflicts = RangeSet::new();
+        for other in self.histories.iter().filter(|h| h.no != mine.no) {
+            conflicts.extend(mine.held.common(&other.held).iter());
+        }
+        Standing { held, conflicts, high: self.high }
+    }
+
+    fn line(&self, device: &str) -> usize {
+        self.lines.get(device).copied().unwrap_or(0)
+    }
+
+    /// The other histories that `device` brought.
+    fn own_histories(&self, device: &str, line: usize) -> impl Iterator<Item = usize> + '_ {
+        let device = device.to_owned();
+        (0..self.histories.len()).filter(move |h| *h != line && self.histories[*h].owner == device)
+    }
+
+    /// In conflict with the device's history: the same again elsewhere, or in another of its histories, or a new one.
+    fn place_beside(
+        &mut self,
+        device: &str,
+        known: &Known,
+        line: usize,
+        arrived: Weighed<'_>,
+    ) -> Result<Placed, StoreError> {
+        if self.stands_elsewhere(line, arrived)? {
+            return Ok(Placed::Duplicate);
+        }
+        let others: Vec<usize> = self.own_histories(device, line).collect();
+        for other in others {
+            if !self.histories[line].agrees(&self.histories[other], arrived.view) {
+                continue;
+            }
+            let filing = self.weigh(other, arrived)?;
+            if filing != Filing::Conflict {
+                self.set_line(device, other)?;
+                return self.keep(other, arrived, filing).map(|()| Placed::Back);
+            }
+        }
+        let Some(new) = self.begin_history(device, UtcNanos(0))? else {
+            return Ok(Placed::Refused(Refusal::Histories));
+        };
+        let catalog = self.histories[line].catalog_page(self.uuid, known);
+        self.histories[new].learn(&self.conn, &catalog)?;
+        self.set_line(device, new)?;
+        self.keep(new, arrived, Filing::New).map(|()| Placed::Beside)
+    }
+
+    /// Whether another history holds the same; if so, that is written down for this one.
+    fn stands_elsewhere(&mut self, line: usize, arrived: Weighed<'_>) -> Result<bool, StoreError> {
+        for other in (0..self.histories.len()).filter(|h| *h != line) {
+            let same_names = self.histories[line].agrees(&self.histories[other], arrived.view);
+            if same_names && self.weigh(other, arrived)? == Filing::Duplicate {
+                self.histories[line].remember_elsewhere(&self.conn, arrived.view.range())?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Compares with what the history holds of the same numbers. Equal bytes are not decoded.
+    fn weigh(&self, history: usize, arrived: Weighed<'_>) -> Result<Filing, StoreError> {
+        let history = &self.histories[history];
+        let range = arrived.view.range();
+        if !history.held.meets(range) {
+            return Ok(Filing::New);
+        }
+        let held = history.overlapping(&self.conn, range, MAX_COMPARED_ROWS)?;
+        let bytes: u64 = held.iter().map(|row| row.bytes).sum();
+        if held.len() >= MAX_COMPARED_ROWS || bytes > MAX_COMPARED_BYTES {
+            return Ok(Filing::Conflict);
+        }
+        let mut weighing = Weighing::new(arrived.content);
+        for row in held {
+            let body = history.body(&self.conn, row.range.first)?;
+            if body == arrived.body {
+                return Ok(Filing::Duplicate);
+            }
+            match segment::decode(&body) {
+                Ok(held) => weighing.against(&held),
+                Err(error) => {
+                    log::warn!("replica {}: {} is damaged ({error})", self.path.display(), row.range);
+                    weighing.against_damaged(row.range);
+                }
+            }
+        }
+        Ok(weighing.verdict())
+    }
+
+    fn keep(&mut self, history: usize, arrived: Weighed<'_>, filing: Filing) -> Result<(), StoreError> {
+        let history = &mut self.histories[history];
+        match filing {
+            Filing::Duplicate | Filing::Conflict => Ok(()),
+            Filing::New => history.insert(&self.conn, arrived.view, arrived.body),
+            Filing::Replaces { gone, lost } => {
+                gone.iter().try_for_each(|range| history.delete(&self.conn, *range))?;
+                history.insert(&self.conn, arrived.view, arrived.body)?;
+                lost.into_iter().try_for_each(|(range, loss)| insert_loss(history, &self.conn, range, loss))
+            }
+            Filing::Remainder(ranges) => {
+                let Content::Loss(loss) = arrived.content.content else { return Ok(()) };
+                let part = super::filing::part_of(loss);
+                ranges.into_iter().try_for_each(|range| insert_loss(history, &self.conn, range, part))
+            }
+        }
+    }
+
+    /// A new history of `device`, or `None` where there are as many as there may be.
+    fn begin_history(&mut self, device: &str, now: UtcNanos) -> Result<Option<usize>, StoreError> {
+        let index = self.histories.len();
+        if index >= MAX_HISTORIES {
+            return Ok(None);
+        }
+        let variant = u32::try_from(index).unwrap_or(u32::MAX);
+        self.histories.push(History::create(&self.conn, &self.uuid, variant, device, now)?);
+        Ok(Some(index))
+    }
+
+    fn set_line(&mut self, device: &str, history: usize) -> Result<(), StoreError> {
+        file::set_meta(&self.conn, &format!("fleet_line/{device}"), self.histories[history].variant)?;
+        self.lines.insert(device.to_owned(), history);
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Result<(), StoreError> {
+        if !self.in_transaction {
+            self.run("BEGIN IMMEDIATE")?;
+            self.in_transaction = true;
+        }
+        Ok(())
+    }
+
+    /// Rolls back what SQLite has not rolled back itself, and believes only the file again.
+    fn abandon(&mut self) -> Result<(), StoreError> {
+        if !self.conn.is_autocommit() {
+            self.run("ROLLBACK")?;
+        }
+        self.load()
+    }
+
+    fn run(&self, sql: &'static str) -> Result<(), StoreError> {
+        file::execute(&self.conn, "end or begin a transaction on", sql, []).map(drop)
+    }
+
+    fn load(&mut self) -> Result<(), StoreError> {
+        self.histories = History::load_all(&self.conn, &self.uuid)?;
+        if self.histories.is_empty() {
+            let what = format!("{} is not a replica of store {}", self.path.display(), self.uuid);
+            return Err(StoreError::Damaged { what });
+        }
+        self.lines = history::lines(&self.conn)?;
+        self.lines.retain(|_, history| *history < self.histories.len());
+        let high: i64 = file::meta(&self.conn, "fleet_high")?.unwrap_or(0);
+        self.high = SegmentSeq(u64::try_from(high).unwrap_or(0));
+        Ok(())
+    }
+}
+
+/// A segment with its content.
+#[derive(Clone, Copy)]
+struct Weighed<'a> {
+    view: &'a View,
+    body: &'a [u8],
+    content: &'a Segment,
+}
+
+fn insert_loss(
+    history: &mut History,
+    conn: &Connection,
+    range: SeqRange,
+    loss: segment::Loss,
+) -> Result<(), StoreError> {
+    let body = segment::encode(&Segment { range, content: Content::Loss(loss) })?;
+    history.insert(conn, &View::parse(&body)?, &body)
+}
+
+fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

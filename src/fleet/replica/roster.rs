@@ -1,0 +1,184 @@
+//! The roster: what the receiver remembers of devices beside their readings, in `<data>/_roster.db`.
+//!
+//! What enters: what changed since the last time. What leaves: the same after a restart, and for `varved-fleet devices`.
+//! Nothing in it is needed to keep a promise; without the file the receiver learns it again from the next messages.
+
+use crate::clock::UtcNanos;
+use crate::fleet::refusal::{Refusal, Refusals};
+use crate::store::StoreError;
+use crate::store::file::{self, Pragmas, execute, sql_of};
+use rusqlite::{Connection, OpenFlags, params};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The file's name; no device name begins with `_`.
+pub const FILE_NAME: &str = "_roster.db";
+
+/// The newest events that are kept.
+const MAX_EVENTS: u32 = 10_000;
+
+const TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS device (
+        name    TEXT PRIMARY KEY,
+        seen    INTEGER NOT NULL,  -- UTC ns of the last message
+        online  INTEGER NOT NULL,
+        session INTEGER,           -- the bits of the session's number
+        run     INTEGER NOT NULL,
+        state   BLOB               -- the payload of the last state message that counted
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS refused (
+        device TEXT NOT NULL,
+        reason INTEGER NOT NULL,
+        n      INTEGER NOT NULL,
+        PRIMARY KEY (device, reason)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS event (
+        id     INTEGER PRIMARY KEY,
+        utc    INTEGER NOT NULL,
+        device TEXT NOT NULL,
+        detail TEXT NOT NULL
+    ) STRICT;";
+
+/// What is remembered of one device.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Entry {
+    /// When the last message came, by the receiver's clock.
+    pub seen: UtcNanos,
+    /// Whether its latest session is up.
+    pub online: bool,
+    /// The number of that session.
+    pub session: Option<u64>,
+    /// Its run.
+    pub run: u64,
+    /// The payload of its last `state` that counted.
+    pub state: Option<Vec<u8>>,
+    /// What was refused.
+    pub refused: Refusals,
+}
+
+/// An event of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Happened {
+    /// When, by the receiver's clock.
+    pub utc: UtcNanos,
+    /// Which device.
+    pub device: String,
+    /// What, as a sentence.
+    pub detail: String,
+}
+
+/// The open roster.
+pub struct Roster {
+    conn: Connection,
+    path: PathBuf,
+}
+
+impl Roster {
+    /// Opens or makes the roster in `data`. One that is no database any more is replaced: it holds nothing that matters.
+    pub fn open(data: &Path) -> Result<Self, StoreError> {
+        let path = data.join(FILE_NAME);
+        match Self::open_file(&path) {
+            Err(StoreError::Damaged { what }) => {
+                log::warn!("roster: {what}; a new one is begun");
+                for suffix in ["-wal", "-shm", ""] {
+                    let file = file::beside(&path, suffix);
+                    if file.exists() {
+                        std::fs::remove_file(&file).map_err(|e| StoreError::io("remove", &file, e))?;
+                    }
+                }
+                Self::open_file(&path)
+            }
+            other => other,
+        }
+    }
+
+    /// All devices in it.
+    pub fn load(&self) -> Result<BTreeMap<String, Entry>, StoreError> {
+        entries(&self.conn).map_err(|e| sql_of(&self.conn, "read the roster", e))
+    }
+
+    /// Writes `changed` and `events` in one transaction.
+    pub fn save<'a>(
+        &mut self,
+        changed: impl IntoIterator<Item = (&'a str, &'a Entry)>,
+        events: &[Happened],
+    ) -> Result<(), StoreError> {
+        file::in_transaction(&self.conn, &self.path, "write the roster", |conn| {
+            changed.into_iter().try_for_each(|(device, entry)| write_entry(conn, device, entry))?;
+            events.iter().try_for_each(|event| write_event(conn, event))
+        })
+    }
+
+    fn open_file(path: &Path) -> Result<Self, StoreError> {
+        let conn = file::open_rw(path, &Pragmas::replica())?;
+        conn.execute_batch(TABLES).map_err(|e| sql_of(&conn, "create the roster", e))?;
+        Ok(Self { conn, path: path.to_owned() })
+    }
+}
+
+/// The devices in the roster of `data`, for a reader beside a running receiver; none where there is no roster yet.
+pub fn read(data: &Path) -> Result<BTreeMap<String, Entry>, StoreError> {
+    let path = data.join(FILE_NAME);
+    if !path.exists() {
+        return Ok(BTreeMap::new());
+    }
+    let fail = |e| StoreError::sql("read the roster", &path, e);
+    let conn = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(fail)?;
+    conn.busy_timeout(std::time::Duration::from_secs(10)).map_err(fail)?;
+    entries(&conn).map_err(fail)
+}
+
+fn entries(conn: &Connection) -> rusqlite::Result<BTreeMap<String, Entry>> {
+    let mut devices = BTreeMap::new();
+    let mut select = conn.prepare("SELECT name, seen, online, session, run, state FROM device")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let entry = Entry {
+            seen: UtcNanos(row.get(1)?),
+            online: row.get(2)?,
+            session: row.get::<_, Option<i64>>(3)?.map(unsigned),
+            run: unsigned(row.get(4)?),
+            state: row.get(5)?,
+            refused: Refusals::default(),
+        };
+        devices.insert(row.get(0)?, entry);
+    }
+    let mut select = conn.prepare("SELECT device, reason, n FROM refused")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let (device, reason): (String, u8) = (row.get(0)?, row.get(1)?);
+        if let (Some(entry), Some(why)) = (devices.get_mut(&device), Refusal::ALL.get(usize::from(reason))) {
+            entry.refused.restore(*why, unsigned(row.get(2)?));
+        }
+    }
+    Ok(devices)
+}
+
+fn write_entry(conn: &Connection, device: &str, entry: &Entry) -> Result<(), StoreError> {
+    let doing = "write the roster";
+    let sql = "INSERT OR REPLACE INTO device (name, seen, online, session, run, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let session = entry.session.map(signed);
+    let values = params![device, entry.seen.0, entry.online, session, signed(entry.run), entry.state];
+    execute(conn, doing, sql, values)?;
+    for (why, n) in entry.refused.iter() {
+        let sql = "INSERT OR REPLACE INTO refused (device, reason, n) VALUES (?1, ?2, ?3)";
+        execute(conn, doing, sql, params![device, why as u8, signed(n)])?;
+    }
+    Ok(())
+}
+
+fn write_event(conn: &Connection, event: &Happened) -> Result<(), StoreError> {
+    let sql = "INSERT INTO event (utc, device, detail) VALUES (?1, ?2, ?3)";
+    execute(conn, "write the roster", sql, params![event.utc.0, event.device, event.detail])?;
+    let sql = "DELETE FROM event WHERE id <= (SELECT max(id) FROM event) - ?1";
+    execute(conn, "write the roster", sql, [MAX_EVENTS]).map(drop)
+}
+
+/// SQLite's integers have a sign and ours have none: the same 64 bits.
+fn signed(bits: u64) -> i64 {
+    i64::from_ne_bytes(bits.to_ne_bytes())
+}
+
+fn unsigned(bits: i64) -> u64 {
+    u64::from_ne_bytes(bits.to_ne_bytes())
+}

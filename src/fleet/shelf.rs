@@ -1,0 +1,271 @@
+//! The data folder: which store's replica lies where, and the few that are open.
+//!
+//! ```text
+//! <data>/<device>/<store uuid>.db      the replica, in the folder of the device that brought the store first
+//! <data>/<other>/<store uuid>.db       a link to it: the same store came from another device too (a card that was moved)
+//! <data>/<device>/<uuid>.db.damaged-N  a file that was no database any more, set aside
+//! <data>/_roster.db                    see `replica::roster`; no device name begins with `_`
+//! ```
+//!
+//! What enters: device names that were checked, store ids. What leaves: open replicas, at most [`MAX_OPEN`]. A store id is
+//! global: whoever brings it, there is one replica.
+
+use super::FleetError;
+use super::replica::Replica;
+use crate::clock::UtcNanos;
+use crate::store::StoreError;
+use crate::store::file::beside;
+use crate::wire::{StoreUuid, topics};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Replicas that are open at one time: three file handles and about 2 MiB of cache each.
+pub const MAX_OPEN: usize = 64;
+
+/// See the room.
+pub struct Shelf {
+    data: PathBuf,
+    /// The folder of each store's replica, by the device whose folder it is.
+    homes: HashMap<StoreUuid, String>,
+    /// Stores that each device has brought.
+    brought: BTreeMap<String, BTreeSet<StoreUuid>>,
+    open: HashMap<StoreUuid, Open>,
+    uses: u64,
+}
+
+struct Open {
+    replica: Replica,
+    used: u64,
+}
+
+/// What an operator should hear of, once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A store came from a device other than the one that brought it first.
+    Moved {
+        /// Which store.
+        store: StoreUuid,
+        /// Who brought it first.
+        from: String,
+        /// Who brings it now.
+        to: String,
+    },
+    /// A replica was no database any more and was set aside; the device is told that nothing of it is held.
+    SetAside {
+        /// Which store.
+        store: StoreUuid,
+        /// The file's new name.
+        path: PathBuf,
+    },
+}
+
+impl Shelf {
+    /// Reads what is in `data`, which is made where it isn't there.
+    pub fn open(data: &Path) -> Result<Self, FleetError> {
+        fs::create_dir_all(data).map_err(|cause| folder(data, cause))?;
+        let mut shelf = Self {
+            data: data.to_owned(),
+            homes: HashMap::new(),
+            brought: BTreeMap::new(),
+            open: HashMap::new(),
+            uses: 0,
+        };
+        let mut devices: Vec<String> = names(data)?.into_iter().filter(|name| topics::valid_device(name)).collect();
+        devices.sort();
+        for device in devices {
+            shelf.index(device)?;
+        }
+        Ok(shelf)
+    }
+
+    /// The stores that `device` has brought.
+    pub fn stores_of(&self, device: &str) -> impl Iterator<Item = StoreUuid> + '_ {
+        self.brought.get(device).into_iter().flatten().copied()
+    }
+
+    /// Every device with a folder, and its stores.
+    pub fn devices(&self) -> impl Iterator<Item = (&str, &BTreeSet<StoreUuid>)> {
+        self.brought.iter().map(|(device, stores)| (device.as_str(), stores))
+    }
+
+    /// Whether `device` has brought `store` before.
+    pub fn has(&self, device: &str, store: StoreUuid) -> bool {
+        self.brought.get(device).is_some_and(|stores| stores.contains(&store))
+    }
+
+    /// Where the replica of a known store lies.
+    pub fn path_of(&self, store: StoreUuid) -> Option<PathBuf> {
+        self.homes.get(&store).map(|home| self.path(home, store))
+    }
+
+    /// The replica of `store` for `device`, opened or made.
+    pub fn replica(
+        &mut self,
+        device: &str,
+        store: StoreUuid,
+        now: UtcNanos,
+    ) -> Result<(&mut Replica, Vec<Notice>), FleetError> {
+        let mut notices = Vec::new();
+        if !self.has(device, store) {
+            notices.extend(self.bring(device, store)?);
+        }
+        if !self.open.contains_key(&store) {
+            self.make_room();
+            let (replica, notice) = self.open_file(device, store, now)?;
+            notices.extend(notice);
+            self.open.insert(store, Open { replica, used: 0 });
+        }
+        self.uses += 1;
+        let used = self.uses;
+        match self.open.get_mut(&store) {
+            Some(open) => {
+                open.used = used;
+                Ok((&mut open.replica, notices))
+            }
+            None => Err(FleetError::Config(format!("store {store} is not on the shelf"))),
+        }
+    }
+
+    /// Whether all that may be open is open and waits for a commit.
+    pub fn is_crowded(&self) -> bool {
+        self.open.len() >= MAX_OPEN && self.open.values().all(|open| open.replica.must_stay_open())
+    }
+
+    /// Commits every open replica. The stores whose commit failed, with the cause: nothing new of them is held.
+    pub fn commit(&mut self) -> Vec<(StoreUuid, StoreError)> {
+        let mut failed = Vec::new();
+        for (store, open) in &mut self.open {
+            if let Err(cause) = open.replica.commit() {
+                failed.push((*store, cause));
+            }
+        }
+        failed
+    }
+
+    /// Undoes what was placed in `store` since the last commit.
+    pub fn roll_back(&mut self, store: StoreUuid) -> Result<(), StoreError> {
+        self.open.get_mut(&store).map_or(Ok(()), |open| open.replica.roll_back())
+    }
+
+    /// The first device to bring a store gives it its place; for any other a link is made to it.
+    fn bring(&mut self, device: &str, store: StoreUuid) -> Result<Option<Notice>, FleetError> {
+        let own = self.data.join(device);
+        if !own.is_dir() {
+            fs::create_dir(&own).map_err(|cause| folder(&own, cause))?;
+            fsync(&self.data)?;
+        }
+        let moved = match self.homes.get(&store) {
+            None => {
+                self.homes.insert(store, device.to_owned());
+                None
+            }
+            Some(home) => {
+                let target = Path::new("..").join(home).join(file_name(store));
+                let link = own.join(file_name(store));
+                std::os::unix::fs::symlink(target, &link).map_err(|cause| folder(&link, cause))?;
+                fsync(&own)?;
+                Some(Notice::Moved { store, from: home.clone(), to: device.to_owned() })
+            }
+        };
+        self.brought.entry(device.to_owned()).or_default().insert(store);
+        Ok(moved)
+    }
+
+    fn open_file(
+        &self,
+        device: &str,
+        store: StoreUuid,
+        now: UtcNanos,
+    ) -> Result<(Replica, Option<Notice>), FleetError> {
+        let home = self.homes.get(&store).map_or(device, String::as_str);
+        let path = self.path(home, store);
+        let fresh = !path.exists();
+        let opened = match Replica::open(&path, store, home, now) {
+            Err(StoreError::Damaged { what }) => {
+                log::error!("replica: {what}");
+                let aside = set_aside(&path)?;
+                let replica = Replica::open(&path, store, home, now)?;
+                (replica, Some(Notice::SetAside { store, path: aside }))
+            }
+            other => (other?, None),
+        };
+        if fresh || opened.1.is_some() {
+            fsync(&self.data.join(home))?;
+        }
+        Ok(opened)
+    }
+
+    /// Closes the replica that was used longest ago and may be closed.
+    fn make_room(&mut self) {
+        while self.open.len() >= MAX_OPEN {
+            let idle = self.open.iter().filter(|(_, open)| !open.replica.must_stay_open());
+            let Some(oldest) = idle.min_by_key(|(_, open)| open.used).map(|(store, _)| *store) else { return };
+            self.open.remove(&oldest);
+        }
+    }
+
+    fn index(&mut self, device: String) -> Result<(), FleetError> {
+        let own = self.data.join(&device);
+        let mut stores = BTreeSet::new();
+        for name in names(&own)? {
+            let Some(store) = name.strip_suffix(".db").and_then(|stem| StoreUuid::parse_str(stem).ok()) else {
+                continue;
+            };
+            let kind = fs::symlink_metadata(own.join(&name)).map_err(|cause| folder(&own, cause))?.file_type();
+            if kind.is_file() {
+                if let Some(other) = self.homes.insert(store, device.clone()) {
+                    log::warn!("shelf: store {store} lies in the folders of {other} and {device}; the second is used");
+                }
+            }
+            stores.insert(store);
+        }
+        self.brought.insert(device, stores);
+        Ok(())
+    }
+
+    fn path(&self, device: &str, store: StoreUuid) -> PathBuf {
+        self.data.join(device).join(file_name(store))
+    }
+}
+
+fn file_name(store: StoreUuid) -> String {
+    format!("{store}.db")
+}
+
+fn names(path: &Path) -> Result<Vec<String>, FleetError> {
+    let fail = |cause| folder(path, cause);
+    let mut names = Vec::new();
+    if path.is_dir() {
+        for entry in fs::read_dir(path).map_err(fail)? {
+            names.extend(entry.map_err(fail)?.file_name().into_string());
+        }
+    }
+    Ok(names)
+}
+
+/// Renames the file and what belongs to it: a `-wal` left beside a new database would ruin it.
+fn set_aside(path: &Path) -> Result<PathBuf, FleetError> {
+    let free = (1..10_000).map(|n| beside(path, &format!(".damaged-{n}"))).find(|aside| !aside.exists());
+    let Some(aside) = free else {
+        return Err(FleetError::Config(format!(
+            "{}: too many damaged files beside it; move them away",
+            path.display()
+        )));
+    };
+    for suffix in ["-wal", "-shm", ""] {
+        let from = beside(path, suffix);
+        if from.exists() {
+            fs::rename(&from, beside(&aside, suffix)).map_err(|cause| folder(&from, cause))?;
+        }
+    }
+    Ok(aside)
+}
+
+fn fsync(path: &Path) -> Result<(), FleetError> {
+    fs::File::open(path).and_then(|dir| dir.sync_all()).map_err(|cause| folder(path, cause))
+}
+
+fn folder(path: &Path, cause: std::io::Error) -> FleetError {
+    FleetError::Folder { path: path.to_owned(), cause }
+}

@@ -1,0 +1,238 @@
+//! The thread of a connection: connect, subscribe, hand over what arrives, and again.
+
+use super::backoff::random;
+use super::fault::{Judge, SHORT};
+use super::settings::network;
+use super::{Backoff, Event, LinkFault, Settings, Ticket};
+use rumqttc::{AsyncClient, Connection, ConnectionError, Incoming, MqttOptions, QoS, SubAck, SubscribeReasonCode};
+use smol::channel::{Sender, TrySendError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long an event may wait for its reader before the connection is given up. Below the one and a half keep-alives
+/// (45 s) after which the broker gives us up.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The same fault is logged again after this long.
+const REPEAT_LOG: Duration = Duration::from_secs(15 * 60);
+
+/// What handle and thread share.
+#[derive(Default)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    live: Option<Live>,
+    stop: bool,
+}
+
+struct Live {
+    client: AsyncClient,
+    connection: u64,
+    max_payload_bytes: usize,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Shared")
+    }
+}
+
+impl Shared {
+    pub(super) fn live(&self) -> Option<(AsyncClient, usize)> {
+        self.lock().live.as_ref().map(|live| (live.client.clone(), live.max_payload_bytes))
+    }
+
+    pub(super) fn live_in(&self, connection: u64) -> Option<AsyncClient> {
+        self.lock().live.as_ref().filter(|live| live.connection == connection).map(|live| live.client.clone())
+    }
+
+    pub(super) fn ask_to_stop(&self) {
+        self.lock().stop = true;
+        self.wake.notify_all();
+    }
+
+    fn stopping(&self) -> bool {
+        self.lock().stop
+    }
+
+    /// Waits; true when asked to stop meanwhile.
+    fn pause(&self, time: Duration) -> bool {
+        let state = self.lock();
+        let waited = self.wake.wait_timeout_while(state, time, |state| !state.stop);
+        waited.unwrap_or_else(PoisonError::into_inner).0.stop
+    }
+
+    /// A panic elsewhere leaves nothing half-written in here.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) struct Link {
+    settings: Settings,
+    shared: Arc<Shared>,
+    events: Sender<Event>,
+    backoff: Backoff,
+    judge: Judge,
+    connections: u64,
+    logged: Option<(LinkFault, Instant)>,
+}
+
+/// A connection that stood, or did not, and is over.
+struct Ended {
+    fault: LinkFault,
+    stood: Option<Duration>,
+}
+
+impl Link {
+    pub(super) fn new(settings: Settings, shared: Arc<Shared>, events: Sender<Event>) -> Self {
+        let backoff = Backoff::new(settings.backoff);
+        Self { settings, shared, events, backoff, judge: Judge::default(), connections: 0, logged: None }
+    }
+
+    /// Until asked to stop, or nobody reads the events any more.
+    pub(super) fn run(mut self) {
+        // Made for its runtime; each connection puts an event loop of its own in.
+        let (_, mut connection) = rumqttc::Client::new(MqttOptions::new("", "", 0), 0);
+        loop {
+            let ended = self.connect_and_keep(&mut connection);
+            self.shared.lock().live = None;
+            connection.eventloop.clean();
+            if self.shared.stopping() {
+                return;
+            }
+            if ended.stood.is_some_and(|stood| stood >= SHORT) {
+                self.backoff.reset();
+                self.logged = None;
+            }
+            let retry_in = self.backoff.after_failure(random());
+            self.log(&ended.fault);
+            let told = self.events.send_blocking(Event::Disconnected { fault: ended.fault, retry_in });
+            if told.is_err() || self.shared.pause(retry_in) {
+                return;
+            }
+        }
+    }
+
+    fn connect_and_keep(&mut self, connection: &mut Connection) -> Ended {
+        let options = match self.settings.options() {
+            Ok(options) => options,
+            Err(fault) => return Ended { fault, stood: None },
+        };
+        let (client, mut eventloop) = AsyncClient::new(options, 0);
+        eventloop.set_network_options(network());
+        connection.eventloop = eventloop;
+        match connection.recv() {
+            Ok(Ok(rumqttc::Event::Incoming(Incoming::ConnAck(_)))) => {}
+            Ok(Ok(other)) => {
+                let fault = LinkFault::Protocol { cause: format!("{other:?} came before CONNACK") };
+                return Ended { fault, stood: None };
+            }
+            Ok(Err(error)) => return Ended { fault: self.judge.judge(error, None), stood: None },
+            Err(_) => return Ended { fault: LinkFault::Stopped, stood: None },
+        }
+        self.connections += 1;
+        let since = Instant::now();
+        let fault = match self.keep(connection, client) {
+            Ok(error) => self.judge.judge(error, Some(since.elapsed())),
+            Err(fault) => fault,
+        };
+        Ended { fault, stood: Some(since.elapsed()) }
+    }
+
+    /// Subscribes and hands over what arrives. `Ok`: the connection's own error; `Err`: our reason to give it up.
+    fn keep(&mut self, connection: &mut Connection, client: AsyncClient) -> Result<ConnectionError, LinkFault> {
+        let mut client = Some(client);
+        if self.settings.filters.is_empty() {
+            self.announce(client.take())?;
+        } else {
+            // Before the first poll after CONNACK, so it goes out first; the request channel would not take it from here.
+            connection.eventloop.pending.push_back(self.subscription());
+        }
+        loop {
+            let event = match connection.recv() {
+                Ok(Ok(event)) => event,
+                Ok(Err(error)) => return Ok(error),
+                Err(_) => return Err(LinkFault::Stopped),
+            };
+            match event {
+                rumqttc::Event::Incoming(Incoming::SubAck(suback)) => {
+                    self.check(&suback)?;
+                    self.announce(client.take())?;
+                }
+                rumqttc::Event::Incoming(Incoming::Publish(publish)) => {
+                    // A session from before may deliver ahead of the SUBACK.
+                    self.announce(client.take())?;
+                    let ticket = Ticket { connection: self.connections, pkid: publish.pkid };
+                    let (topic, retained) = (publish.topic, publish.retain);
+                    self.hand_over(Event::Message { topic, payload: publish.payload.into(), retained, ticket })?;
+                }
+                rumqttc::Event::Outgoing(rumqttc::Outgoing::Disconnect) => return Err(LinkFault::Stopped),
+                _ => {}
+            }
+        }
+    }
+
+    fn subscription(&self) -> rumqttc::Request {
+        let filter = |path: &String| rumqttc::SubscribeFilter { path: path.clone(), qos: QoS::AtLeastOnce };
+        rumqttc::Request::Subscribe(rumqttc::Subscribe::new_many(self.settings.filters.iter().map(filter)))
+    }
+
+    fn check(&self, suback: &SubAck) -> Result<(), LinkFault> {
+        let refused = suback.return_codes.iter().position(|code| *code == SubscribeReasonCode::Failure);
+        match refused.and_then(|at| self.settings.filters.get(at)) {
+            Some(filter) => Err(LinkFault::Subscription { filter: filter.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Opens the connection to publishers, once, and says so.
+    fn announce(&mut self, client: Option<AsyncClient>) -> Result<(), LinkFault> {
+        let Some(client) = client else { return Ok(()) };
+        let max_payload_bytes = self.settings.max_payload_bytes;
+        self.shared.lock().live = Some(Live { client, connection: self.connections, max_payload_bytes });
+        // A connection that comes and goes within seconds was announced, and its fault logged, the first time.
+        if self.logged.is_none() || self.connections == 1 {
+            log::info!(
+                "mqtt: connected to {}:{} as {}",
+                self.settings.host,
+                self.settings.port,
+                self.settings.client_id
+            );
+        }
+        self.hand_over(Event::Connected { connection: self.connections })
+    }
+
+    /// Gives an event to its reader, within [`PATIENCE`]: after that the broker would miss our pings. A message that is
+    /// given up comes again, since it was retained or not acknowledged, when the connection is made anew.
+    fn hand_over(&self, event: Event) -> Result<(), LinkFault> {
+        let until = Instant::now() + PATIENCE;
+        let mut event = event;
+        loop {
+            event = match self.events.try_send(event) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Closed(_)) => return Err(LinkFault::Stopped),
+                Err(TrySendError::Full(_)) if Instant::now() >= until => return Err(LinkFault::Slow),
+                Err(TrySendError::Full(event)) => event,
+            };
+            if self.shared.pause(Duration::from_millis(10)) {
+                return Err(LinkFault::Stopped);
+            }
+        }
+    }
+
+    /// A new kind of fault at once, the same one again only after [`REPEAT_LOG`].
+    fn log(&mut self, fault: &LinkFault) {
+        let same =
+            self.logged.as_ref().filter(|(last, _)| std::mem::discriminant(last) == std::mem::discriminant(fault));
+        if same.is_some_and(|(_, at)| at.elapsed() < REPEAT_LOG) {
+            return;
+        }
+        log::warn!("mqtt: {}:{}: {fault}", self.settings.host, self.settings.port);
+        self.logged = Some((fault.clone(), Instant::now()));
+    }
+}

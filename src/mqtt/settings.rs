@@ -1,0 +1,171 @@
+//! What a connection is made with. Files are read at every attempt, so that a renewed certificate or password needs no
+//! restart.
+
+use super::{BackoffLimits, LinkFault};
+use rumqttc::{LastWill, MqttOptions, NetworkOptions, QoS, Transport};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// More than MQTT adds to a payload: fixed header 5, packet id 2, topic length 2 and a topic.
+const PACKET_OVERHEAD: usize = 1024;
+
+/// Everything about one connection.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Unique at the broker: two clients of one id evict each other for ever.
+    pub client_id: String,
+    /// A name or an address, without brackets.
+    pub host: String,
+    /// Usually 1883, or 8883 with TLS.
+    pub port: u16,
+    /// Set for `mqtts://`.
+    pub tls: Option<Tls>,
+    /// Name and password, if the broker asks for them.
+    pub login: Option<Login>,
+    /// Subscribed with QoS 1 at each connection.
+    pub filters: Vec<String>,
+    /// What the broker publishes, retained, when the connection breaks.
+    pub will: Option<Will>,
+    /// The most bytes of a payload, both ways.
+    pub max_payload_bytes: usize,
+    /// Publishes that the broker has not acknowledged; one more waits with its caller.
+    pub inflight: u16,
+    /// Whether the broker keeps the session, with what arrives for it, while we are away. A device says no: what it needs
+    /// is retained. A receiver says yes.
+    pub persistent: bool,
+    /// Whether messages are acknowledged by [`super::Client::ack`] only, after they are safe.
+    pub manual_acks: bool,
+    /// The wait before an attempt.
+    pub backoff: BackoffLimits,
+}
+
+/// The will of a [`Settings`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Will {
+    /// Where to.
+    pub topic: String,
+    /// What.
+    pub payload: Vec<u8>,
+}
+
+/// Name and password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The name.
+    pub username: String,
+    /// A file whose first line is the password; without it the password is empty.
+    pub password_file: Option<PathBuf>,
+}
+
+/// The files of a TLS connection, PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tls {
+    /// Who may have signed the broker's certificate; without it, the system's list.
+    pub ca: Option<PathBuf>,
+    /// Our certificate, for brokers that ask for one.
+    pub cert: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+}
+
+impl Settings {
+    /// The usual settings of a device: no session at the broker, acks by themselves, 8 publishes in flight.
+    pub fn device(client_id: &str, host: &str, port: u16) -> Self {
+        Self {
+            client_id: client_id.into(),
+            host: host.into(),
+            port,
+            tls: None,
+            login: None,
+            filters: Vec::new(),
+            will: None,
+            max_payload_bytes: 120 * 1024,
+            inflight: 8,
+            persistent: false,
+            manual_acks: false,
+            backoff: BackoffLimits::default(),
+        }
+    }
+
+    /// The usual settings of a receiver: a session that outlives the connection, acks by hand, 64 publishes in flight.
+    pub fn receiver(client_id: &str, host: &str, port: u16) -> Self {
+        let device = Self::device(client_id, host, port);
+        Self {
+            inflight: 64,
+            persistent: true,
+            manual_acks: true,
+            max_payload_bytes: crate::wire::MAX_ENVELOPE,
+            ..device
+        }
+    }
+
+    /// Reads the files that the settings name and builds what can be built without a connection.
+    ///
+    /// # Errors
+    /// A file is missing or not what it should be, or the settings ask for TLS and this build has none.
+    pub fn check(&self) -> Result<(), LinkFault> {
+        self.options().map(|_| ())
+    }
+
+    pub(super) fn options(&self) -> Result<MqttOptions, LinkFault> {
+        let mut options = MqttOptions::new(&self.client_id, self.address()?, self.port);
+        let packet = self.max_payload_bytes + PACKET_OVERHEAD;
+        options
+            .set_keep_alive(Duration::from_secs(30))
+            .set_clean_session(!self.persistent)
+            .set_manual_acks(self.manual_acks)
+            .set_inflight(self.inflight.max(1))
+            .set_max_packet_size(packet, packet);
+        if let Some(will) = &self.will {
+            options.set_last_will(LastWill::new(&will.topic, will.payload.clone(), QoS::AtLeastOnce, true));
+        }
+        if let Some(login) = &self.login {
+            options.set_credentials(&login.username, login.password()?);
+        }
+        if let Some(tls) = &self.tls {
+            options.set_transport(tls.transport()?);
+        }
+        Ok(options)
+    }
+
+    /// rumqttc joins host and port by a colon, so an IPv6 address needs brackets; for the name in a certificate it takes
+    /// the same text, where brackets are no name.
+    fn address(&self) -> Result<String, LinkFault> {
+        match (self.host.contains(':'), &self.tls) {
+            (true, Some(_)) => Err(LinkFault::Address { host: self.host.clone() }),
+            (true, None) => Ok(format!("[{}]", self.host)),
+            (false, _) => Ok(self.host.clone()),
+        }
+    }
+}
+
+/// A flush that takes longer than the connection timeout ends the connection, so it must cover a whole payload on a slow
+/// link: 120 KiB at 10 kB/s are 12 s. The send buffer is kept small, lest a ping wait behind minutes of data.
+pub(super) fn network() -> NetworkOptions {
+    let mut network = NetworkOptions::new();
+    network.set_connection_timeout(90);
+    network.set_tcp_nodelay(true);
+    network.set_tcp_send_buffer_size(64 * 1024);
+    network
+}
+
+impl Login {
+    fn password(&self) -> Result<String, LinkFault> {
+        let Some(path) = &self.password_file else { return Ok(String::new()) };
+        let text =
+            std::fs::read_to_string(path).map_err(|e| LinkFault::File { path: path.clone(), cause: e.to_string() })?;
+        Ok(text.lines().next().unwrap_or_default().to_owned())
+    }
+}
+
+impl Tls {
+    #[cfg(feature = "tls")]
+    fn transport(&self) -> Result<Transport, LinkFault> {
+        Ok(Transport::tls_with_config(rumqttc::TlsConfiguration::Rustls(super::tls::client_config(self)?)))
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn transport(&self) -> Result<Transport, LinkFault> {
+        Err(LinkFault::NoTls)
+    }
+}

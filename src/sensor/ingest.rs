@@ -1,0 +1,277 @@
+//! From lines to readings: the part that sockets and commands share.
+//!
+//! What enters: lines, or bytes of a stream, and the time of their arrival. What leaves: readings with their series keys,
+//! in the order of the lines. Each connection has its own [`Ingest`]: it remembers which raw bytes mean which series, so
+//! that a line seen before costs one hash look-up per field and no allocation. That memory is bounded, and when it is full
+//! it starts anew: a source with more series gets slower, never bigger.
+//!
+//! A bad line is counted and one in a while is shown in the log; the good lines around it are kept.
+
+use super::counters::{Counters, Seldom};
+use super::line_protocol::{self, Field, Refusal};
+use super::name::Name;
+use super::stream::{Found, LineBuffer, MAX_LINE_BYTES, sample};
+use crate::batch::Registry;
+use crate::clock::BootNanos;
+use crate::reading::{Kind, Reading, Scale, SeriesDef, SeriesKey, Stamp};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What a connection may remember of names, map entries included.
+const CACHE_BYTES: usize = 256 * 1024;
+/// A rough size of one entry beside its bytes.
+const ENTRY_BYTES: usize = 64;
+
+/// Turns the lines of one connection into readings.
+#[derive(Debug)]
+pub struct Ingest {
+    registry: Arc<Registry>,
+    counters: Arc<Counters>,
+    seldom: Seldom,
+    known: HashMap<Box<[u8]>, SeriesKey>,
+    known_bytes: usize,
+    /// Kept from line to line for their memory alone.
+    fields: Vec<Field>,
+    raw_name: Vec<u8>,
+}
+
+impl Ingest {
+    /// An ingest that knows no names yet.
+    pub fn new(registry: Arc<Registry>, counters: Arc<Counters>) -> Self {
+        Self {
+            registry,
+            counters,
+            seldom: Seldom::default(),
+            known: HashMap::new(),
+            known_bytes: 0,
+            fields: Vec::new(),
+            raw_name: Vec::new(),
+        }
+    }
+
+    /// Takes one line without its newline and appends its readings to `out`. Refused lines are counted and leave nothing.
+    pub fn line(&mut self, line: &[u8], now: BootNanos, out: &mut Vec<Reading>) {
+        if let Err(why) = self.try_line(line, now, out) {
+            self.refuse(why, line, now);
+        }
+    }
+
+    /// Takes the next bytes of a stream that is cut by `buffer`.
+    pub(super) fn stream(&mut self, buffer: &mut LineBuffer, bytes: &[u8], now: BootNanos, out: &mut Vec<Reading>) {
+        buffer.feed(bytes, |found| match found {
+            Found::Line(line) => self.line(line, now, out),
+            Found::TooLong(front) => self.refuse(Refusal::TooLong, front, now),
+        });
+    }
+
+    /// The stream has ended. A line without its newline may be the front half of a number: it is refused.
+    pub(super) fn end_of_stream(&mut self, buffer: &mut LineBuffer, now: BootNanos) {
+        let rest = buffer.finish();
+        if !rest.trim_ascii().is_empty() {
+            self.refuse(Refusal::Unfinished, &rest, now);
+        }
+    }
+
+    /// Takes one datagram: lines, of which the last needs no newline.
+    pub(super) fn datagram(&mut self, bytes: &[u8], now: BootNanos, out: &mut Vec<Reading>) {
+        if bytes.len() > MAX_LINE_BYTES {
+            return self.refuse(Refusal::TooLong, bytes, now);
+        }
+        bytes.split(|b| *b == b'\n').for_each(|line| self.line(line, now, out));
+    }
+
+    fn try_line(&mut self, line: &[u8], now: BootNanos, out: &mut Vec<Reading>) -> Result<(), Refusal> {
+        // Taken out for the loop, since resolving a name needs all of `self`.
+        let mut fields = std::mem::take(&mut self.fields);
+        let before = out.len();
+        let taken = self.take_line(line, now, &mut fields, out);
+        self.fields = fields;
+        if taken.is_err() {
+            out.truncate(before);
+        }
+        taken
+    }
+
+    fn take_line(
+        &mut self,
+        line: &[u8],
+        now: BootNanos,
+        fields: &mut Vec<Field>,
+        out: &mut Vec<Reading>,
+    ) -> Result<(), Refusal> {
+        let Some(line) = line_protocol::parse(line, fields)? else { return Ok(()) };
+        let stamp = line.stamp.map_or(Stamp::Boot(now), Stamp::Utc);
+        let head = &line.text[line.head.clone()];
+        for field in fields.iter() {
+            match self.series(head, &line.text[field.key.clone()], field.value.kind()) {
+                Ok(series) => out.push(Reading { series, stamp, value: field.value.value(line.text) }),
+                Err(Refusal::SeriesFull) => self.refuse(Refusal::SeriesFull, line.text.as_bytes(), now),
+                Err(why) => return Err(why),
+            }
+        }
+        Ok(())
+    }
+
+    fn series(&mut self, head: &str, key: &str, kind: Kind) -> Result<SeriesKey, Refusal> {
+        // The first blank of a head that is not escaped ends it, so these bytes are read in one way only.
+        self.raw_name.clear();
+        self.raw_name.extend_from_slice(head.as_bytes());
+        self.raw_name.push(b' ');
+        self.raw_name.extend_from_slice(key.as_bytes());
+        self.raw_name.push(kind as u8);
+        if let Some(series) = self.known.get(self.raw_name.as_slice()) {
+            return Ok(*series);
+        }
+        let name = Name::from_line(head, key)?.to_text();
+        let def = SeriesDef { name, unit: String::new(), kind, scale: Scale::ONE };
+        let series = self.registry.key(&def).map_err(|_| Refusal::SeriesFull)?;
+        self.remember(series);
+        Ok(series)
+    }
+
+    fn remember(&mut self, series: SeriesKey) {
+        self.known_bytes += self.raw_name.len() + ENTRY_BYTES;
+        if self.known_bytes > CACHE_BYTES {
+            self.known.clear();
+            self.known_bytes = self.raw_name.len() + ENTRY_BYTES;
+        }
+        self.known.insert(self.raw_name.as_slice().into(), series);
+    }
+
+    fn refuse(&mut self, why: Refusal, line: &[u8], now: BootNanos) {
+        self.counters.add_refused(why);
+        let Some(others) = self.seldom.allow(now) else { return };
+        let (source, why, line) = (self.counters.source(), why.as_str(), sample(line));
+        let hint =
+            if why == Refusal::SeriesFull.as_str() { "; raise [store] max_series or send fewer names" } else { "" };
+        log::warn!("sensor: {source}: line refused ({why}), {others} more since the last such note: {line}{hint}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::UtcNanos;
+    use crate::reading::Value;
+
+    const NOW: BootNanos = BootNanos(5);
+
+    fn ingest(max_series: u32) -> (Ingest, Arc<Registry>, Arc<Counters>) {
+        let (registry, counters) = (Arc::new(Registry::new(max_series)), Arc::new(Counters::new("test")));
+        (Ingest::new(registry.clone(), counters.clone()), registry, counters)
+    }
+
+    /// The order of tags and the spelling do not make another series; a type does.
+    #[test]
+    fn one_series_however_its_tags_are_ordered() {
+        let (mut ingest, registry, _) = ingest(10);
+        let mut out = Vec::new();
+        for line in ["m,b=2,a=1 f=1", "m,a=1,b=2 f=2 7", "m,b=2,a=1 f=3", "m,a=1,b=2 f=4i"] {
+            ingest.line(line.as_bytes(), NOW, &mut out);
+        }
+        assert_eq!(out[0].series, out[1].series);
+        assert_eq!(out[0].series, out[2].series);
+        assert_ne!(out[0].series, out[3].series);
+        assert_eq!(registry.def(out[0].series).name, "m/f,a=1,b=2");
+        assert_eq!((out[0].stamp, out[1].stamp), (Stamp::Boot(NOW), Stamp::Utc(UtcNanos(7))));
+    }
+
+    /// Good lines around bad ones are kept, each bad one is counted under its reason, and a refused line leaves nothing,
+    /// not even its good fields.
+    #[test]
+    fn good_lines_around_garbage_are_kept() {
+        let (mut ingest, _, counters) = ingest(10);
+        let mut out = Vec::new();
+        let bytes = b"m a=1\n\x00\xff\xfe\nm a=2,b=x\nm,k=1,k=2 a=3\nm,k= a=4\n\nm a=5 99999999999999999999\nm a=8,\x01b=9\n# note\nm a=6\nm a=7";
+        let mut buffer = LineBuffer::new();
+        ingest.stream(&mut buffer, bytes, NOW, &mut out);
+        ingest.end_of_stream(&mut buffer, NOW);
+        let values: Vec<_> = out.into_iter().map(|r| r.value).collect();
+        assert_eq!(values, [Value::Float(1.0), Value::Float(6.0)]);
+        let refused = counters.snapshot().refused.into_iter().collect::<Vec<_>>();
+        assert_eq!(refused, [("encoding", 1), ("name", 1), ("number", 1), ("stamp", 1), ("tag", 2), ("unfinished", 1)]);
+    }
+
+    /// A refused line makes no series: garbage can't use up `max_series`.
+    #[test]
+    fn refused_lines_take_no_series() {
+        let (mut ingest, _, counters) = ingest(1);
+        let mut out = Vec::new();
+        for line in ["x a=1 99999999999999999999", "y a=1,b=?", "z,k=1,k=1 a=1", "good a=1"] {
+            ingest.line(line.as_bytes(), NOW, &mut out);
+        }
+        assert_eq!(out.len(), 1);
+        assert_eq!(counters.snapshot().refused.get("series-full"), None);
+    }
+
+    /// Ten thousand names where a thousand are allowed: the first thousand go on, the others are counted, the memory of
+    /// names stays within its bound.
+    #[test]
+    fn series_above_the_limit_are_counted_and_the_others_go_on() {
+        let (mut ingest, _, counters) = ingest(1000);
+        for round in 0..2 {
+            let mut out = Vec::new();
+            (0..10_000).for_each(|i| ingest.line(format!("m,id={i} a=1,b=2").as_bytes(), NOW, &mut out));
+            assert_eq!(out.len(), 1000, "round {round}");
+            assert!(ingest.known_bytes <= CACHE_BYTES);
+        }
+        assert_eq!(counters.snapshot().refused.get("series-full"), Some(&38_000));
+    }
+
+    /// More names than the memory holds: still every reading gets its own series.
+    #[test]
+    fn a_full_memory_of_names_starts_anew_and_stays_right() {
+        let (mut ingest, registry, _) = ingest(10_000);
+        for _ in 0..2 {
+            let mut out = Vec::new();
+            (0..10_000).for_each(|i| ingest.line(format!("m,id={i} a={i}i").as_bytes(), NOW, &mut out));
+            assert!(ingest.known_bytes <= CACHE_BYTES && ingest.known.len() < 10_000);
+            for (i, reading) in out.iter().enumerate() {
+                assert_eq!(registry.def(reading.series).name, format!("m/a,id={i}"));
+            }
+        }
+    }
+
+    /// A datagram is a frame of its own: its last line needs no newline; a datagram that fills the buffer may be cut off.
+    #[test]
+    fn a_datagram_needs_no_last_newline() {
+        let (mut ingest, _, counters) = ingest(10);
+        let mut out = Vec::new();
+        ingest.datagram(b"m a=1\nm a=2", NOW, &mut out);
+        ingest.datagram(&vec![b'x'; MAX_LINE_BYTES + 1], NOW, &mut out);
+        assert_eq!(out.len(), 2);
+        assert_eq!(counters.snapshot().refused.get("too-long"), Some(&1));
+    }
+
+    /// How fast lines become readings. Not a test of anything: run it alone, optimised, with `--ignored --nocapture`.
+    #[test]
+    #[ignore = "a measurement"]
+    fn measure_fields_per_second() {
+        const LINES: usize = 200_000;
+        for fields in [1, 4, 10] {
+            let (mut ingest, ..) = ingest(10_000);
+            let line = |i: usize| {
+                let field = |f: usize| format!("field_{f}={}.{:02}", i % 97, f);
+                let fields: Vec<_> = (0..fields).map(field).collect();
+                let id = i % 50;
+                format!(
+                    "weather,station=st{id:03},city=bern {} {}\n",
+                    fields.join(","),
+                    1_700_000_000_000_000_000 + i as i64
+                )
+            };
+            let stream: String = (0..LINES).map(line).collect();
+            let (mut buffer, mut n) = (LineBuffer::new(), 0);
+            let began = std::time::Instant::now();
+            for bytes in stream.as_bytes().chunks(16 * 1024) {
+                let mut out = Vec::new();
+                ingest.stream(&mut buffer, bytes, NOW, &mut out);
+                n += out.len();
+            }
+            let took = began.elapsed().as_secs_f64();
+            let mib = stream.len() as f64 / 1048576.0;
+            println!("{fields} fields a line: {:.2} M fields/s, {:.0} MiB/s", n as f64 / took / 1e6, mib / took);
+            assert_eq!(n, LINES * fields);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Read-only SQL over stores and plain files: what `varved query` and `varved-fleet query` run.
+//!
+//! What enters: a statement. What leaves: the names of its columns, then row by row its values, nothing collected. It promises that
+//! nothing is written whatever the statement says: the files are opened read-only, `query_only` is on, and `ATTACH` is
+//! refused once the session is open.
+
+use super::reader::{ReadError, Reader};
+use super::scan::Tally;
+use super::vtab::{self, SharedTally};
+use crate::clock::UtcNanos;
+use rusqlite::Connection;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::types::ValueRef;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+
+/// A connection for statements, with the table `reading` where the files are stores.
+#[derive(Debug)]
+pub struct Session {
+    reader: Reader,
+    tally: Option<SharedTally>,
+}
+
+/// One value of a row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Field<'a> {
+    /// NULL.
+    Null,
+    /// An integer.
+    Int(i64),
+    /// A double.
+    Real(f64),
+    /// Text; what isn't UTF-8 in it is shown as U+FFFD by whoever prints it.
+    Text(&'a [u8]),
+    /// Bytes.
+    Blob(&'a [u8]),
+}
+
+/// Who takes the rows; an error of its own ends the statement.
+pub trait Sink {
+    /// What goes wrong where it writes.
+    type Error;
+    /// The columns, once, before the first row.
+    fn columns(&mut self, names: &[&str]) -> Result<(), Self::Error>;
+    /// A row of as many fields.
+    fn row(&mut self, fields: &[Field<'_>]) -> Result<(), Self::Error>;
+}
+
+/// Why a statement ended early.
+#[derive(Debug)]
+pub enum Stopped<E> {
+    /// By the database.
+    Read(ReadError),
+    /// By the sink.
+    Sink(E),
+}
+
+impl Session {
+    /// Opens a store, or a file of plain rows.
+    pub fn open(path: &Path) -> Result<Self, ReadError> {
+        Self::over(Reader::open_any(path)?)
+    }
+
+    /// Opens the replicas of a device as one.
+    pub fn open_all(paths: &[PathBuf]) -> Result<Self, ReadError> {
+        Self::over(Reader::open_all(paths)?)
+    }
+
+    fn over(reader: Reader) -> Result<Self, ReadError> {
+        let tally = match reader.is_store()? {
+            true => Some(vtab::register(reader.connection()).map_err(|e| reader.sql("open", e))?),
+            false => None,
+        };
+        let authorizer = |context: AuthContext<'_>| match context.action {
+            AuthAction::Attach { .. } | AuthAction::Detach { .. } => Authorization::Deny,
+            _ => Authorization::Allow,
+        };
+        reader.connection().authorizer(Some(authorizer)).map_err(|e| reader.sql("open", e))?;
+        Ok(Self { reader, tally })
+    }
+
+    /// Runs one statement to its end.
+    pub fn run<S: Sink>(&self, sql: &str, sink: &mut S) -> Result<(), Stopped<S::Error>> {
+        run_on(self.reader.connection(), sql, sink)
+    }
+
+    /// What the statements so far have seen of segments, and could not read; all zero for plain files.
+    pub fn tally(&self) -> Tally {
+        self.tally
+            .as_ref()
+            .map_or_else(Tally::default, |tally| tally.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// What ends the statement that runs, from another thread.
+    pub fn interrupter(&self) -> Interrupter {
+        self.reader.interrupter()
+    }
+
+    /// The file that was opened, or the first of several.
+    pub fn path(&self) -> &Path {
+        self.reader.path()
+    }
+}
+
+/// A date or a date and time as SQLite reads them (sqlite.org/lang_datefunc.html), in UTC where it ends with `Z` or an
+/// offset, otherwise in this machine's time zone. To the millisecond. `None` where it is neither.
+pub fn parse_date_time(text: &str) -> Option<UtcNanos> {
+    // SQLite would take a bare number for a Julian day and a bare time for one of the year 2000.
+    let dated = text.len() >= 10 && text.as_bytes().get(4) == Some(&b'-');
+    let time = text.get(10..).unwrap_or_default();
+    let zoned = time.ends_with(['Z', 'z']) || time.contains(['+', '-']);
+    let sql = if zoned { "SELECT unixepoch(?1, 'subsec')" } else { "SELECT unixepoch(?1, 'utc', 'subsec')" };
+    let conn = rusqlite::Connection::open_in_memory().ok().filter(|_| dated)?;
+    let seconds = conn.query_row(sql, [text], |row| row.get::<_, Option<f64>>(0)).ok().flatten()?;
+    let millis = (seconds * 1e3).round();
+    (millis.abs() < 9.2e15).then_some(UtcNanos(millis as i64 * 1_000_000))
+}
+
+/// Runs one statement that only reads, on a connection that has the table `reading`.
+pub(super) fn run_on<S: Sink>(conn: &Connection, sql: &str, sink: &mut S) -> Result<(), Stopped<S::Error>> {
+    let fail = |source| Stopped::Read(ReadError::Statement { source });
+    let mut statement = conn.prepare(sql).map_err(fail)?;
+    if !statement.readonly() {
+        return Err(Stopped::Read(ReadError::Writes));
+    }
+    let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    sink.columns(&names.iter().map(String::as_str).collect::<Vec<_>>()).map_err(Stopped::Sink)?;
+    let mut rows = statement.query([]).map_err(fail)?;
+    while let Some(row) = rows.next().map_err(fail)? {
+        let mut fields = Vec::with_capacity(names.len());
+        for index in 0..names.len() {
+            fields.push(match row.get_ref(index).map_err(fail)? {
+                ValueRef::Null => Field::Null,
+                ValueRef::Integer(value) => Field::Int(value),
+                ValueRef::Real(value) => Field::Real(value),
+                ValueRef::Text(text) => Field::Text(text),
+                ValueRef::Blob(bytes) => Field::Blob(bytes),
+            });
+        }
+        sink.row(&fields).map_err(Stopped::Sink)?;
+    }
+    Ok(())
+}
+
+/// See [`Session::interrupter`].
+pub struct Interrupter(pub(super) rusqlite::InterruptHandle);
+
+impl Interrupter {
+    /// Ends the statement that runs with [`ReadError::is_interrupt`]. Does nothing when none runs.
+    pub fn interrupt(&self) {
+        self.0.interrupt();
+    }
+}
+
+impl fmt::Debug for Interrupter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Interrupter")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,541 @@
+//! The read side: store files opened for reading only, and what they hold beside segments.
+//!
+//! What enters: paths of one or several store files. What leaves: a [`Reader`], its [`Held`] stores, series and boots, and
+//! [scans](super::scan) of readings. It promises to write nothing: not to the file, not to its `-wal`. It repairs nothing
+//! and hides nothing: what can't be read is an error, or is counted by the scan.
+//!
+//! A live file is read under SQLite's own locks. A file on a read-only file system whose `-wal` has no `-shm` beside it (the
+//! card of a dead board) can't be locked, and nobody can be writing it: only there is it read without locks, since without
+//! its `-wal` it would look older than it is, or empty.
+
+use super::file::{FORMAT_MAJOR, beside, meta, uri};
+use super::scan::{Scan, Selection};
+use crate::clock::timebase::Timebase;
+use crate::clock::{Anchor, BootNanos, UtcNanos};
+use crate::fault::{Exit, Fault, Verdict};
+use crate::reading::{BootId, Kind, Scale, SeriesDef, SeriesId};
+use rusqlite::{Connection, OpenFlags};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a reader waits for a lock that another program holds.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// The most files that SQLite attaches to one connection beside the first (`SQLITE_MAX_ATTACHED`).
+pub const MAX_ATTACHED: usize = 10;
+
+/// Store files opened for reading only.
+#[derive(Debug)]
+pub struct Reader {
+    conn: Connection,
+    path: PathBuf,
+    unlocked: bool,
+}
+
+impl Reader {
+    /// Opens one store file.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; a file that is a database but none of ours is [`ReadError::NotAStore`].
+    pub fn open(path: &Path) -> Result<Self, ReadError> {
+        let reader = Self::open_any(path)?;
+        if !reader.is_store()? {
+            return Err(ReadError::NotAStore { path: path.to_owned() });
+        }
+        match meta::<i64>(&reader.conn, "format_major") {
+            Ok(Some(major)) if major > FORMAT_MAJOR => Err(ReadError::Newer { path: path.to_owned(), major }),
+            _ => Ok(reader),
+        }
+    }
+
+    /// Opens several store files at once: the first as `main`, the others attached as `r1`, `r2`… The replicas of one device.
+    pub fn open_all(paths: &[PathBuf]) -> Result<Self, ReadError> {
+        let (first, others) = paths.split_first().ok_or_else(|| ReadError::Missing { path: PathBuf::new() })?;
+        let reader = Self::open(first)?;
+        for (number, path) in others.iter().enumerate() {
+            if number >= MAX_ATTACHED {
+                return Err(ReadError::TooMany { files: paths.len() });
+            }
+            // Opened once alone, so that a broken one is told by its own name and never attached.
+            drop(Self::open(path)?);
+            let attach = format!("ATTACH ?1 AS r{}", number + 1);
+            reader.conn.execute(&attach, [uri(path, "mode=ro")]).map_err(|e| ReadError::sql("attach", path, e))?;
+        }
+        Ok(reader)
+    }
+
+    /// Opens any SQLite file: a store, or the plain rows that `export` and `pull` write.
+    pub fn open_any(path: &Path) -> Result<Self, ReadError> {
+        if !path.exists() {
+            return Err(ReadError::Missing { path: path.to_owned() });
+        }
+        match Self::connect(path, "mode=ro", false) {
+            Err(ReadError::Sqlite { .. }) if needs_shm(path) && on_read_only_file_system(path) => {
+                Self::connect(path, "mode=ro&vfs=unix-none", true)
+            }
+            Err(ReadError::Sqlite { source, .. })
+                if needs_shm(path) && source.sqlite_error_code() == Some(CANT_OPEN) =>
+            {
+                Err(ReadError::NeedsShm { path: path.to_owned() })
+            }
+            opened => opened,
+        }
+    }
+
+    pub(super) fn connect(path: &Path, query: &str, unlocked: bool) -> Result<Self, ReadError> {
+        let fail = |doing| move |e| ReadError::sql(doing, path, e);
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_with_flags(uri(path, query), flags).map_err(fail("open"))?;
+        conn.busy_timeout(BUSY).map_err(fail("open"))?;
+        if unlocked {
+            conn.pragma_update(None, "locking_mode", "exclusive").map_err(fail("open"))?;
+        }
+        conn.pragma_update(None, "query_only", true).map_err(fail("open"))?;
+        conn.pragma_update(None, "trusted_schema", false).map_err(fail("open"))?;
+        let tables = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0));
+        tables.map_err(fail("read"))?;
+        Ok(Self { conn, path: path.to_owned(), unlocked })
+    }
+
+    /// Whether it has the tables of a store; the plain rows of `export` have not.
+    pub fn is_store(&self) -> Result<bool, ReadError> {
+        has_segments(&self.conn, "main").map_err(|e| self.sql("read the schema of", e))
+    }
+
+    /// The first file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it had to be read without locks; see the head of this file.
+    pub fn is_unlocked(&self) -> bool {
+        self.unlocked
+    }
+
+    /// What ends the statement that runs, from another thread.
+    pub fn interrupter(&self) -> super::query::Interrupter {
+        super::query::Interrupter(self.conn.get_interrupt_handle())
+    }
+
+    /// What the files hold beside segments, as it is now.
+    pub fn held(&self) -> Result<Held, ReadError> {
+        Held::load(&self.conn).map_err(|e| self.sql("read the catalogue of", e))
+    }
+
+    /// A scan of the readings that `selection` describes. One read transaction until it is dropped: while it is open, the
+    /// service can't begin its `-wal` anew.
+    pub fn scan(&self, selection: &Selection) -> Result<Rows<'_>, ReadError> {
+        let begin = self.conn.unchecked_transaction().map_err(|e| self.sql("read", e))?;
+        let held = Arc::new(self.held()?);
+        let scan = Scan::new(&self.conn, held, selection).map_err(|e| self.sql("read", e))?;
+        Ok(Rows { reader: self, scan, _transaction: begin })
+    }
+
+    /// Every segment of the first file, by store and sequence, as it is stored.
+    ///
+    /// # Errors
+    /// Those of SQLite. What the bodies are worth is for the visitor to find out.
+    pub fn each_body(&self, mut visit: impl FnMut(StoredBody<'_>)) -> Result<(), ReadError> {
+        let _one_state = self.conn.unchecked_transaction().map_err(|e| self.sql("read", e))?;
+        let held = self.held()?;
+        let mut walk = || -> rusqlite::Result<()> {
+            let sql = "SELECT s.store, s.body, EXISTS (SELECT 1 FROM ack a WHERE a.store = s.store \
+                       AND a.first_seq <= s.first_seq AND a.last_seq >= s.last_seq) FROM segment s ORDER BY s.id";
+            let mut statement = self.conn.prepare(sql)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let Some(store) = held.store(0, row.get(0)?) else { continue };
+                visit(StoredBody { store: &held.stores[store], bytes: row.get_ref(1)?.as_blob()?, acked: row.get(2)? });
+            }
+            Ok(())
+        };
+        walk().map_err(|e| self.sql("read", e))
+    }
+
+    /// Copies all of the first file, `-wal` included, as it is now, into a new file in rollback mode.
+    pub(super) fn copy_into(&self, out: &Path) -> Result<(), ReadError> {
+        let fail = |e| self.sql("copy", e);
+        // `query_only` refuses VACUUM INTO too, which writes nothing here; the file is opened read-only all the same.
+        self.conn.pragma_update(None, "query_only", false).map_err(fail)?;
+        let copied = self.conn.execute("VACUUM INTO ?1", [uri(out, "mode=rwc")]);
+        self.conn.pragma_update(None, "query_only", true).map_err(fail)?;
+        copied.map(drop).map_err(fail)
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.conn
+    }
+
+    pub(super) fn sql(&self, doing: &'static str, source: rusqlite::Error) -> ReadError {
+        ReadError::sql(doing, &self.path, source)
+    }
+}
+
+/// A segment as it is stored, for [`Reader::each_body`].
+#[derive(Debug)]
+pub struct StoredBody<'a> {
+    /// Whose it is.
+    pub store: &'a HeldStore,
+    /// The body, checksum included.
+    pub bytes: &'a [u8],
+    /// Whether the fleet has acknowledged all of it, so far as the file knows.
+    pub acked: bool,
+}
+
+/// A [`Scan`] and the read transaction that it sees.
+#[derive(Debug)]
+pub struct Rows<'a> {
+    reader: &'a Reader,
+    scan: Scan,
+    _transaction: rusqlite::Transaction<'a>,
+}
+
+impl Rows<'_> {
+    /// The next run of readings of one series, or `None` at the end.
+    pub fn next_column(&mut self) -> Result<Option<super::scan::ColumnRows>, ReadError> {
+        self.scan.next_column(&self.reader.conn).map_err(|e| self.reader.sql("read", e))
+    }
+
+    /// What the scan has seen and decoded so far, and what it could not read.
+    pub fn tally(&self) -> &super::scan::Tally {
+        self.scan.tally()
+    }
+}
+
+const CANT_OPEN: rusqlite::ErrorCode = rusqlite::ErrorCode::CannotOpen;
+
+/// A `-wal` with something in it and no `-shm`: SQLite must make one before it can read.
+fn needs_shm(path: &Path) -> bool {
+    let wal = std::fs::metadata(beside(path, "-wal")).is_ok_and(|wal| wal.len() > 0);
+    wal && !beside(path, "-shm").exists()
+}
+
+/// True only where nobody at all can write: not a question of whose directory it is.
+fn on_read_only_file_system(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|fs| fs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
+/// Whether a schema of the connection has the tables of a store.
+fn has_segments(conn: &Connection, schema: &str) -> rusqlite::Result<bool> {
+    let sql = format!("SELECT count(*) FROM {}.sqlite_schema WHERE name IN ('segment', 'series')", quoted(schema));
+    conn.query_row(&sql, [], |row| Ok(row.get::<_, i64>(0)? == 2))
+}
+
+/// A name as SQL.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Everything in the open files but segments: stores, series, boots.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// The schemas of the connection that have the tables of a store: `main`, and what is attached.
+    pub schemas: Vec<String>,
+    /// Every store, by schema and number.
+    pub stores: Vec<HeldStore>,
+}
+
+/// One store of a file.
+#[derive(Debug)]
+pub struct HeldStore {
+    /// Index into [`Held::schemas`].
+    pub schema: usize,
+    /// Its number in that file.
+    pub no: i64,
+    /// Its uuid, as text.
+    pub uuid: String,
+    /// 0, or at the fleet the number of a second content under the same uuid.
+    pub variant: i64,
+    /// Its series.
+    pub series: BTreeMap<SeriesId, Arc<SeriesDef>>,
+    /// From boottime to UTC.
+    pub timebase: Timebase,
+    /// Its boots.
+    pub boots: Vec<BootId>,
+}
+
+impl Held {
+    /// Reads all of it from every schema that has it.
+    pub(super) fn load(conn: &Connection) -> rusqlite::Result<Self> {
+        let mut held = Self::default();
+        let mut names = conn.prepare("SELECT name FROM pragma_database_list WHERE name <> 'temp' ORDER BY seq")?;
+        for name in names.query_map([], |row| row.get::<_, String>(0))? {
+            let name = name?;
+            if has_segments(conn, &name)? {
+                held.schemas.push(name);
+            }
+        }
+        for schema in 0..held.schemas.len() {
+            held.load_schema(conn, schema)?;
+        }
+        Ok(held)
+    }
+
+    /// Index into [`Held::stores`].
+    pub fn store(&self, schema: usize, no: i64) -> Option<usize> {
+        self.stores.iter().position(|store| store.schema == schema && store.no == no)
+    }
+
+    fn load_schema(&mut self, conn: &Connection, schema: usize) -> rusqlite::Result<()> {
+        let name = quoted(&self.schemas[schema]);
+        let mut stores = conn.prepare(&format!("SELECT id, uuid, variant FROM {name}.store ORDER BY id"))?;
+        let stores = stores.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        for store in stores {
+            let (no, uuid, variant) = store?;
+            let anchors = anchors_of(conn, &name, no)?;
+            self.stores.push(HeldStore {
+                schema,
+                no,
+                uuid,
+                variant,
+                series: series_of(conn, &name, no)?,
+                boots: anchors.keys().copied().collect(),
+                timebase: Timebase::new(anchors),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn series_of(conn: &Connection, schema: &str, store: i64) -> rusqlite::Result<BTreeMap<SeriesId, Arc<SeriesDef>>> {
+    let sql = format!("SELECT id, name, unit, kind, scale FROM {schema}.series WHERE store = ?1");
+    let mut statement = conn.prepare(&sql)?;
+    let mut rows = statement.query([store])?;
+    let mut series = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let (kind, scale): (String, String) = (row.get(3)?, row.get(4)?);
+        // A kind or scale of a later minor version: its name is known all the same, its column tells the kind.
+        let kind = Kind::parse(&kind).unwrap_or(Kind::Float);
+        let scale = Scale::parse(&scale).unwrap_or(Scale::ONE);
+        let def = SeriesDef { name: row.get(1)?, unit: row.get(2)?, kind, scale };
+        series.insert(SeriesId(row.get(0)?), Arc::new(def));
+    }
+    Ok(series)
+}
+
+fn anchors_of(conn: &Connection, schema: &str, store: i64) -> rusqlite::Result<BTreeMap<BootId, Vec<Anchor>>> {
+    let sql = format!(
+        "SELECT b.id, a.boottime, a.utc, a.trusted FROM {schema}.boot b \
+         LEFT JOIN {schema}.anchor a ON a.store = b.store AND a.boot = b.id WHERE b.store = ?1"
+    );
+    let mut statement = conn.prepare(&sql)?;
+    let mut rows = statement.query([store])?;
+    let mut boots: BTreeMap<BootId, Vec<Anchor>> = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let anchors = boots.entry(BootId(row.get(0)?)).or_default();
+        if let Some(boottime) = row.get::<_, Option<i64>>(1)? {
+            anchors.push(Anchor {
+                boot: BootNanos(boottime),
+                utc: UtcNanos(row.get(2)?),
+                trusted: row.get::<_, i64>(3)? != 0,
+            });
+        }
+    }
+    Ok(boots)
+}
+
+/// Why a file can't be read. Every text ends with what to do.
+#[derive(Debug)]
+pub enum ReadError {
+    /// There is no such file.
+    Missing {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A database, but not a store.
+    NotAStore {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Written by a newer major version.
+    Newer {
+        /// Which.
+        path: PathBuf,
+        /// Its format.
+        major: i64,
+    },
+    /// It has a `-wal` and no `-shm`, and we may not make one.
+    NeedsShm {
+        /// Which.
+        path: PathBuf,
+    },
+    /// More replicas than one connection takes.
+    TooMany {
+        /// How many there are.
+        files: usize,
+    },
+    /// SQLite says no.
+    Sqlite {
+        /// What was tried, as a verb that takes the path as its object.
+        doing: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What SQLite answered.
+        source: rusqlite::Error,
+    },
+    /// The statement that was asked for is wrong, or was interrupted.
+    Statement {
+        /// What SQLite says of it.
+        source: rusqlite::Error,
+    },
+    /// The statement would write.
+    Writes,
+    /// Whoever asked for it asked to stop, before anything had its name.
+    Interrupted,
+    /// Whoever asked for it asked to stop, after some of it was written.
+    CutShort,
+    /// The file system says no.
+    Io {
+        /// What was tried, as a verb that takes the path as its object.
+        doing: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+    /// What is to be written over is a database in use, or was when its machine stopped.
+    Live {
+        /// Which.
+        path: PathBuf,
+        /// The file that shows it.
+        wal: PathBuf,
+    },
+    /// What is to be written is there already.
+    Exists {
+        /// Which.
+        path: PathBuf,
+    },
+}
+
+impl ReadError {
+    pub(super) fn sql(doing: &'static str, path: &Path, source: rusqlite::Error) -> Self {
+        Self::Sqlite { doing, path: path.to_owned(), source }
+    }
+
+    pub(super) fn io(doing: &'static str, path: &Path, source: std::io::Error) -> Self {
+        Self::Io { doing, path: path.to_owned(), source }
+    }
+
+    /// Whether it is an interrupt (Ctrl-C), which is no fault.
+    pub fn is_interrupt(&self) -> bool {
+        let (Self::Statement { source } | Self::Sqlite { source, .. }) = self else {
+            return matches!(self, Self::Interrupted | Self::CutShort);
+        };
+        source.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted)
+    }
+
+    fn code(&self) -> Option<rusqlite::ErrorCode> {
+        match self {
+            Self::Sqlite { source, .. } => source.sqlite_error_code(),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseCorrupt, DatabaseLocked, NotADatabase, PermissionDenied};
+        match self {
+            Self::Missing { path } => {
+                write!(
+                    f,
+                    "{}: no such file; name the store with --db, such as /var/lib/varved/varved.db",
+                    path.display()
+                )
+            }
+            Self::NotAStore { path } => write!(
+                f,
+                "{}: an SQLite file, but not a store of varved; name one that `varved run` or `snapshot` wrote",
+                path.display()
+            ),
+            Self::Newer { path, major } => write!(
+                f,
+                "{}: format {major} is newer than this varved reads ({FORMAT_MAJOR}); use a newer varved",
+                path.display()
+            ),
+            Self::NeedsShm { path } => write!(
+                f,
+                "{}: its -wal has no -shm beside it and you may not make one there; run this as the file's owner, or copy \
+                 the file and its -wal together to a directory of yours and read the copy",
+                path.display()
+            ),
+            Self::TooMany { files } => write!(
+                f,
+                "{files} files are more than the {} that can be read at once; query or export them one by one",
+                MAX_ATTACHED + 1
+            ),
+            Self::Sqlite { doing, path, source } => {
+                let advice = match self.code() {
+                    Some(DatabaseBusy | DatabaseLocked) => {
+                        "another program has it locked: try again, or with locking = \"exclusive\" ask the service"
+                    }
+                    Some(DatabaseCorrupt) => "it is damaged: `varved verify` says what of it is readable",
+                    Some(NotADatabase) => "it is not an SQLite file: check the path",
+                    Some(PermissionDenied | rusqlite::ErrorCode::CannotOpen) => {
+                        "check that you may read the file and its directory"
+                    }
+                    _ => "see the kernel log for errors of the medium, or try `varved verify`",
+                };
+                write!(f, "cannot {doing} {}: {source}; {advice}", path.display())
+            }
+            Self::Interrupted => write!(f, "interrupted: nothing was written; run it again"),
+            Self::CutShort => write!(f, "interrupted: what was written is not all; run it again"),
+            _ if self.is_interrupt() => write!(f, "interrupted: what was printed is not all; run it again"),
+            Self::Statement { source } => {
+                write!(f, "{source}; `varved query` without a statement shows the tables and examples")
+            }
+            Self::Writes => {
+                write!(f, "the statement would write, and files are opened to be read only; write a SELECT")
+            }
+            Self::Io { doing, path, source } => {
+                write!(f, "cannot {doing} {}: {source}; check the directory and its free space", path.display())
+            }
+            Self::Live { path, wal } => write!(
+                f,
+                "{} can't be replaced: {} beside it says that it is in use; name another file",
+                path.display(),
+                wal.display()
+            ),
+            Self::Exists { path } => {
+                write!(f, "{} is there already; name another file, or replace it with --force", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for ReadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Sqlite { source, .. } | Self::Statement { source } => Some(source),
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl Fault for ReadError {
+    fn verdict(&self) -> Verdict {
+        match self.exit() {
+            Exit::TryAgain => Verdict::Retry,
+            _ => Verdict::Reject,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseCorrupt, DatabaseLocked, NotADatabase};
+        match (self, self.code()) {
+            _ if self.is_interrupt() => Exit::TryAgain,
+            (Self::Sqlite { .. }, Some(DatabaseBusy | DatabaseLocked)) => Exit::TryAgain,
+            (Self::Sqlite { .. }, Some(DatabaseCorrupt | NotADatabase)) => Exit::Data,
+            (Self::Sqlite { .. } | Self::Io { .. } | Self::NeedsShm { .. }, _) => Exit::Io,
+            (Self::Missing { .. }, _) => Exit::Unavailable,
+            (Self::NotAStore { .. } | Self::Newer { .. }, _) => Exit::Data,
+            (Self::Interrupted | Self::CutShort, _) => Exit::TryAgain,
+            (Self::TooMany { .. } | Self::Statement { .. } | Self::Writes, _) => Exit::Usage,
+            (Self::Live { .. } | Self::Exists { .. }, _) => Exit::Usage,
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What the uplink keeps in the file, and what it may ask of it beside what is pending.
+//!
+//! What enters: the number of a recheck. What leaves: that number, also after a restart; the heads of all that is held.
+
+use super::ack::heads;
+use super::error::StoreError;
+use super::file::{MAX_SEQ, meta, set_meta};
+use super::{FreshWhy, SegmentHead, Store};
+use crate::clock::Now;
+use crate::reading::SegmentSeq;
+use uuid::Uuid;
+
+impl Store {
+    /// Segments of `uuid` that begin above `after`, acknowledged or not, ascending, at most `limit`.
+    ///
+    /// # Errors
+    /// Those of SQLite.
+    pub fn held(&self, uuid: Uuid, after: SegmentSeq, limit: usize) -> Result<Vec<SegmentHead>, StoreError> {
+        let Some(line) = self.line(uuid) else { return Ok(Vec::new()) };
+        heads(&self.conn, line.no, after.0.saturating_add(1), MAX_SEQ, limit)
+    }
+
+    /// The number of the recheck of `uuid`, where one is set; see [`crate::wire::StoreState::recheck`].
+    ///
+    /// # Errors
+    /// Those of SQLite.
+    pub fn recheck(&self, uuid: Uuid) -> Result<Option<u64>, StoreError> {
+        // SQLite's integers are signed; the bits are what counts.
+        Ok(meta::<i64>(&self.conn, &key(uuid))?.map(|bits| bits as u64))
+    }
+
+    /// Sets a recheck of `uuid`: its acknowledgements are forgotten, and where it is the current store a fresh id is taken.
+    /// The number is written first: a cut between the two leaves a current store with a recheck, which the next
+    /// acknowledgement leads to the same end.
+    ///
+    /// # Errors
+    /// Those of a commit.
+    pub fn begin_recheck(&mut self, uuid: Uuid, nonce: u64, now: Now) -> Result<(), StoreError> {
+        set_meta(&self.conn, &key(uuid), nonce as i64)?;
+        self.set_acked(uuid, Vec::new())?;
+        if uuid == self.uuid() {
+            self.take_fresh_id(FreshWhy::Fleet, now)?;
+        }
+        Ok(())
+    }
+}
+
+fn key(uuid: Uuid) -> String {
+    format!("recheck/{uuid}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Bench, at, put};
+    use super::*;
+    use crate::reading::SeqRange;
+
+    /// A recheck makes everything pending again, takes a fresh id, and is still set after a restart.
+    #[test]
+    fn a_recheck_survives_a_restart() {
+        let bench = Bench::new();
+        let mut store = bench.open().0;
+        let old = store.uuid();
+        for s in 0..3 {
+            put(&mut store, 2, 5, s).expect("committed");
+        }
+        let all = SeqRange::new(1, 3).expect("a range");
+        store.set_acked(old, vec![all]).expect("acked");
+        assert_eq!(store.recheck(old).expect("read"), None);
+        store.begin_recheck(old, u64::MAX, at(9)).expect("set");
+        assert_ne!(store.uuid(), old);
+        store.close().expect("closed");
+        let store = bench.open().0;
+        assert_eq!(store.recheck(old).expect("read"), Some(u64::MAX));
+        assert_eq!(store.pending_ranges(old).expect("read"), [all]);
+        assert_eq!(store.held(old, SegmentSeq(1), 9).expect("read").len(), 2);
+    }
+}

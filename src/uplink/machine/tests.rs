@@ -1,0 +1,483 @@
+//! Stories of one connection, told with a time of their own.
+
+use super::*;
+
+const CURRENT: StoreUuid = StoreUuid::from_u128(1);
+const OLD: StoreUuid = StoreUuid::from_u128(2);
+
+fn at(seconds: i64) -> BootNanos {
+    BootNanos(seconds * SECOND)
+}
+
+fn range(first: u64, last: u64) -> SeqRange {
+    SeqRange::new(first, last).expect("a range")
+}
+
+fn line(store: StoreUuid, current: bool, high: u64) -> Line {
+    Line { store, current, high: SegmentSeq(high), recheck: None }
+}
+
+fn stated(store: StoreUuid, cumulative: u64, high: u64) -> StoreAck {
+    StoreAck {
+        store,
+        cumulative: SegmentSeq(cumulative),
+        ranges: vec![],
+        high: SegmentSeq(high),
+        conflicts: vec![],
+        verified: None,
+    }
+}
+
+fn ack(stores: &[StoreAck]) -> Event {
+    Event::Ack(Ack { stores: stores.to_vec() })
+}
+
+/// A store of segments of one number each, 1000 bytes, and a machine; performs what the machine asks at once, and keeps
+/// account of it.
+struct Story {
+    machine: Machine,
+    lines: Vec<Line>,
+    catalog: u64,
+    acked: Vec<(StoreUuid, Vec<SeqRange>)>,
+    /// Which numbers are gone: never sent, not pending.
+    gone: Vec<(StoreUuid, u64)>,
+    bytes: u64,
+    now: BootNanos,
+    done: Vec<String>,
+}
+
+impl Story {
+    fn new(lines: &[Line]) -> Self {
+        Self {
+            machine: Machine::new(None, at(0)),
+            lines: lines.to_vec(),
+            catalog: 1,
+            acked: vec![],
+            gone: vec![],
+            bytes: 1000,
+            now: at(0),
+            done: vec![],
+        }
+    }
+
+    fn on(&mut self, event: Event) -> &mut Self {
+        self.machine.on(event, self.now);
+        self
+    }
+
+    fn wait(&mut self, seconds: i64) -> &mut Self {
+        self.now.0 += seconds * SECOND;
+        self
+    }
+
+    /// Performs everything that the machine wants now; gives what was published, in order.
+    fn run(&mut self) -> Vec<String> {
+        for _ in 0..2000 {
+            match self.machine.next(self.now) {
+                Some(action) => self.perform(action),
+                None => return std::mem::take(&mut self.done),
+            }
+        }
+        panic!("the machine never rests");
+    }
+
+    fn is_acked(&self, store: StoreUuid, seq: u64) -> bool {
+        self.acked.iter().any(|(of, ranges)| *of == store && ranges::covered(ranges, &range(seq, seq)))
+    }
+
+    fn perform(&mut self, action: Action) {
+        let event = match action {
+            Action::ReadStores => Event::Stores { lines: self.lines.clone(), catalog: self.catalog },
+            Action::ReadHeads { store, purpose, after, limit } => {
+                let high = self.lines.iter().find(|l| l.store == store).map_or(0, |l| l.high.0);
+                let held = (after.0 + 1..=high).filter(|seq| !self.gone.contains(&(store, *seq)));
+                let wanted = held.filter(|seq| purpose == Purpose::Snapshot || !self.is_acked(store, *seq));
+                let heads = wanted.take(limit).map(|seq| Head { range: range(seq, seq), bytes: self.bytes }).collect();
+                Event::Heads { store, purpose, after, heads }
+            }
+            Action::Send { catalog, .. } if catalog != self.catalog => Event::CatalogChanged { catalog: self.catalog },
+            Action::Send { store, at, purpose, .. } if self.gone.contains(&(store, at.0)) => {
+                Event::Missing { store, at, purpose }
+            }
+            Action::Send { store, at, purpose, .. } => {
+                let name = if store == CURRENT { "new" } else { "old" };
+                self.done.push(format!("{name} {at} {purpose:?}"));
+                Event::Sent { store, range: range(at.0, at.0), bytes: self.bytes, purpose }
+            }
+            Action::PublishCatalog { all } => {
+                self.done.push(if all { "catalog all".into() } else { "catalog".into() });
+                Event::CatalogPublished { catalog: self.catalog, all }
+            }
+            Action::PublishState => {
+                self.done.push("state".into());
+                Event::StatePublished
+            }
+            Action::SetAcked { store, ranges } => {
+                self.acked.retain(|(of, _)| *of != store);
+                self.acked.push((store, ranges));
+                Event::AckedSet
+            }
+            Action::RecordGone { store, range } => {
+                let through =
+                    (range.first.0..=range.last.0).take_while(|seq| self.gone.contains(&(store, *seq))).last();
+                let through = SegmentSeq(through.expect("the first is gone"));
+                self.done.push(format!("gone {}..={through}", range.first));
+                self.gone.retain(|(of, seq)| *of != store || *seq > through.0);
+                Event::Gone { store, through }
+            }
+            Action::Recheck { store, why } => {
+                self.done.push(format!("recheck {why:?}"));
+                let line = self.lines.iter_mut().find(|l| l.store == store).expect("a known store");
+                let was_current = std::mem::replace(&mut line.current, false);
+                line.recheck = Some(77);
+                self.acked.retain(|(of, _)| *of != store);
+                if was_current {
+                    self.lines.insert(
+                        0,
+                        Line { store: StoreUuid::from_u128(9), current: true, high: SegmentSeq(0), recheck: None },
+                    );
+                }
+                Event::Rechecking { store, nonce: 77 }
+            }
+        };
+        self.machine.on(event, self.now);
+    }
+
+    fn commit(&mut self) -> &mut Self {
+        let current = self.lines.iter_mut().find(|line| line.current).expect("a current store");
+        current.high.0 += 1;
+        self.on(Event::Committed)
+    }
+}
+
+fn sent(numbers: impl IntoIterator<Item = u64>, name: &str, purpose: &str) -> Vec<String> {
+    numbers.into_iter().map(|n| format!("{name} {n} {purpose}")).collect()
+}
+
+/// Connected, with the ack of a fleet that holds the first three.
+fn open(high: u64, held: u64) -> Story {
+    let mut story = Story::new(&[line(CURRENT, true, high)]);
+    story.run();
+    story.on(Event::Connected).on(ack(&[stated(CURRENT, held, held)]));
+    story
+}
+
+/// Birth, catalogue, and then what the fleet does not hold; nothing that it holds.
+#[test]
+fn a_connection_begins_with_birth_and_catalogue() {
+    let mut story = open(5, 3);
+    assert_eq!(story.run(), [vec!["state".into(), "catalog all".into()], sent(4..=5, "new", "Backlog")].concat());
+    assert_eq!(story.machine.in_flight(), [(CURRENT, range(4, 4)), (CURRENT, range(5, 5))]);
+    story.on(ack(&[stated(CURRENT, 5, 5)]));
+    assert_eq!((story.run(), story.machine.in_flight()), (vec![], vec![]));
+    assert_eq!(story.acked, [(CURRENT, vec![range(1, 5)])]);
+}
+
+/// No retained ack: a fleet that is new, or away. Segments wait for it five seconds, and no longer.
+#[test]
+fn segments_wait_for_the_ack_but_not_for_ever() {
+    let mut story = Story::new(&[line(CURRENT, true, 1)]);
+    story.run();
+    story.on(Event::Connected);
+    assert_eq!(story.run(), ["state", "catalog all"]);
+    story.wait(4);
+    assert_eq!(story.run(), Vec::<String>::new());
+    assert_eq!(story.machine.wake_at(), at(5));
+    story.wait(1);
+    assert_eq!(story.run(), sent([1], "new", "Backlog"));
+}
+
+/// An ack that gets lost costs one sending: the timer sends again, with growing waits.
+#[test]
+fn a_lost_ack_is_made_good_by_the_timer() {
+    let mut story = open(4, 3);
+    story.run();
+    story.wait(29);
+    assert_eq!(story.run(), Vec::<String>::new());
+    story.wait(1);
+    assert_eq!(story.run(), sent([4], "new", "Again"));
+    story.wait(59);
+    assert!(!story.run().iter().any(|done| done.contains("Again")));
+    story.wait(1);
+    assert_eq!(story.run(), sent([4], "new", "Again"));
+}
+
+/// The window holds back what the fleet cannot have taken in yet; each ack lets more go.
+#[test]
+fn the_window_moves_with_the_acks() {
+    let mut story = open(20, 0);
+    assert_eq!(story.run()[2..], sent(1..=8, "new", "Backlog"));
+    story.on(ack(&[stated(CURRENT, 3, 8)]));
+    assert_eq!(story.run(), sent(9..=11, "new", "Backlog"));
+    let mut big = open(20, 0);
+    big.bytes = 100 * 1024;
+    assert_eq!(big.run()[2..], sent(1..=2, "new", "Backlog"), "256 KiB are the limit");
+}
+
+/// The fleet lost its last day: what it no longer names is pending again, and sent again.
+#[test]
+fn an_ack_that_shrinks_makes_things_pending_again() {
+    let mut story = open(6, 6);
+    story.run();
+    assert_eq!(story.acked, [(CURRENT, vec![range(1, 6)])]);
+    story.on(ack(&[stated(CURRENT, 4, 4)]));
+    assert_eq!(story.run(), sent(5..=6, "new", "Backlog"));
+    assert_eq!(story.acked, [(CURRENT, vec![range(1, 4)])]);
+    story.on(ack(&[]));
+    assert_eq!(story.run(), sent(1..=4, "new", "Backlog"), "an ack that does not name the store holds nothing of it");
+}
+
+/// An ack shrinks while a segment is on its way out: what became pending below it is not passed over.
+#[test]
+fn an_ack_that_shrinks_during_a_sending_passes_nothing_over() {
+    let mut story = open(9, 8);
+    let sending = (0..20).any(|_| match story.machine.next(story.now) {
+        Some(Action::Send { at: SegmentSeq(9), .. }) => true,
+        Some(action) => {
+            story.perform(action);
+            false
+        }
+        None => false,
+    });
+    assert!(sending);
+    story.on(ack(&[stated(CURRENT, 5, 9)]));
+    story.on(Event::Sent { store: CURRENT, range: range(9, 9), bytes: 1, purpose: Purpose::Backlog });
+    assert!(story.run().ends_with(&sent(6..=8, "new", "Backlog")));
+}
+
+/// New readings go out at once though a long backlog waits, and the backlog keeps its share of the window.
+#[test]
+fn new_readings_do_not_wait_behind_the_backlog() {
+    let mut story = open(1000, 0);
+    assert_eq!(story.run()[2..], sent(1..=8, "new", "Backlog"));
+    story.commit().commit();
+    story.on(ack(&[stated(CURRENT, 1, 8)]));
+    assert_eq!(story.run(), sent([1001], "new", "Live"));
+    for _ in 0..20 {
+        story.commit();
+    }
+    story.on(ack(&[stated(CURRENT, 8, 8)]));
+    let done = story.run();
+    let of = |purpose| done.iter().filter(|what| what.contains(purpose)).count();
+    assert_eq!((of("Live"), of("Backlog")), (5, 2), "{done:?}");
+}
+
+/// The current store goes first, then the older ones.
+#[test]
+fn older_stores_follow_the_current_one() {
+    let mut story = Story::new(&[line(CURRENT, true, 2), line(OLD, false, 2)]);
+    story.run();
+    story.on(Event::Connected).on(ack(&[]));
+    let expected = [sent(1..=2, "new", "Backlog"), sent(1..=2, "old", "Backlog")].concat();
+    assert_eq!(story.run()[2..], expected);
+}
+
+/// The card was put back to yesterday: the fleet has seen numbers that we have not used. A fresh id is taken, nothing more
+/// is sent under the old number line but the recheck, and there only the fleet's verification counts.
+#[test]
+fn a_rolled_back_file_takes_a_fresh_id_and_is_rechecked() {
+    let mut story = open(5, 3);
+    story.machine.on(ack(&[stated(CURRENT, 9, 9)]), story.now);
+    let done = story.run();
+    assert!(done[0].starts_with("recheck RolledBack"), "{done:?}");
+    let resent = done.iter().position(|what| what == "new 1 Backlog").expect("all is sent again");
+    assert!(done[..resent].contains(&"state".to_string()), "the state says so first: {done:?}");
+    assert!(done.contains(&"new 5 Backlog".to_string()));
+    assert!(story.acked.iter().all(|(_, ranges)| ranges.is_empty()), "{:?}", story.acked);
+    // Its cumulative is of another file's segments: it counts for nothing.
+    story.on(ack(&[stated(CURRENT, 9, 9)]));
+    story.run();
+    assert_eq!(story.acked.iter().find(|(of, _)| *of == CURRENT), Some(&(CURRENT, vec![])));
+    assert_eq!(story.machine.in_flight().len(), 5);
+    let stale = StoreAck { verified: Some((76, vec![range(1, 5)])), ..stated(CURRENT, 9, 9) };
+    story.on(ack(&[stale]));
+    assert_eq!(story.machine.in_flight().len(), 5, "an answer to another recheck");
+    let verified = StoreAck { verified: Some((77, vec![range(1, 5)])), ..stated(CURRENT, 9, 9) };
+    story.on(ack(&[verified]));
+    story.run();
+    assert_eq!(story.machine.in_flight(), []);
+    assert_eq!(story.acked.iter().find(|(of, _)| *of == CURRENT), Some(&(CURRENT, vec![range(1, 5)])));
+    // What is committed now goes under the fresh id.
+    story.commit();
+    assert_eq!(story.run(), sent([1], "old", "Live"));
+}
+
+/// A twin of this device writes under the same store id: the fleet holds two contents for one range.
+#[test]
+fn a_conflict_takes_a_fresh_id_once() {
+    let mut story = open(5, 3);
+    story.run();
+    let conflict = StoreAck { conflicts: vec![range(4, 4)], ..stated(CURRENT, 5, 5) };
+    story.on(ack(&[conflict.clone()])).on(ack(&[conflict.clone()]));
+    let done = story.run();
+    assert_eq!(done.iter().filter(|what| what.starts_with("recheck Conflict")).count(), 1, "{done:?}");
+    story.on(ack(&[conflict]));
+    assert!(!story.run().iter().any(|what| what.starts_with("recheck")), "a recheck is not doubted again");
+}
+
+/// The fleet asks for a range: it is sent again though acknowledged; what is gone comes back as a loss.
+#[test]
+fn what_is_asked_for_is_sent_or_declared_gone() {
+    let mut story = open(9, 9);
+    story.run();
+    story.gone = vec![(CURRENT, 4), (CURRENT, 5)];
+    story.on(Event::Request(Request::Segments { store: CURRENT, ranges: vec![range(3, 6)] }));
+    let expected = ["new 3 Wanted", "gone 4..=5", "new 6 Wanted"];
+    assert_eq!(story.run(), expected);
+    story.on(Event::Request(Request::Segments { store: CURRENT, ranges: vec![range(9, 12)] }));
+    assert_eq!(story.run(), ["new 9 Wanted"], "what was never committed is not ours to explain");
+    story.on(Event::Request(Request::Segments { store: OLD, ranges: vec![range(1, 1)] }));
+    assert_eq!(story.run(), Vec::<String>::new(), "nor is another's store");
+}
+
+/// A hostile or confused fleet cannot make the list of what it wants grow without bound.
+#[test]
+fn wanted_ranges_are_bounded() {
+    let mut story = open(5000, 5000);
+    story.run();
+    for k in 0..2000 {
+        let ranges = vec![range(2 * k + 1, 2 * k + 1)];
+        story.on(Event::Request(Request::Segments { store: CURRENT, ranges }));
+    }
+    assert_eq!(story.machine.wanted.len(), wire::MAX_RANGES);
+}
+
+/// A new series: its page goes out before the segment that cites it, also where it turns up between look and sending.
+#[test]
+fn the_catalogue_goes_before_what_cites_it() {
+    let mut story = open(3, 3);
+    story.run();
+    story.catalog = 2;
+    story.commit();
+    assert_eq!(story.run(), ["catalog", "new 4 Live"]);
+    story.commit();
+    let sending = (0..20).any(|_| match story.machine.next(story.now) {
+        Some(Action::Send { .. }) => true,
+        Some(action) => {
+            story.perform(action);
+            false
+        }
+        None => false,
+    });
+    assert!(sending);
+    story.catalog = 3;
+    story.perform(Action::Send { store: CURRENT, at: SegmentSeq(5), purpose: Purpose::Live, catalog: 2 });
+    assert_eq!(story.run(), ["catalog", "new 5 Live"]);
+}
+
+/// A fleet that lacks a page asks for all; what it could not take is sent right after, without waiting for the timer.
+#[test]
+fn a_missing_page_costs_one_round_trip() {
+    let mut story = open(4, 3);
+    story.run();
+    story.wait(11).on(Event::Request(Request::Catalog)).on(Event::Request(Request::Catalog));
+    assert_eq!(story.run(), ["catalog all", "new 4 Again"]);
+    story.wait(1).on(Event::Request(Request::Catalog));
+    assert_eq!(story.run(), Vec::<String>::new(), "not too often");
+    story.wait(9);
+    assert_eq!(story.run()[0], "catalog all");
+}
+
+/// A snapshot sends everything, acknowledged or not, and only when nothing else waits.
+#[test]
+fn a_snapshot_sends_everything_last() {
+    let mut story = open(40, 38);
+    story.on(Event::Request(Request::Snapshot)).on(Event::Request(Request::Snapshot));
+    let done = story.run();
+    assert_eq!(done[2..4], sent(39..=40, "new", "Backlog"));
+    assert_eq!(done[4..], sent(1..=40, "new", "Snapshot"));
+    assert_eq!(story.run(), Vec::<String>::new(), "once");
+}
+
+/// A snapshot that the link breaks begins its store again, and gives that up after some breaks rather than never end.
+#[test]
+fn a_broken_snapshot_begins_again_but_not_for_ever() {
+    let mut story = open(3, 3);
+    story.on(Event::Request(Request::Snapshot));
+    let mut starts = 0;
+    for _ in 0..20 {
+        while let Some(action) = story.machine.next(story.now) {
+            starts += i32::from(matches!(action, Action::Send { at: SegmentSeq(1), purpose: Purpose::Snapshot, .. }));
+            let last = matches!(action, Action::Send { purpose: Purpose::Snapshot, .. });
+            story.perform(action);
+            if last {
+                break;
+            }
+        }
+        story.on(Event::Disconnected).on(Event::Connected).on(ack(&[stated(CURRENT, 3, 3)]));
+    }
+    assert_eq!(starts, 1 + SNAPSHOT_RESTARTS as i32);
+    assert!(story.machine.snapshot.is_none());
+}
+
+/// At an interval, a snapshot comes by itself.
+#[test]
+fn a_snapshot_comes_at_its_interval() {
+    let mut story = open(1, 1);
+    story.machine.snapshot_every_ns = Some(100 * SECOND);
+    story.machine.next_snapshot = Some(at(100));
+    assert!(!story.run().contains(&"new 1 Snapshot".into()));
+    story.wait(100);
+    assert!(story.run().contains(&"new 1 Snapshot".into()));
+    story.wait(50);
+    assert!(!story.run().contains(&"new 1 Snapshot".into()));
+    story.wait(50);
+    assert!(story.run().contains(&"new 1 Snapshot".into()));
+}
+
+/// A storm of reconnects neither loses nor multiplies: each time the ack says where to go on.
+#[test]
+fn a_storm_of_reconnects_goes_on_where_the_ack_says() {
+    let mut story = open(100, 0);
+    let mut held = 0;
+    for _ in 0..200 {
+        let done = story.run();
+        let first = done.iter().find(|what| what.contains("Backlog"));
+        if held < 100 {
+            assert_eq!(first, Some(&format!("new {} Backlog", held + 1)));
+            held += 1;
+        } else {
+            assert_eq!(first, None);
+        }
+        assert!(story.machine.in_flight().len() <= WINDOW);
+        story.on(Event::NotPublished).on(Event::Disconnected);
+        assert_eq!(story.run(), Vec::<String>::new(), "nothing goes out without a connection");
+        story.wait(1).on(Event::Connected).on(ack(&[stated(CURRENT, held, held)]));
+    }
+}
+
+/// States are not published for every commit: figures once a minute, a new store within seconds.
+#[test]
+fn states_are_rare() {
+    let mut story = open(0, 0);
+    story.run();
+    let mut states = 0;
+    for _ in 0..120 {
+        story.wait(1).commit();
+        let high = story.lines[0].high.0;
+        states += story.run().iter().filter(|what| *what == "state").count();
+        story.on(ack(&[stated(CURRENT, high, high)]));
+    }
+    assert_eq!(states, 2);
+    story.lines.push(line(OLD, false, 0));
+    story.wait(10).commit();
+    assert!(story.run().contains(&"state".into()));
+}
+
+/// The store is busy or its card is failing: it is asked again after a while, and nothing is taken for done.
+#[test]
+fn a_failing_store_is_asked_again_later() {
+    let mut story = open(1, 0);
+    while let Some(action) = story.machine.next(story.now) {
+        if matches!(action, Action::Send { .. }) {
+            break;
+        }
+        story.perform(action);
+    }
+    story.on(Event::StoreFailed);
+    story.done.clear();
+    assert_eq!(story.run(), Vec::<String>::new());
+    assert_eq!(story.machine.wake_at(), BootNanos(STORE_PAUSE_NS));
+    story.wait(30);
+    assert_eq!(story.run(), sent([1], "new", "Backlog"));
+}
