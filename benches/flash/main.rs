@@ -6,6 +6,8 @@
 //! cargo bench --bench flash -- --explain --only "guarded exclusive plain T=1"
 //! ```
 
+mod explain;
+mod frames;
 mod medium;
 mod own;
 mod plan;
@@ -14,6 +16,7 @@ mod run;
 mod subject;
 mod sys;
 mod table;
+mod trace;
 mod workload;
 
 use medium::Medium;
@@ -60,7 +63,12 @@ fn work() -> Outcome<ExitCode> {
     if let Some(status) = medium::inside()? {
         return Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    let results = measure_all(&args, &plan::lines(&args));
+    let lines = plan::lines(&args);
+    if args.explain {
+        lines.iter().try_for_each(|line| explain::explain(&args, line))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let results = measure_all(&args, &lines);
     interrupted()?;
     table::print(&results);
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/flash.json");

@@ -4,7 +4,7 @@
 //! SQLite as rusqlite bundles it calls `fsync` where it could call `fdatasync`; this package builds it so that it calls
 //! `fdatasync` (`.cargo/config.toml`). Both have to be measured in one program, so this program brings its own
 //! `fdatasync`: on a thread that asked for [`stock`] it is `fsync`, as in the stock build, and elsewhere what it says.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, unreachable_pub)]
 
 use libc::c_int;
 use std::cell::Cell;
