@@ -27,7 +27,7 @@ use crate::signals::{Call, Signals};
 use crate::store::thread::{StoreGone, StoreHandle};
 use crate::store::{self, Identity, Store, Step, StoreError, StoreFacts};
 use crate::upkeep::{Chore, Upkeep};
-use crate::uplink::{self, UplinkStatus};
+use crate::uplink::{self, SharedStatus};
 use control::{Answer, Request};
 use recorder::{Ask, Ends, Recorder};
 use serde::{Deserialize, Serialize};
@@ -38,7 +38,7 @@ use smol::{Executor, Task, Timer};
 use status::{Recorded, Shared};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Chunks of readings between the sensors and the recorder. A sensor that finds it full waits: streams are held back by
@@ -59,6 +59,9 @@ const UPKEEP_TICK: Duration = Duration::from_secs(1);
 
 /// How long the end of the service waits for a medium that takes no writes.
 const LAST_COMMIT_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long the end of the service waits for the broker to take its farewell.
+const FAREWELL_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long `status` waits for the store, which may be busy with a commit.
 const STATUS_PATIENCE: Duration = Duration::from_secs(2);
@@ -145,7 +148,8 @@ pub fn run(config: Config) -> Result<Report, DeviceError> {
         let sensors = desk.start_sensors(&readings_out, &executor)?;
         let clock = executor.spawn(desk.clone().keep_anchors(anchors_out));
         let upkeep = executor.spawn(desk.clone().keep_up());
-        let uplink = executor.spawn(desk.clone().upload(committed));
+        let (stop_uplink, stopped) = bounded(1);
+        let uplink = executor.spawn(desk.clone().upload(committed, stopped));
         let control = desk.clone().serve_control(asks.clone(), sensors.counters().to_vec(), &executor)?;
         watch::ready();
         log::info!("device {}: recording into {}", desk.config.device, desk.config.store.path.display());
@@ -159,7 +163,8 @@ pub fn run(config: Config) -> Result<Report, DeviceError> {
             recorder.await.map_err(DeviceError::StoreGone)
         };
         or(finished, async { Err(desk.gave_up().await) }).await?;
-        drop((upkeep, uplink));
+        drop((upkeep, stop_uplink));
+        or(uplink, async { drop(Timer::after(FAREWELL_PATIENCE).await) }).await;
         desk.close().await
     }))
 }
@@ -201,7 +206,7 @@ struct Desk {
     store: StoreHandle,
     registry: Arc<Registry>,
     shared: Arc<Shared>,
-    link: Arc<Mutex<UplinkStatus>>,
+    link: SharedStatus,
     started: Instant,
 }
 
@@ -288,7 +293,7 @@ impl Desk {
     }
 
     async fn take_step(&self, chore: Chore) -> Result<Result<Step, StoreError>, StoreGone> {
-        let in_flight = lock(&self.link).in_flight.clone();
+        let in_flight = lock(&self.link).in_flight_ranges.clone();
         let now = self.clock.now();
         let step = move |store: &mut Store| match chore {
             Chore::Expire => store.expire_step(&in_flight, now),
@@ -299,10 +304,13 @@ impl Desk {
         self.store.run(step).await
     }
 
-    /// Uploads, where there is an uplink.
-    async fn upload(self, committed: Receiver<()>) {
-        let Some(config) = self.config.uplink.clone() else { return };
-        uplink::run(&config, &self.config.device, self.store, committed, self.link, self.clock).await;
+    /// Uploads, where there is an uplink, until `stop` closes.
+    async fn upload(self, committed: Receiver<()>, stop: Receiver<()>) {
+        let Some(config) = &self.config.uplink else { return };
+        let (store, link, clock) = (self.store, self.link, self.clock);
+        if let Err(why) = uplink::run(config, &self.config.device, store, committed, link, clock, stop).await {
+            log::error!("uplink: ended; recording goes on: {why}");
+        }
     }
 
     /// Makes the control socket, where one is configured, and its workers.
@@ -396,7 +404,7 @@ impl Desk {
     /// SQL for a client of the control socket: under exclusive locking nobody else can read.
     async fn query(&self, sql: String) -> Answer {
         match self.store.run(move |store| store.query(&sql)).await {
-            Ok(Ok(rows)) => Answer::Ok(json!(rows)),
+            Ok(Ok(rows)) => Answer::Ok(rows),
             Ok(Err(why)) => Answer::Error { exit: why.exit() as u8, text: why.to_string() },
             Err(why) => Answer::Error { exit: Exit::Unavailable as u8, text: why.to_string() },
         }
@@ -422,7 +430,7 @@ impl Desk {
     }
 }
 
-fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

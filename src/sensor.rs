@@ -85,7 +85,7 @@ pub fn start(
     let (ended, threads) = smol::channel::bounded(1);
     let mut running = Running { counters: Vec::new(), tasks: Vec::new(), stop, threads };
     for config in configs {
-        let counters = Arc::new(Counters::new(label(&config.kind)));
+        let counters = Arc::new(Counters::new(running.free_label(&config.kind)));
         running.counters.push(counters.clone());
         let (registry, clock, out, stop) = (registry.clone(), clock.clone(), out.clone(), stopped.clone());
         let source = Source { registry, counters, clock, out, stop };
@@ -102,6 +102,14 @@ impl Running {
     /// The counts of every block, in the order of the configuration.
     pub fn counters(&self) -> &[Arc<Counters>] {
         &self.counters
+    }
+
+    /// The block's label, numbered where an earlier block has the same.
+    fn free_label(&self, kind: &SensorKind) -> String {
+        let label = label(kind);
+        let taken = |candidate: &String| self.counters.iter().any(|counters| counters.source() == candidate);
+        let numbered = (2..).map(|n| format!("{label} #{n}"));
+        std::iter::once(label.clone()).chain(numbered).find(|candidate| !taken(candidate)).unwrap_or(label)
     }
 
     /// Stops every source: commands and their children are ended, socket files taken away. Readings already handed on

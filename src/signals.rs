@@ -52,6 +52,21 @@ impl Signals {
     }
 }
 
+/// A channel that closes when the service is to end, for services that have nothing to commit at once. A thread of its own
+/// waits for the signal.
+///
+/// # Errors
+/// Those of [`Signals::take`] and of starting a thread.
+pub fn end_of_service() -> std::io::Result<smol::channel::Receiver<()>> {
+    let mut signals = Signals::take()?;
+    let (end, ended) = smol::channel::bounded(1);
+    std::thread::Builder::new().name("signals".into()).stack_size(64 << 10).spawn(move || {
+        smol::block_on(signals.ended());
+        drop(end);
+    })?;
+    Ok(ended)
+}
+
 /// The read end of a pipe into which each of these signals writes a byte.
 fn pipe_of(signals: &[Signal]) -> std::io::Result<Async<UnixStream>> {
     let (read, write) = UnixStream::pair()?;

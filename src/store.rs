@@ -11,7 +11,9 @@
 //! | `ground`, [`wal_scan`], [`high_water`], [`identity`], `rebuild` | what is looked at before SQLite opens |
 //! | `open`, `quarantine` | from those to a store that can be written, whatever the file is like |
 //! | `commit`, `ack`, `catalog`, `recheck` | what comes in, what goes out |
-//! | `compact`, `expire` | steps of upkeep |
+//! | `compact`, `rollup`, `expire` | steps of upkeep |
+//! | [`reader`], [`scan`], [`vtab`], [`query`] | the read side: segments to rows, and SQL over them |
+//! | [`audit`], [`plain`] | what `verify` and `export` do with it |
 //! | [`thread`](self::thread) | the thread that it runs on |
 
 mod ack;
@@ -26,7 +28,6 @@ pub mod file;
 mod ground;
 pub mod high_water;
 pub mod identity;
-pub mod live;
 mod open;
 pub mod plain;
 mod quarantine;
@@ -36,6 +37,7 @@ mod raw;
 pub mod reader;
 mod rebuild;
 mod recheck;
+mod rollup;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod scan;
@@ -79,6 +81,8 @@ pub struct Store {
     catalog_changes: u32,
     /// The log holds frames of a transaction that failed; see [`wal_scan`].
     restart_due: bool,
+    /// Frames in the log after the last commit.
+    log_frames: u64,
     /// As of the last step of upkeep.
     in_flight: Vec<(Uuid, SeqRange)>,
     compacted_to: compact::Cursor,
@@ -175,7 +179,8 @@ pub struct StoreFacts {
 impl StoreFacts {
     /// Whether what the file holds leaves less room than a commit and a compaction may need.
     pub fn nearly_full(&self) -> bool {
-        self.pages.saturating_sub(self.free_pages) * u64::from(self.page_bytes) > expire::target_bytes(self.file_limit_bytes)
+        self.pages.saturating_sub(self.free_pages) * u64::from(self.page_bytes)
+            > expire::target_bytes(self.file_limit_bytes)
     }
 
     /// Whether the file is longer than it may be, as after `max_size` was lowered.
@@ -238,8 +243,8 @@ impl Store {
             readings: sum(|t| t.readings),
             pending_segments: sum(|t| t.pending_segments),
             pending_readings: sum(|t| t.pending_readings),
-            oldest_pending: oldest.0,
-            oldest_pending_utc: oldest.1,
+            oldest_pending: oldest.and_then(|head| head.from),
+            oldest_pending_utc: oldest.and_then(|head| head.utc).map(|utc| utc.0),
             commits: self.commits,
             body_bytes: self.body_bytes,
         })

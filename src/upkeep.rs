@@ -84,7 +84,8 @@ impl Upkeep {
         if idle.until_commit.is_some_and(|left| left < SHORT) {
             return None;
         }
-        let quiet = idle.since_commit >= QUIET && due(BootNanos(self.fold_at.0.saturating_sub(FOLD_NANOS - 60 * SECOND)));
+        let quiet =
+            idle.since_commit >= QUIET && due(BootNanos(self.fold_at.0.saturating_sub(FOLD_NANOS - 60 * SECOND)));
         if facts.wal_pages_waiting > 0 && (quiet || due(self.fold_at)) {
             return Some(Chore::Checkpoint);
         }
@@ -129,7 +130,13 @@ mod tests {
 
     /// A file of 1,000 pages of which 1 is free, within a limit of 2,000.
     fn facts() -> StoreFacts {
-        StoreFacts { file_limit_bytes: 4_096_000, page_bytes: 2048, pages: 1000, free_pages: 1, ..StoreFacts::default() }
+        StoreFacts {
+            file_limit_bytes: 4_096_000,
+            page_bytes: 2048,
+            pages: 1000,
+            free_pages: 1,
+            ..StoreFacts::default()
+        }
     }
 
     /// Room is made however near the next commit is; everything else waits.

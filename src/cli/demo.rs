@@ -13,7 +13,7 @@ use crate::device::control::{self, Answer, Request};
 use crate::device::{self, Report};
 use crate::fault::{Exit, Fault, Verdict};
 use crate::fleet;
-use crate::signals::Signals;
+use crate::signals::{self, Signals};
 use serde_json::Value as Json;
 use std::fmt::{self, Write as _};
 use std::fs;
@@ -162,7 +162,7 @@ fn be(part: Part, dir: &Path) -> Result<Exit, DemoError> {
                 port: at.port(),
                 tls: false,
             });
-            super::fleet::receive(config).map_err(DemoError::part)?;
+            fleet::run(config, signals::end_of_service()?).map_err(DemoError::part)?;
         }
         Part::Device | Part::Deliver => {
             let mut config = Config::load(&paths.device_config).map_err(DemoError::part)?;

@@ -32,8 +32,8 @@ pub(super) const COMMAND: Command = Command {
   -o F            to this file; `-` is standard output (default, not for sqlite)
   --force         replace a file that is there
 
-Rows come in the order of writing. The columns are those of `reading` (see `varved help query`). Line protocol has no word
-for a value that is missing: such readings are left out and counted.
+Rows come in the order of writing. The columns are those of `reading` (see `varved help query`). Line protocol has no
+word for a value that is missing: such readings are left out and counted.
 
   varved export --format csv --series 'cpu/*' --since -1h
   varved export --format sqlite -o pump-17.db",

@@ -33,8 +33,9 @@ The table `reading` has one row a reading:
   quality      ok, estimated (the clock was not known then), nan, infinite, or why there is no value
   seq          number of the segment that it came in
 
-Conditions on series (=, GLOB) and time (=, <, >, BETWEEN) are quick: only what they select is decoded. Hourly figures of
-the whole history are in `rollup`; `series`, `segment`, `boot`, `event` and `meta` are plain tables. Ctrl-C ends a query.
+Conditions on series (=, GLOB) and time (=, <, >, BETWEEN) are quick: only what they select is decoded. Hourly figures
+of the whole history are in `rollup`; `series`, `segment`, `boot`, `event` and `meta` are plain tables. Ctrl-C ends a
+query.
 
   varved query \"SELECT name, unit FROM series\"
   varved query \"SELECT utc, value FROM reading WHERE series = 'cpu/temp' ORDER BY time DESC LIMIT 10\"

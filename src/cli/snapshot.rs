@@ -17,8 +17,8 @@ pub(super) const COMMAND: Command = Command {
   -o F      the copy; it has this name only once it is complete and on the medium
   --force   replace a file that is there
 
-The service goes on meanwhile. The copy is marked as one: a service that is started on it takes a fresh store id, so that
-the fleet never sees two stores under one.
+The service goes on meanwhile. The copy is marked as one: a service that is started on it takes a fresh store id, so
+that the fleet never sees two stores under one.
 
   varved snapshot -o /mnt/usb/pump-17.db",
     run,

@@ -106,3 +106,25 @@ fn a_configuration_is_summed_up() {
     );
     assert!(said.contains("  sensor hwmon, every 1 s\n  sensor socket on udp://127.0.0.1:9\n"), "{said}");
 }
+
+/// An export into a file has the first moment of its range and not the last, so that the next goes on where it ended; a file
+/// that is there stays.
+#[cfg(feature = "device")]
+#[test]
+fn exports_in_turn_have_each_reading_once() {
+    let (directory, path) = crate::store::sample::store();
+    let db = path.to_string_lossy().into_owned();
+    let lines = |name: &str, since: &str, until: &str| {
+        let out = directory.path().join(name).to_string_lossy().into_owned();
+        let words = ["export", "--db", &db, "--format", "jsonl", "--series", "door/*", "-o", &out];
+        let words: Vec<&str> = words.into_iter().chain(["--since", since, "--until", until]).collect();
+        assert_eq!(run(&words).expect("an export"), Exit::Ok);
+        assert_eq!(told(&words).0, Exit::Usage, "a file that is there");
+        std::fs::read_to_string(&out).expect("the file").lines().count()
+    };
+    let [a, b, c] = ["2026-11-22T12:00:10Z", "2026-11-22T12:00:12Z", "2026-11-22T12:00:14Z"];
+    assert_eq!((lines("1", a, b), lines("2", b, c)), (2, 2));
+    let out = directory.path().join("rows.db").to_string_lossy().into_owned();
+    assert_eq!(run(&["export", "--db", &db, "--format", "sqlite", "-o", &out]).expect("rows"), Exit::Ok);
+    assert_eq!(run(&["query", "--db", &out, "--format", "csv", "SELECT count(*) FROM reading"]).expect("rows"), Exit::Ok);
+}

@@ -17,10 +17,10 @@ pub(super) const COMMAND: Command = Command {
     args: "F",
     brief: "integrity, every checksum, sequence gaps; the exit code tells",
     long: "
-Checks the file with SQLite's own means, decodes every segment to its last value and holds it against its row, the series and
-boots it cites, and its neighbours. A range of sequence numbers with neither readings, nor an account of their loss, nor the
-fleet's word that it has them is a gap. Nothing is changed. Ends with 0 where all is well, with 65 where not; then it says
-what is wrong and how much can be read.
+Checks the file with SQLite's own means, decodes every segment to its last value and holds it against its row, the
+series and boots it cites, and its neighbours. A range of sequence numbers with neither readings, nor an account of
+their loss, nor the fleet's word that it has them is a gap. Nothing is changed. Ends with 0 where all is well, with 65
+where not; then it says what is wrong and how much can be read.
 
   varved verify /var/lib/varved/varved.db",
     run,

@@ -35,26 +35,21 @@ impl Mosquitto {
         let user = "user root\n";
         std::fs::write(&config, format!("{user}listener {port} 127.0.0.1\npersistence false\n{lines}"))
             .expect("config");
-        let binary = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto", "/usr/bin/mosquitto"]
-            .into_iter()
-            .find(|path| Path::new(path).exists())
-            .expect("mosquitto is not installed; tests/run installs what the tests need");
-        let child = Command::new(binary)
-            .arg("-c")
-            .arg(&config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("mosquitto starts");
+        let child = spawn(&config);
         let broker = Self { child, port, dir };
         eventually("mosquitto listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         broker
     }
 
-    /// `kill -9`, and a new one on the same port with nothing of the old.
+    /// `kill -9`.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("killed");
         self.child.wait().expect("gone");
+    }
+
+    /// A new one on the same port, with nothing of the old.
+    pub(crate) fn restart(&mut self) {
+        self.child = spawn(&self.dir.path().join("mosquitto.conf"));
     }
 }
 
@@ -63,6 +58,16 @@ impl Drop for Mosquitto {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn spawn(config: &Path) -> Child {
+    let binary = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto", "/usr/bin/mosquitto"]
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+        .expect("mosquitto is not installed; tests/run installs what the tests need");
+    let mut command = Command::new(binary);
+    command.arg("-c").arg(config).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().expect("mosquitto starts")
 }
 
 pub(crate) fn free_port() -> u16 {
@@ -86,7 +91,6 @@ pub(crate) struct Proxy {
 struct ProxyShared {
     to: SocketAddr,
     latency_ms: AtomicU64,
-    up: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
     stop: AtomicBool,
 }
@@ -98,7 +102,6 @@ impl Proxy {
         let shared = Arc::new(ProxyShared {
             to: SocketAddr::from(([127, 0, 0, 1], port)),
             latency_ms: AtomicU64::new(latency.as_millis() as u64),
-            up: AtomicBool::new(true),
             open: Mutex::default(),
             stop: AtomicBool::new(false),
         });
@@ -108,7 +111,7 @@ impl Proxy {
                 if accepting.stop.load(Ordering::Relaxed) {
                     return;
                 }
-                if let (Ok(client), true) = (client, accepting.up.load(Ordering::Relaxed)) {
+                if let Ok(client) = client {
                     accepting.carry(client);
                 }
             }
@@ -120,14 +123,6 @@ impl Proxy {
     pub(crate) fn cut(&self) {
         for stream in self.shared.open.lock().expect("lock").drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
-        }
-    }
-
-    /// Refuses connections until told otherwise.
-    pub(crate) fn set_up(&self, up: bool) {
-        self.shared.up.store(up, Ordering::Relaxed);
-        if !up {
-            self.cut();
         }
     }
 }

@@ -280,8 +280,7 @@ fn factor(values: &[f64], single: bool) -> Option<Form> {
         if common <= largest * noise * 8.0 {
             continue;
         }
-        // The largest value gives the factor with the most digits.
-        for form in forms(largest / (largest / common).round(), single) {
+        for form in forms(refined(&some, common), single) {
             let misses = few.iter().filter(|v| !is_exact(**v, &Shape { single, form })).count();
             if best.is_none_or(|(least, _)| misses < least) {
                 best = Some((misses, form));
@@ -303,6 +302,18 @@ fn euclid(values: &[f64], noise: f64) -> f64 {
         }
     }
     common
+}
+
+/// A common factor made more exact by ever larger values: the largest tells the most digits, once it is known how many
+/// times the factor is in it.
+fn refined(values: &[f64], common: f64) -> f64 {
+    let mut sizes: Vec<f64> = values.iter().map(|v| v.abs()).collect();
+    sizes.sort_unstable_by(f64::total_cmp);
+    sizes.into_iter().fold(common, |common, size| {
+        let times = (size / common).round();
+        let fits = times >= 1.0 && (size / common - times).abs() < 0.2;
+        if fits { size / times } else { common }
+    })
 }
 
 /// `near` and the likeliest exact forms of it.

@@ -59,7 +59,8 @@ pub(super) struct Plan {
 /// The contexts of a chunk of columns.
 #[derive(Debug, Clone)]
 pub(super) struct Model {
-    params: [Params; ROLES],
+    /// By role; on the heap, since a thread's stack may be small.
+    params: Vec<Params>,
     zero: [[Bit; 8]; 4],
     reach: [Bit; LEVELS],
     above: [[Bit; 16]; LEVELS],
@@ -150,7 +151,7 @@ struct Past {
 impl Model {
     pub(super) fn new() -> Self {
         Self {
-            params: [Params::NEW; ROLES],
+            params: vec![Params::NEW; ROLES],
             zero: [[Bit::EVEN; 8]; 4],
             reach: [Bit::EVEN; LEVELS],
             above: [[Bit::EVEN; 16]; LEVELS],

@@ -104,6 +104,9 @@ pub(super) struct Poller {
     since_discovery: u32,
     every_polls: u32,
     seldom: Seldom,
+    seldom_late: Seldom,
+    /// How many channels had no value when that was last noted in the log.
+    noted_missing: usize,
     values: Vec<Value>,
 }
 
@@ -124,6 +127,8 @@ impl Poller {
             since_discovery: u32::MAX,
             every_polls,
             seldom: Seldom::default(),
+            seldom_late: Seldom::default(),
+            noted_missing: 0,
             values: Vec::new(),
         }
     }
@@ -169,17 +174,35 @@ impl Poller {
         let missing = readings.iter().filter(|reading| matches!(reading.value, Value::None(_)));
         let count = missing.clone().count();
         self.counters.add_readings(readings.len(), count);
-        let first = missing.clone().next();
-        if let Some(Reading { series, value: Value::None(why), .. }) = first {
-            if let Some(others) = self.seldom.allow(at) {
-                let (source, name) = (self.counters.source(), &self.registry.def(*series).name);
-                let n = readings.len();
+        let first = missing.clone().next().map(|reading| (reading.series, &reading.value));
+        // A channel that stays switched off is one note, not one a minute.
+        if count == self.noted_missing {
+            return;
+        }
+        let Some(others) = self.seldom.allow(at) else { return };
+        self.noted_missing = count;
+        let (source, n) = (self.counters.source(), readings.len());
+        match first {
+            Some((series, Value::None(why))) => {
+                let (name, why) = (&self.registry.def(series).name, why.as_str());
                 log::warn!(
-                    "sensor: {source}: {count} of {n} channels have no value, {name} is {}; {others} such polls since \
-                     the last note",
-                    why.as_str()
+                    "sensor: {source}: {count} of {n} channels have no value, {name} is {why}; {others} notes held back"
                 );
             }
+            _ => log::info!("sensor: {source}: all {n} channels have values again"),
+        }
+    }
+
+    fn note_skipped(&mut self, skipped: u64, at: BootNanos) {
+        if skipped == 0 {
+            return;
+        }
+        self.counters.add_skipped_ticks(skipped);
+        if let Some(others) = self.seldom_late.allow(at) {
+            let source = self.counters.source();
+            log::warn!(
+                "sensor: {source}: {skipped} ticks went by unread; {others} notes held back; a longer interval helps"
+            );
         }
     }
 
@@ -231,7 +254,7 @@ pub(super) fn run(
                 }
             }
             Due::Tick { at, skipped } => {
-                note_skipped(&poller, skipped);
+                poller.note_skipped(skipped, at);
                 let chunk = poller.tick(at);
                 if !smol::block_on(hand_on(chunk, out, stop, &poller.counters)) {
                     break;
@@ -240,13 +263,6 @@ pub(super) fn run(
         }
     }
     poller.driver.fini();
-}
-
-fn note_skipped(poller: &Poller, skipped: u64) {
-    if skipped > 0 {
-        poller.counters.add_skipped_ticks(skipped);
-        log::debug!("sensor: {}: {skipped} ticks went by unread", poller.counters.source());
-    }
 }
 
 /// Sleeps, and is true where it was woken because all is to stop.

@@ -266,6 +266,16 @@ fn a_command_that_ends_is_started_again() {
     assert!(seen.last_error.is_some_and(|text| text.contains("exit status: 3")));
 }
 
+/// Two blocks of one kind can be told apart in `status`.
+#[test]
+fn each_block_has_a_label_of_its_own() {
+    let mut bench = Bench::start(8, 10, |_| vec![block(shell("sleep 9", None)), block(shell("sleep 8", None))]);
+    let running = bench.running.as_ref().expect("running");
+    let labels: Vec<_> = running.counters().iter().map(|counters| counters.source().to_owned()).collect();
+    assert_eq!(labels, ["exec /bin/sh", "exec /bin/sh #2"]);
+    bench.stop();
+}
+
 /// A command that is not there is an error that can be read, not the end of the service.
 #[test]
 fn a_command_that_is_not_there_is_counted() {

@@ -163,14 +163,14 @@ impl Store {
         Ok(())
     }
 
-    /// The earliest pending reading: by boot time, and by its own stamp.
-    pub(super) fn oldest_pending(&self) -> Result<(Option<(BootId, BootNanos)>, Option<UtcNanos>), StoreError> {
+    /// The segment with the earliest pending readings.
+    pub(super) fn oldest_pending(&self) -> Result<Option<SegmentHead>, StoreError> {
         for line in self.lines.iter().filter(|line| line.tally.pending_segments > 0) {
             if let Some(head) = self.pending(line.uuid, SegmentSeq(0), 1)?.first() {
-                return Ok((head.from, head.utc.map(|utc| utc.0)));
+                return Ok(Some(*head));
             }
         }
-        Ok((None, None))
+        Ok(None)
     }
 
     /// Writes the acknowledgements that are only in RAM, if there are any, in a transaction of their own.
@@ -307,12 +307,16 @@ mod tests {
         let mut store = filled(&bench, 10);
         let uuid = store.uuid();
         assert_eq!(store.pending_ranges(uuid).unwrap(), [range(1, 10)]);
-        for acked in [vec![range(1, 4), range(7, 7)], vec![range(1, 9)], vec![range(3, 3)], vec![], vec![range(1, 99)]] {
+        for acked in [vec![range(1, 4), range(7, 7)], vec![range(1, 9)], vec![range(3, 3)], vec![], vec![range(1, 99)]]
+        {
             store.set_acked(uuid, acked.clone()).unwrap();
             let expected: Vec<u64> = (1..=10).filter(|n| !acked.iter().any(|r| r.covers(&range(*n, *n)))).collect();
             assert_eq!(pending(&store), expected);
             let facts = store.facts().unwrap();
-            assert_eq!((facts.pending_segments, facts.pending_readings), (expected.len() as u64, expected.len() as u64 * 10));
+            assert_eq!(
+                (facts.pending_segments, facts.pending_readings),
+                (expected.len() as u64, expected.len() as u64 * 10)
+            );
         }
         store.set_acked(Uuid::from_u128(9), vec![range(1, 2)]).unwrap();
     }
@@ -381,16 +385,10 @@ mod tests {
         store.record_gone(uuid, range(1, 50), at(61)).unwrap();
         let all = held(&store, uuid);
         assert_eq!(all[1], (2, 3, 0));
-        assert_eq!(all.iter().map(|h| (h.0, h.1)).collect::<Vec<_>>(), [
-            (1, 1),
-            (2, 3),
-            (4, 4),
-            (5, 5),
-            (6, 6),
-            (7, 7),
-            (8, 8),
-            (9, 9)
-        ]);
+        assert_eq!(
+            all.iter().map(|h| (h.0, h.1)).collect::<Vec<_>>(),
+            [(1, 1), (2, 3), (4, 4), (5, 5), (6, 6), (7, 7), (8, 8), (9, 9)]
+        );
         let body = store.body(uuid, SegmentSeq(6)).unwrap().unwrap().1;
         assert_eq!(View::parse(&body).unwrap().loss().unwrap().reason, LossReason::Expired);
     }

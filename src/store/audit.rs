@@ -329,6 +329,7 @@ mod tests {
             ("UPDATE segment SET n = n + 1 WHERE first_seq = 7", "different counts"),
             ("UPDATE segment SET kind = 1 WHERE first_seq = 7", "different kinds"),
             ("UPDATE segment SET last_seq = 8 WHERE first_seq = 7", "its body says that it is 7..=7"),
+            ("UPDATE segment SET id = 1 << 48 WHERE first_seq = 1", "segment 0..=1 is no range"),
             ("UPDATE segment SET boot_min = 1 WHERE first_seq = 7", "different boots"),
             ("UPDATE segment SET boottime_max = 1 WHERE first_seq = 7", "different bounds of boottime"),
             ("UPDATE segment SET utc_max = 1 WHERE first_seq = 3", "different bounds of UTC"),

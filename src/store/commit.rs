@@ -59,6 +59,7 @@ impl Store {
         now: Now,
     ) -> Result<Committed, StoreError> {
         let draft = Draft { batch, defs, anchors };
+        self.check_log()?;
         for _ in 0..ROOM_TRIES {
             match self.try_commit(draft) {
                 // Where the medium is full and not the file, deleting readings would gain nothing.
@@ -163,7 +164,10 @@ impl Store {
     /// What follows a commit isn't part of it: it is on the medium whatever happens here.
     fn after_commit(&mut self) {
         let folded = match self.log_state("NOOP") {
-            Ok((_, in_log, folded)) => in_log == folded,
+            Ok((_, in_log, folded)) => {
+                self.log_frames = in_log;
+                in_log == folded
+            }
             Err(_) => false,
         };
         if folded || self.restart_due {
@@ -171,6 +175,25 @@ impl Store {
                 log::warn!("store: after a commit: {e}");
             }
         }
+    }
+
+    /// SQLite begins the log anew only when no reader needs it; until then it grows. Within `max_size` it may; at that
+    /// bound commits wait for the reader to go.
+    fn check_log(&mut self) -> Result<(), StoreError> {
+        let frame_bytes = self.pragma("page_size")? + super::file::FRAME_HEADER_BYTES;
+        let log_bytes = self.log_frames * frame_bytes;
+        let most = 2 * self.bounds.wal_bytes;
+        if log_bytes < most
+            || log_bytes + self.pragma("page_count")? * self.pragma("page_size")? < self.bounds.file_bytes + most
+        {
+            return Ok(());
+        }
+        let (busy, in_log, folded) = self.log_state("RESTART")?;
+        if busy || in_log != folded {
+            return Err(StoreError::Held { path: self.path.clone(), pids: super::ground::readers(&self.path) });
+        }
+        self.log_frames = 0;
+        Ok(())
     }
 
     /// Leaves out the numbers up to `seq`, which the fleet has seen and the file has not, and writes that down.
@@ -379,6 +402,60 @@ mod tests {
         let bytes = frames * (2048 + super::super::file::FRAME_HEADER_BYTES) / 200;
         println!("{bytes} bytes of log per commit of 50 readings, bodies of {} bytes", store.body_bytes / 202);
         assert!(bytes < 9_000, "{bytes} bytes per commit");
+    }
+
+    /// A reader that never ends makes the log grow to its bound and no further; when it goes, commits go on.
+    #[test]
+    fn a_held_reader_is_bounded_and_named() {
+        let mut bench = Bench::new();
+        bench.cfg.max_size_bytes = 1 << 20;
+        let mut store = bench.open_calm();
+        put(&mut store, 40, 60, 0).unwrap();
+        let reader = Connection::open(bench.file("")).unwrap();
+        reader.execute_batch("BEGIN; SELECT * FROM segment").unwrap();
+        let refused = (1..2000).find_map(|s| put(&mut store, 40, 60, s * 60).err());
+        let Some(StoreError::Held { pids, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!(pids, [], "this process reads itself");
+        let facts = store.facts().unwrap();
+        assert!(facts.file_bytes + facts.wal_bytes <= bench.cfg.max_size_bytes, "{facts:?}");
+        reader.execute_batch("COMMIT").unwrap();
+        put(&mut store, 40, 60, 3000 * 60).unwrap();
+        put(&mut store, 40, 60, 3001 * 60).unwrap();
+        assert!(store.facts().unwrap().wal_bytes <= 256 << 10);
+    }
+
+    /// The commits that the test below counts the calls of.
+    #[test]
+    #[ignore = "run by one_commit_is_one_fdatasync"]
+    fn commits_to_be_counted() {
+        let commits = std::env::var("VARVED_TEST_COMMITS").map_or(0, |n| n.parse().unwrap());
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        (0..commits).for_each(|s| drop(put(&mut store, 50, 1, s).unwrap()));
+    }
+
+    /// A commit waits for the medium once, with fdatasync: fsync would drag the file's metadata along, 12 KiB each time.
+    /// Counted by strace, where there is one.
+    #[test]
+    fn one_commit_is_one_fdatasync() {
+        let calls = |commits: u32| -> Option<(u64, u64)> {
+            let traced = std::process::Command::new("strace")
+                .args(["-f", "-qq", "-e", "trace=fsync,fdatasync"])
+                .arg(std::env::current_exe().unwrap())
+                .args(["--ignored", "--exact", "store::commit::tests::commits_to_be_counted"])
+                .env("VARVED_TEST_COMMITS", commits.to_string())
+                .output()
+                .ok()?;
+            let text = String::from_utf8_lossy(&traced.stderr);
+            let count = |call: &str| text.lines().filter(|line| line.contains(call)).count() as u64;
+            traced.status.success().then(|| (count(" fsync("), count(" fdatasync(")))
+        };
+        let (Some(few), Some(many)) = (calls(50), calls(150)) else {
+            eprintln!("skipped: there is no strace that may trace");
+            return;
+        };
+        assert!(few.1 >= 50, "{few:?}");
+        assert_eq!((many.0 - few.0, many.1 - few.1), (0, 100));
     }
 
     /// Anchors come back by boot, and change the version of the catalogue.

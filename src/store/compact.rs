@@ -8,6 +8,7 @@
 use super::ack::{SegmentHead, body_of, heads, write_acks};
 use super::error::StoreError;
 use super::file::{StoreNo, insert_segment, sql_of};
+use super::rollup::{self, Rollups};
 use super::{Step, Store, commit};
 use crate::clock::{BootNanos, Now, SECOND};
 use crate::reading::{SegmentSeq, SeqRange, SeriesDef, SeriesId};
@@ -65,7 +66,9 @@ impl Store {
             let window = heads(&self.conn, line.no, from, line.high.0, WINDOW)?;
             let current = at + 1 == self.lines.len();
             let may = |head: &SegmentHead| {
-                head.bytes < LARGE_BYTES && !(current && head.range.last == line.high) && !self.flies(line.uuid, &head.range)
+                head.bytes < LARGE_BYTES
+                    && !(current && head.range.last == line.high)
+                    && !self.flies(line.uuid, &head.range)
             };
             let acked = |head: &SegmentHead| line.acked.covers(&head.range);
             let old = |head: &SegmentHead| !current || self.is_old(head, now);
@@ -117,23 +120,31 @@ impl Store {
         }
         let run = &run[..parts.len()];
         let joined = if run.iter().all(|head| head.loss) { join_losses(&parts) } else { self.name(no, &parts) };
-        let body = match joined.and_then(|segment| Ok(segment::encode(&segment)?)) {
-            Ok(body) => body,
+        let encoded = joined.and_then(|segment| Ok((segment::encode(&segment)?, segment)));
+        let (body, segment) = match encoded {
+            Ok(done) => done,
             Err(StoreError::Segment(e)) => {
-                log::warn!("store: segments {}..={} stay apart: {e}", run[0].range.first, run[run.len() - 1].range.last);
+                log::warn!(
+                    "store: segments {}..={} stay apart: {e}",
+                    run[0].range.first,
+                    run[run.len() - 1].range.last
+                );
                 return Ok(next);
             }
             Err(e) => return Err(e),
         };
-        self.replace(at, run, &body)?;
+        let rollups = Rollups::of(&segment, &self.timebase(no, &segment)?);
+        self.replace(at, run, &body, &rollups)?;
         Ok(if broken.is_some() { next } else { run[0].range.first.0 })
     }
 
-    fn replace(&mut self, at: usize, run: &[SegmentHead], body: &[u8]) -> Result<(), StoreError> {
+    fn replace(&mut self, at: usize, run: &[SegmentHead], body: &[u8], rollups: &Rollups) -> Result<(), StoreError> {
         let (no, acks, view) = (self.lines[at].no, self.unwritten_acks(), View::parse(body)?);
         self.transaction("compact", |conn| {
             run.iter().try_for_each(|head| commit::delete(conn, no, head.range.first))?;
             insert_segment(conn, no, &view, body)?;
+            rollup::delete(conn, no, run)?;
+            rollups.write(conn, no, view.range().first)?;
             write_acks(conn, &acks)
         })?;
         self.acks_written();
@@ -177,14 +188,15 @@ impl Store {
         let readings = (!head.loss).then_some(head.n);
         let loss = Loss { reason: LossReason::Damaged, readings, from: head.from, to: head.to, utc: head.utc };
         let body = segment::encode(&Segment { range: head.range, content: Content::Loss(loss) })?;
-        self.replace(at, &[head], &body)
+        self.replace(at, &[head], &body, &Rollups::default())
     }
 
     fn name(&self, no: StoreNo, parts: &[Segment]) -> Result<Segment, StoreError> {
         let mut joined = segment::merge(parts)?;
         if let Content::Data { readings, names } = &mut joined.content {
             let cited: BTreeSet<SeriesId> = readings.columns.iter().map(|column| column.series).collect();
-            *names = cited.into_iter().map(|id| Ok((id, def_of(&self.conn, no, id)?))).collect::<Result<_, StoreError>>()?;
+            *names =
+                cited.into_iter().map(|id| Ok((id, def_of(&self.conn, no, id)?))).collect::<Result<_, StoreError>>()?;
         }
         Ok(joined)
     }
@@ -244,10 +256,13 @@ fn run_length(
             && bytes <= MOST_BYTES
             && readings <= MOST_READINGS
     };
-    window.iter().take_while({
-        let mut fits = fits;
-        move |head| fits(head)
-    }).count()
+    window
+        .iter()
+        .take_while({
+            let mut fits = fits;
+            move |head| fits(head)
+        })
+        .count()
 }
 
 /// Losses of one reason, one after the other.
@@ -311,7 +326,9 @@ mod tests {
             let timeline = |c: &Column| -> Timeline { readings.timelines[c.timeline].clone() };
             for column in &readings.columns {
                 let stamps = timeline(column).stamps;
-                all.extend((0..stamps.len()).map(|i| (column.series.0, stamps[i], format!("{:?}", column.values.get(i)))));
+                all.extend(
+                    (0..stamps.len()).map(|i| (column.series.0, stamps[i], format!("{:?}", column.values.get(i)))),
+                );
             }
         }
         all.sort();
@@ -379,7 +396,8 @@ mod tests {
         let joined = join_losses(&parts).unwrap();
         let Content::Loss(all) = joined.content else { panic!("not a loss") };
         assert_eq!((joined.range, all.readings, all.from, all.to), (range(1, 3), Some(6), loss(1).from, loss(3).to));
-        let other = Segment { range: range(4, 4), content: Content::Loss(Loss { reason: LossReason::Void, ..loss(4) }) };
+        let other =
+            Segment { range: range(4, 4), content: Content::Loss(Loss { reason: LossReason::Void, ..loss(4) }) };
         assert!(join_losses(&[parts[2].clone(), other]).is_err());
         store.skip_above(SegmentSeq(3), at(1)).unwrap();
         store.skip_above(SegmentSeq(9), at(2)).unwrap();
@@ -415,7 +433,8 @@ mod tests {
             to: None,
             utc: None,
         };
-        let window: Vec<_> = std::iter::once(head(1, 100, 20_000)).chain((101..=140).map(|n| head(n, n, 100))).collect();
+        let window: Vec<_> =
+            std::iter::once(head(1, 100, 20_000)).chain((101..=140).map(|n| head(n, n, 100))).collect();
         let found = choose(&window, &|_| true, &|_| false, &|_| true, true);
         assert_eq!(found, Found::Nothing(0), "40 small ones don't have the large one rewritten");
         let found = choose(&window[1..], &|_| true, &|_| false, &|_| true, true);

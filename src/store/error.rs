@@ -33,6 +33,13 @@ pub enum StoreError {
         /// The database.
         path: PathBuf,
     },
+    /// A reader has kept the log from being begun anew, and it has reached its bound.
+    Held {
+        /// The database.
+        path: PathBuf,
+        /// Other processes that have it open, as far as `/proc` shows them.
+        pids: Vec<u32>,
+    },
     /// Another connection holds a lock for longer than the busy timeout.
     Busy {
         /// What was tried, as a verb phrase.
@@ -117,6 +124,21 @@ impl fmt::Display for StoreError {
                 "no room for {}: free space on its file system, or raise store.max_size if `varved status` shows it reached",
                 path.display()
             ),
+            Self::Held { path, pids } if pids.is_empty() => {
+                write!(
+                    f,
+                    "a long read of {} holds its WAL at the bound: end it, commits go on by themselves",
+                    path.display()
+                )
+            }
+            Self::Held { path, pids } => {
+                let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
+                let (path, pids) = (path.display(), pids.join(", "));
+                write!(
+                    f,
+                    "a long read of {path} holds its WAL at the bound: end process {pids}, commits go on by themselves"
+                )
+            }
             Self::Busy { doing } => {
                 write!(f, "cannot {doing}: another program holds the database locked; close it, it will be tried again")
             }
@@ -173,9 +195,12 @@ impl std::error::Error for StoreError {
 impl Fault for StoreError {
     fn verdict(&self) -> Verdict {
         match self {
-            Self::InUse { .. } | Self::Io { .. } | Self::Full { .. } | Self::Busy { .. } | Self::Sqlite { .. } => {
-                Verdict::Retry
-            }
+            Self::InUse { .. }
+            | Self::Io { .. }
+            | Self::Full { .. }
+            | Self::Held { .. }
+            | Self::Busy { .. }
+            | Self::Sqlite { .. } => Verdict::Retry,
             Self::Segment(_) => Verdict::Reject,
             Self::Damaged { .. } | Self::Setting { .. } | Self::Newer { .. } | Self::Exhausted { .. } => Verdict::Halt,
         }
@@ -183,7 +208,7 @@ impl Fault for StoreError {
 
     fn exit(&self) -> Exit {
         match self {
-            Self::InUse { .. } | Self::Busy { .. } => Exit::TryAgain,
+            Self::InUse { .. } | Self::Held { .. } | Self::Busy { .. } => Exit::TryAgain,
             Self::Io { .. } | Self::Full { .. } | Self::Sqlite { .. } => Exit::Io,
             Self::Damaged { .. } | Self::Newer { .. } | Self::Segment(_) | Self::Exhausted { .. } => Exit::Data,
             Self::Setting { .. } => Exit::Config,

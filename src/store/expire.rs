@@ -9,7 +9,7 @@
 use super::ack::{SegmentHead, heads, write_acks};
 use super::error::StoreError;
 use super::file::{StoreNo, execute, sql_of};
-use super::{Line, Step, Store, commit};
+use super::{Line, Step, Store, commit, rollup};
 use crate::clock::Now;
 use crate::reading::SeqRange;
 use crate::segment::{Content, Loss, LossReason, decode};
@@ -75,7 +75,7 @@ impl Store {
             for head in &plan.heads {
                 commit::delete(conn, no, head.range.first)?;
             }
-            delete_rollups(conn, no, &plan.heads)?;
+            rollup::delete(conn, no, &plan.heads)?;
             if let Some((range, loss)) = plan.loss {
                 commit::insert_loss(conn, no, range, loss)?;
             }
@@ -273,14 +273,6 @@ pub(super) fn target_bytes(file_bytes: u64) -> u64 {
 
 fn vacuum(conn: &Connection, pages: u32) -> Result<(), StoreError> {
     conn.execute_batch(&format!("PRAGMA incremental_vacuum({pages})")).map_err(|e| sql_of(conn, "give pages back", e))
-}
-
-fn delete_rollups(conn: &Connection, no: StoreNo, heads: &[SegmentHead]) -> Result<(), StoreError> {
-    let (Some(first), Some(last)) = (heads.first(), heads.last()) else { return Ok(()) };
-    let sql = "DELETE FROM rollup WHERE store = ?1 AND first_seq BETWEEN ?2 AND ?3";
-    let number = |seq: u64| i64::try_from(seq).unwrap_or(i64::MAX);
-    let values = params![no.0, number(first.range.first.0), number(last.range.first.0)];
-    execute(conn, "expire hourly figures", sql, values).map(drop)
 }
 
 fn forget_store(conn: &Connection, no: StoreNo) -> Result<(), StoreError> {

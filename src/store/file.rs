@@ -39,7 +39,8 @@ pub struct Pragmas {
     pub exclusive: bool,
     /// Trust the medium to keep the neighbours of a torn write.
     pub powersafe: bool,
-    /// The `-wal` is checkpointed at about this many bytes, and made this long by [`reserve_wal`].
+    /// The `-wal` is checkpointed at about this many bytes, and made this long by [`reserve_wal`]; a reset cuts it back to
+    /// twice that.
     pub wal_bytes: u64,
     /// The database file never grows above this many bytes; `None` leaves it free.
     pub max_bytes: Option<u64>,
@@ -130,7 +131,7 @@ fn settle(conn: &Connection, path: &Path, want: &Pragmas) -> Result<(), StoreErr
     set.number("temp_store", 2)?;
     let page_bytes = u64::try_from(set.get::<i64>("page_size")?).unwrap_or(u64::from(want.page_bytes));
     set.number("wal_autocheckpoint", int(want.wal_frames(page_bytes)))?;
-    set.number("journal_size_limit", int(want.wal_bytes + WAL_SLACK_BYTES))?;
+    set.number("journal_size_limit", int(2 * want.wal_bytes))?;
     set.number("trusted_schema", 0)?;
     set.number("cell_size_check", 1)?;
     if let Some(max) = want.max_bytes {
@@ -141,9 +142,6 @@ fn settle(conn: &Connection, path: &Path, want: &Pragmas) -> Result<(), StoreErr
     require("persist_wal", true, kept)?;
     require("psow", want.powersafe, psow)
 }
-
-/// What a WAL may be longer than [`Pragmas::wal_bytes`] before a reset cuts it back: one large transaction.
-const WAL_SLACK_BYTES: u64 = 512 << 10;
 
 fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
@@ -390,4 +388,70 @@ pub(crate) fn execute(
 /// [`StoreError::sql`] with the path that the connection knows.
 pub(crate) fn sql_of(conn: &Connection, doing: &'static str, source: rusqlite::Error) -> StoreError {
     StoreError::sql(doing, Path::new(conn.path().unwrap_or_default()), source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A path may hold what means something in a URI.
+    #[test]
+    fn any_path_can_be_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("50% of? #1 für.db");
+        let conn = open_rw(&path, &Pragmas::replica()).unwrap();
+        create_schema(&conn, "test").unwrap();
+        assert_eq!(meta::<i64>(&conn, "format_major").unwrap(), Some(FORMAT_MAJOR));
+        assert!(path.exists());
+    }
+
+    /// A file made without auto-vacuum, as other tools make them, is refused in words instead of used: set after WAL, the
+    /// pragma does nothing and says nothing.
+    #[test]
+    fn a_setting_that_does_not_hold_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.db");
+        Connection::open(&path).unwrap().execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (a)").unwrap();
+        match open_rw(&path, &Pragmas::replica()) {
+            Err(StoreError::Setting { name: "auto_vacuum", .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The tables take what device and fleet put into them, twice as well as once, and the reserve is there in zeros.
+    #[test]
+    fn rows_are_added_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.db");
+        let conn = open_rw(&path, &Pragmas::replica()).unwrap();
+        create_schema(&conn, "test").unwrap();
+        create_schema(&conn, "test").unwrap();
+        let uuid = uuid::Uuid::from_u128(5);
+        let no = upsert_store(&conn, &uuid, 0, None).unwrap();
+        assert_eq!(upsert_store(&conn, &uuid, 0, None).unwrap(), no);
+        assert_ne!(upsert_store(&conn, &uuid, 1, None).unwrap(), no);
+        upsert_boot(&conn, no, BootId(1), &uuid).unwrap();
+        upsert_boot(&conn, no, BootId(1), &uuid).unwrap();
+        reserve_wal(&path, 1 << 20).unwrap();
+        assert_eq!(std::fs::metadata(beside(&path, "-wal")).unwrap().len(), 1 << 20);
+        let found = super::super::wal_scan::scan(&path, None).unwrap();
+        assert!(found.replayed > 0 && found.live_behind == 0, "{found:?}");
+    }
+
+    /// A transaction that fails leaves nothing, and the connection goes on.
+    #[test]
+    fn a_failed_transaction_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.db");
+        let conn = open_rw(&path, &Pragmas::replica()).unwrap();
+        create_schema(&conn, "test").unwrap();
+        let failed: Result<(), _> = in_transaction(&conn, &path, "fail", |conn| {
+            set_meta(conn, "k", 1)?;
+            Err(StoreError::Exhausted { what: "patience" })
+        });
+        assert!(failed.is_err());
+        assert_eq!(meta::<i64>(&conn, "k").unwrap(), None);
+        in_transaction(&conn, &path, "go on", |conn| set_meta(conn, "k", 2)).unwrap();
+        assert_eq!(meta::<i64>(&conn, "k").unwrap(), Some(2));
+    }
 }

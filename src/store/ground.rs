@@ -144,3 +144,16 @@ impl Header {
         Some(Self { page_bytes, incremental_vacuum: bytes[52..56] != [0; 4] && bytes[64..68] != [0; 4] })
     }
 }
+
+/// Other processes that have the database at `db` open: links in `/proc/<pid>/fd` that point to it (proc(5)). Those of
+/// other users stay hidden unless this one may see them.
+pub(crate) fn readers(db: &Path) -> Vec<u32> {
+    let Ok(target) = db.canonicalize() else { return Vec::new() };
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let has = |pid: &u32| {
+        let Ok(fds) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+        fds.flatten().any(|fd| std::fs::read_link(fd.path()).is_ok_and(|link| link == target))
+    };
+    pids.filter(|pid| *pid != std::process::id()).filter(has).take(16).collect()
+}

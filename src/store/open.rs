@@ -314,6 +314,7 @@ impl Ready {
             series: Vec::new(),
             catalog_changes: 0,
             restart_due: false,
+            log_frames: 0,
             in_flight: Vec::new(),
             compacted_to: compact::Cursor::default(),
             commits: 0,

@@ -11,6 +11,7 @@ use crate::clock::UtcNanos;
 use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::ValueRef;
+use serde_json::Value as Json;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
@@ -100,6 +101,150 @@ impl Session {
     /// The file that was opened, or the first of several.
     pub fn path(&self) -> &Path {
         self.reader.path()
+    }
+}
+
+fn run_on<S: Sink>(conn: &Connection, sql: &str, sink: &mut S) -> Result<(), Stopped<S::Error>> {
+    let fail = |source| Stopped::Read(ReadError::Statement { source });
+    let mut statement = conn.prepare(sql).map_err(fail)?;
+    if !statement.readonly() {
+        return Err(Stopped::Read(ReadError::Writes));
+    }
+    let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    sink.columns(&names.iter().map(String::as_str).collect::<Vec<_>>()).map_err(Stopped::Sink)?;
+    let mut rows = statement.query([]).map_err(fail)?;
+    while let Some(row) = rows.next().map_err(fail)? {
+        let mut fields = Vec::with_capacity(names.len());
+        for index in 0..names.len() {
+            fields.push(match row.get_ref(index).map_err(fail)? {
+                ValueRef::Null => Field::Null,
+                ValueRef::Integer(value) => Field::Int(value),
+                ValueRef::Real(value) => Field::Real(value),
+                ValueRef::Text(text) => Field::Text(text),
+                ValueRef::Blob(bytes) => Field::Blob(bytes),
+            });
+        }
+        sink.row(&fields).map_err(Stopped::Sink)?;
+    }
+    Ok(())
+}
+
+/// The most that the service answers one question with, in bytes of JSON, nearly.
+pub const MAX_ANSWER_BYTES: usize = 1 << 20;
+
+/// The most work that one question to the service may be, in steps of SQLite's machine: commits wait meanwhile.
+pub const MAX_ANSWER_STEPS: u32 = 10_000_000;
+
+impl super::Store {
+    /// Runs one read-only statement on the connection that writes, and gives its rows as one array of objects. For exclusive
+    /// locking, where nobody else can read. Bounded in size and work; what the statement could change is refused.
+    ///
+    /// # Errors
+    /// [`ReadError::TooMuch`] beyond the bounds, [`ReadError::Damaged`] where segments it needed can't be read.
+    pub fn query(&self, sql: &str) -> Result<Json, ReadError> {
+        let guarded = Guarded::begin(&self.conn).map_err(|e| ReadError::sql("query", &self.path, e))?;
+        let mut answer = Answer::default();
+        let ran = run_on(&self.conn, sql, &mut answer);
+        let tally = guarded.tally.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match ran {
+            Ok(()) if tally.unreadable == 0 => Ok(Json::Array(answer.rows)),
+            Ok(()) => Err(ReadError::Damaged { segments: tally.unreadable, first: tally.reasons.join("; ") }),
+            Err(Stopped::Sink(TooLong)) => Err(ReadError::TooMuch { what: "an answer of more than 1 MiB" }),
+            Err(Stopped::Read(error)) if error.is_interrupt() => Err(ReadError::TooMuch { what: "a longer search" }),
+            Err(Stopped::Read(error)) => Err(error),
+        }
+    }
+}
+
+/// The connection that writes, for the time of a question: nothing but reading gets through, and not for ever.
+struct Guarded<'a> {
+    conn: &'a Connection,
+    tally: SharedTally,
+}
+
+impl<'a> Guarded<'a> {
+    fn begin(conn: &'a Connection) -> rusqlite::Result<Self> {
+        let guarded = Self { conn, tally: vtab::register(conn)? };
+        conn.pragma_update(None, "query_only", true)?;
+        conn.authorizer(Some(|context: AuthContext<'_>| match context.action {
+            AuthAction::Select | AuthAction::Read { .. } | AuthAction::Function { .. } | AuthAction::Recursive => {
+                Authorization::Allow
+            }
+            // What `reading` asks, and what tells a table's columns; none of these sets anything.
+            AuthAction::Pragma {
+                pragma_name: "database_list" | "data_version" | "table_info" | "table_list", ..
+            } => Authorization::Allow,
+            _ => Authorization::Deny,
+        }))?;
+        let mut steps = 0_u32;
+        conn.progress_handler(
+            1_000,
+            Some(move || {
+                steps += 1_000;
+                steps > MAX_ANSWER_STEPS
+            }),
+        )?;
+        Ok(guarded)
+    }
+}
+
+impl Drop for Guarded<'_> {
+    fn drop(&mut self) {
+        let no_authorizer = None::<fn(AuthContext<'_>) -> Authorization>;
+        let lifted = self
+            .conn
+            .authorizer(no_authorizer)
+            .and_then(|()| self.conn.progress_handler(0, None::<fn() -> bool>))
+            .and_then(|()| self.conn.pragma_update(None, "query_only", false));
+        if let Err(error) = lifted {
+            // The next commit fails and says so; readings wait in RAM.
+            log::error!("store: the guard of a query was not lifted: {error}");
+        }
+    }
+}
+
+/// Rows as JSON, up to a bound.
+#[derive(Default)]
+struct Answer {
+    names: Vec<String>,
+    rows: Vec<Json>,
+    bytes: usize,
+}
+
+/// An answer beyond [`MAX_ANSWER_BYTES`].
+struct TooLong;
+
+impl Sink for Answer {
+    type Error = TooLong;
+
+    fn columns(&mut self, names: &[&str]) -> Result<(), TooLong> {
+        self.names = names.iter().map(|name| (*name).to_owned()).collect();
+        Ok(())
+    }
+
+    fn row(&mut self, fields: &[Field<'_>]) -> Result<(), TooLong> {
+        let object = self.names.iter().zip(fields).map(|(name, field)| (name.clone(), field.to_json()));
+        let object: serde_json::Map<String, Json> = object.collect();
+        let texts = fields.iter().map(|field| match field {
+            Field::Text(bytes) | Field::Blob(bytes) => 2 * bytes.len(),
+            _ => 24,
+        });
+        self.bytes += texts.sum::<usize>() + self.names.iter().map(|name| name.len() + 4).sum::<usize>();
+        self.rows.push(Json::Object(object));
+        if self.bytes > MAX_ANSWER_BYTES { Err(TooLong) } else { Ok(()) }
+    }
+}
+
+impl Field<'_> {
+    /// As JSON: null for what it has no number for, a blob in hex.
+    pub fn to_json(&self) -> Json {
+        match self {
+            Field::Null => Json::Null,
+            Field::Int(number) => Json::from(*number),
+            Field::Real(number) => Json::from(*number),
+            Field::Text(text) => Json::from(String::from_utf8_lossy(text)),
+            Field::Blob(bytes) => Json::from(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+        }
     }
 }
 

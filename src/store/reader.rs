@@ -383,6 +383,18 @@ pub enum ReadError {
     },
     /// The statement would write.
     Writes,
+    /// A question to the service is beyond what it does beside its work.
+    TooMuch {
+        /// What it would have been.
+        what: &'static str,
+    },
+    /// Segments that the answer needed can't be read.
+    Damaged {
+        /// How many.
+        segments: u64,
+        /// The first few, in words.
+        first: String,
+    },
     /// Whoever asked for it asked to stop, before anything had its name.
     Interrupted,
     /// Whoever asked for it asked to stop, after some of it was written.
@@ -482,6 +494,14 @@ impl fmt::Display for ReadError {
                 write!(f, "cannot {doing} {}: {source}; {advice}", path.display())
             }
             Self::Interrupted => write!(f, "interrupted: nothing was written; run it again"),
+            Self::TooMuch { what } => write!(
+                f,
+                "{what} is too much for the service beside its work; narrow the question, or take a `varved snapshot` and \
+                 query that"
+            ),
+            Self::Damaged { segments, first } => {
+                write!(f, "{segments} segments that the answer needs can't be read ({first}); see `varved verify`")
+            }
             Self::CutShort => write!(f, "interrupted: what was written is not all; run it again"),
             _ if self.is_interrupt() => write!(f, "interrupted: what was printed is not all; run it again"),
             Self::Statement { source } => {
@@ -532,9 +552,10 @@ impl Fault for ReadError {
             (Self::Sqlite { .. }, Some(DatabaseCorrupt | NotADatabase)) => Exit::Data,
             (Self::Sqlite { .. } | Self::Io { .. } | Self::NeedsShm { .. }, _) => Exit::Io,
             (Self::Missing { .. }, _) => Exit::Unavailable,
-            (Self::NotAStore { .. } | Self::Newer { .. }, _) => Exit::Data,
+            (Self::NotAStore { .. } | Self::Newer { .. } | Self::Damaged { .. }, _) => Exit::Data,
             (Self::Interrupted | Self::CutShort, _) => Exit::TryAgain,
-            (Self::TooMany { .. } | Self::Statement { .. } | Self::Writes, _) => Exit::Usage,
+            (Self::TooMany { .. } | Self::TooMuch { .. }, _) => Exit::Usage,
+            (Self::Statement { .. } | Self::Writes, _) => Exit::Usage,
             (Self::Live { .. } | Self::Exists { .. }, _) => Exit::Usage,
         }
     }

@@ -71,7 +71,8 @@ CREATE TABLE ack (
     PRIMARY KEY (store, first_seq)
 ) STRICT, WITHOUT ROWID;
 
--- Hourly figures from compacted segments whose UTC is known; recomputable, so nothing counts twice.
+-- Hourly figures from compacted segments whose UTC is known; an hour's figures are those of all its rows together. By hour
+-- first, so that an hour's rows are added at one place: by series first, each row would dirty a page of its own.
 CREATE TABLE rollup (
     store     INTEGER NOT NULL,
     series    INTEGER NOT NULL,
@@ -82,7 +83,7 @@ CREATE TABLE rollup (
     mean      REAL,
     max       REAL,
     last      REAL,
-    PRIMARY KEY (store, series, hour, first_seq)
+    PRIMARY KEY (store, hour, series, first_seq)
 ) STRICT, WITHOUT ROWID;
 
 -- What an operator should know happened: quarantine, salvage, fresh store id, rot, rollback.

@@ -33,6 +33,7 @@ struct Flight {
     range: SeqRange,
     bytes: u64,
     sendings: u32,
+    sent: BootNanos,
     due: BootNanos,
 }
 
@@ -72,7 +73,8 @@ impl Flights {
         let sendings = 1 + self.all.iter().filter(|f| covered(f)).map(|f| f.sendings).max().unwrap_or(0);
         self.all.retain(|flight| !covered(flight));
         let wait = FIRST_WAIT_NS.saturating_mul(1 << (sendings - 1).min(10)).min(LONGEST_WAIT_NS);
-        self.all.push(Flight { store, range, bytes, sendings, due: BootNanos(now.0.saturating_add(wait)) });
+        let due = BootNanos(now.0.saturating_add(wait));
+        self.all.push(Flight { store, range, bytes, sendings, sent: now, due });
     }
 
     /// Whether any of `range` is in flight.
@@ -80,9 +82,12 @@ impl Flights {
         self.all.iter().any(|flight| flight.store == store && flight.range.overlaps(range))
     }
 
-    /// Everything covered by `acked` has arrived.
-    pub(super) fn acked(&mut self, store: StoreUuid, acked: &[SeqRange]) {
-        self.all.retain(|flight| flight.store != store || !ranges::covered(acked, &flight.range));
+    /// Everything covered by `acked` has arrived. When the last of it was sent: so has all that was published before.
+    pub(super) fn acked(&mut self, store: StoreUuid, acked: &[SeqRange]) -> Option<BootNanos> {
+        let arrived = |flight: &Flight| flight.store == store && ranges::covered(acked, &flight.range);
+        let last = self.all.iter().filter(|flight| arrived(flight)).map(|flight| flight.sent).max();
+        self.all.retain(|flight| !arrived(flight));
+        last
     }
 
     /// What has waited too long, the longest first.

@@ -312,6 +312,9 @@ pub struct Machine {
     catalog: Due,
     catalog_known: u64,
     catalog_published: Option<u64>,
+    /// That which is known to have reached the broker: a segment that went out after it was acknowledged. A page that was
+    /// taken for publication may have died with its connection.
+    catalog_arrived: Option<u64>,
     /// The next stores read mark where the backlog ends.
     mark_live: bool,
     /// The last ack of this connection, for stores that turn up after it.
@@ -363,6 +366,7 @@ impl Machine {
             catalog: Due::default(),
             catalog_known: 0,
             catalog_published: None,
+            catalog_arrived: None,
             mark_live: false,
             ack: None,
             paused_until: None,
@@ -575,6 +579,9 @@ impl Machine {
     fn disconnected(&mut self) {
         self.standing = Standing::Down;
         self.ack = None;
+        if self.catalog_published != self.catalog_arrived {
+            self.catalog_published = None;
+        }
         self.flights.clear();
         if let Some(snapshot) = self.snapshot.as_mut().filter(|s| s.restarts < SNAPSHOT_RESTARTS) {
             snapshot.restarts += 1;
@@ -612,7 +619,11 @@ impl Machine {
             }
             _ => Vec::new(),
         };
-        self.flights.acked(store, &acked);
+        let arrived = self.flights.acked(store, &acked);
+        if arrived >= self.catalog.last && self.catalog.last.is_some() {
+            self.catalog_arrived = self.catalog_published;
+        }
+        let plan = &mut self.plans[at];
         let grew_only = plan.acked.as_ref().is_some_and(|old| old.iter().all(|held| ranges::covered(&acked, held)));
         if plan.acked.as_ref() == Some(&acked) {
             return;
@@ -756,6 +767,7 @@ impl Machine {
     fn catalog_published(&mut self, catalog: u64, all: bool, now: BootNanos) {
         self.catalog_published = Some(catalog);
         self.catalog_known = catalog;
+        self.catalog.last = Some(now);
         if all && self.catalog.wanted {
             // The fleet has what it missed: what it did not take is worth sending now.
             self.flights.hurry(now);
@@ -804,3 +816,6 @@ fn doubt(line: &Line, stated: &StoreAck) -> Option<Doubt> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod simulation;

@@ -8,7 +8,7 @@ use super::ranges;
 use super::status::{SharedStatus, lock};
 use crate::clock::{BootNanos, Clock, UtcNanos};
 use crate::config::UplinkConfig;
-use crate::mqtt::{self, Client, Login, PublishError, Settings, Tls, Will};
+use crate::mqtt::{self, BackoffLimits, Client, Login, PublishError, Settings, Tls, Will};
 use crate::reading::{SegmentSeq, SeqRange};
 use crate::store::thread::{StoreGone, StoreHandle};
 use crate::store::{Store, StoreError};
@@ -37,8 +37,24 @@ pub async fn run(
     clock: Arc<dyn Clock>,
     stop: Receiver<()>,
 ) -> Result<(), UplinkEnd> {
+    run_with(cfg, device, store, committed, status, clock, stop, BackoffLimits::default()).await
+}
+
+/// [`run`] with other waits between attempts.
+#[expect(clippy::too_many_arguments, reason = "one more than its caller, for tests")]
+pub(super) async fn run_with(
+    cfg: &UplinkConfig,
+    device: &str,
+    store: StoreHandle,
+    committed: Receiver<()>,
+    status: SharedStatus,
+    clock: Arc<dyn Clock>,
+    stop: Receiver<()>,
+    backoff: BackoffLimits,
+) -> Result<(), UplinkEnd> {
     let session = Session { number: mqtt_random(), run: store.run(|store| store.run()).await? };
     let settings = settings(cfg, device, session.state(Vec::new(), None))?;
+    let settings = Settings { backoff, ..settings };
     let max_payload = settings.max_payload_bytes;
     let (client, inbox) = Client::start(settings).map_err(|e| UplinkEnd::Thread { cause: e.to_string() })?;
     let machine = Machine::new(cfg.snapshot_every, clock.now().boot);

@@ -64,7 +64,9 @@ fn hex(bytes: &[u8]) -> String {
 
 fn golden<'a, T: Envelope<'a> + PartialEq + fmt::Debug>(message: &T, expected: &str) {
     let payload = encode(message).expect("encodes");
-    assert_eq!(hex(&payload), expected.replace(' ', ""));
+    assert_eq!(hex(&payload), expected);
+    let page = include_str!("../../docs/wire.md");
+    assert!(page.lines().any(|line| line.trim() == expected), "docs/wire.md lacks {expected}");
     let payload: &'a [u8] = Box::leak(payload.into_boxed_slice());
     assert_eq!(&decode::<T>(payload).expect("decodes"), message);
 }

@@ -70,6 +70,8 @@ fn values_are_shown_by_their_kind_and_their_trouble() {
     assert_eq!(of("mast/wind,height=80"), ["1.5|real|ok", "NULL|null|nan", "inf|real|infinite", "-inf|real|infinite"]);
     assert_eq!(of("door/open")[..2], ["1|integer|ok", "0|integer|ok"]);
     assert_eq!(of("log/line")[1], "b,c|text|ok");
+    let alone = ask(&session, "SELECT quality FROM reading WHERE seq = 6 AND series = 'cpu/temp'");
+    assert_eq!(alone, ["ok", "faulty", "ok", "absent"]);
 }
 
 /// Boottime becomes UTC by the anchors; a boot that never knew the time says so; own stamps are as they came.
@@ -233,7 +235,7 @@ fn statements_only_read() {
         "DROP TABLE reading",
         "INSERT INTO reading VALUES (1, 2, 3, 4, 5, 6, 7)",
         "SELEC 1",
-        "ATTACH 'x.db' AS x",
+        &format!("ATTACH '{}' AS x", path.display()),
         &format!("VACUUM INTO '{}'", directory.path().join("copy.db").display()),
         "SELECT 1; SELECT 2",
     ] {
@@ -318,4 +320,29 @@ fn dates_are_read_as_sqlite_reads_them() {
     for bad in ["", "2026", "12:00", "2460000.5", "now", "2026-13-01", "yesterday", "2026-11-22x"] {
         assert_eq!(read(bad), None, "{bad}");
     }
+}
+
+/// Under exclusive locking the service itself answers, reads only, within bounds, and goes on committing afterwards.
+#[test]
+fn the_service_answers_without_letting_go_of_its_file() {
+    use super::super::testing::{Bench, put};
+    let mut bench = Bench::new();
+    bench.cfg.locking = crate::config::Locking::Exclusive;
+    let mut store = bench.open_calm();
+    put(&mut store, 2, 50, 1).expect("a commit");
+    assert!(Session::open(&bench.cfg.path).is_err(), "nobody else reads");
+    let count = "SELECT count(value) AS n FROM reading";
+    assert_eq!(store.query(count).expect("rows"), serde_json::json!([{"n": 100}]));
+    for sql in
+        ["DELETE FROM segment", "BEGIN", "PRAGMA query_only = 0", "PRAGMA journal_mode = delete", "ATTACH 'x' AS x"]
+    {
+        let error = store.query(sql).expect_err(sql);
+        assert_eq!(crate::fault::Fault::exit(&error), crate::fault::Exit::Usage, "{sql}: {error}");
+    }
+    let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
+    assert!(matches!(store.query(endless), Err(ReadError::TooMuch { .. })));
+    let long = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n LIMIT 100000";
+    assert!(matches!(store.query(long), Err(ReadError::TooMuch { .. })));
+    put(&mut store, 2, 50, 2).expect("a commit after the questions");
+    assert_eq!(store.query(count).expect("rows"), serde_json::json!([{"n": 200}]));
 }

@@ -365,6 +365,19 @@ fn the_catalogue_goes_before_what_cites_it() {
     assert_eq!(story.run(), ["catalog", "new 5 Live"]);
 }
 
+/// A page that was taken for publication may have died with its connection: unless an ack has shown that it arrived, it
+/// goes out again. (The first version published it once, and a cut in that moment left the fleet asking.)
+#[test]
+fn pages_that_may_be_lost_go_out_again() {
+    let mut story = open(4, 3);
+    assert_eq!(story.run()[..2], ["state", "catalog all"]);
+    story.on(Event::Disconnected).on(Event::Connected).on(ack(&[stated(CURRENT, 3, 3)]));
+    assert_eq!(story.run(), ["state", "catalog all", "new 4 Backlog"]);
+    story.on(ack(&[stated(CURRENT, 4, 4)]));
+    story.on(Event::Disconnected).on(Event::Connected).on(ack(&[stated(CURRENT, 4, 4)]));
+    assert_eq!(story.run(), ["state"], "the ack has shown that it arrived");
+}
+
 /// A fleet that lacks a page asks for all; what it could not take is sent right after, without waiting for the timer.
 #[test]
 fn a_missing_page_costs_one_round_trip() {
