@@ -104,7 +104,10 @@ impl Account {
     fn print(&self, measured: &Measured) {
         let readings = measured.readings as f64;
         let commits = measured.commits as f64;
-        println!("\n  {:<26} {:<10} {:>8} {:>12} {:>10} {:>12}", "written to", "in", "blocks", "a commit", "B/reading", "rewritten");
+        println!(
+            "\n  {:<26} {:<10} {:>8} {:>12} {:>10} {:>12}",
+            "written to", "in", "blocks", "a commit", "B/reading", "rewritten"
+        );
         for ((owner, phase), blocks) in &self.blocks {
             let again = self.again.get(&(owner.clone(), phase.clone())).copied().unwrap_or(0);
             println!(

@@ -13,6 +13,7 @@ mod own;
 mod plan;
 mod rows;
 mod run;
+mod service;
 mod subject;
 mod sys;
 mod table;
@@ -71,8 +72,12 @@ fn work() -> Outcome<ExitCode> {
     let results = measure_all(&args, &lines);
     interrupted()?;
     table::print(&results);
+    let service = match args.cross_check() {
+        true => Some(service::cross_check(if args.quick { 60 } else { 120 })?),
+        false => None,
+    };
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/flash.json");
-    table::save(&path, &results, None)?;
+    table::save(&path, &results, service)?;
     println!("\n{}", path.display());
     Ok(if results.iter().all(|(_, m)| m.is_ok()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -44,7 +44,7 @@ pub(crate) struct Medium {
     dir: PathBuf,
     tmpfs: PathBuf,
     device: String,
-    _root: tempfile::TempDir,
+    root: tempfile::TempDir,
 }
 
 impl Medium {
@@ -56,7 +56,7 @@ impl Medium {
         std::fs::create_dir(&dir)?;
         tool("mount", &["-t", "tmpfs", "-o", "size=700m", "tmpfs", text(&tmpfs)?])?;
         // From here on, dropping it unmounts.
-        let mut medium = Self { dir, tmpfs, device: String::new(), _root: root };
+        let mut medium = Self { dir, tmpfs, device: String::new(), root };
         let image = medium.tmpfs.join("image");
         File::create(&image)?.set_len(IMAGE_BYTES)?;
         let now = "lazy_itable_init=0,lazy_journal_init=0";
@@ -71,6 +71,11 @@ impl Medium {
     /// Where it is mounted.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// A directory beside it, for what is not to be counted.
+    pub(crate) fn outside(&self) -> &Path {
+        self.root.path()
     }
 
     /// `major:minor` of the loop device.

@@ -4,12 +4,14 @@ use crate::Outcome;
 use crate::subject::{Batcher, Subject};
 use crate::workload::{Tick, Workload, now};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use uuid::Uuid;
-use varved::clock::Now;
 use varved::clock::keeper::Keeper;
+use varved::clock::{BootNanos, Now, SECOND, UtcNanos};
 use varved::config::Config;
 use varved::reading::SeqRange;
 use varved::store::{Identity, Step, Store};
+use varved::upkeep::{Chore, Idle, Upkeep};
 
 /// How the store is set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,14 +42,13 @@ pub(crate) struct Own {
     store: Store,
     batcher: Batcher,
     keeper: Keeper,
-    upkeep: bool,
+    upkeep: Upkeep,
+    with_upkeep: bool,
+    interval_s: i64,
     wal: PathBuf,
     /// How many bytes the bodies have had.
     body_bytes: u64,
 }
-
-/// Steps of upkeep between two commits: as many as find something to do, within reason.
-const MOST_STEPS: usize = 64;
 
 /// One commit of the history that is made beforehand.
 const HISTORY_INTERVAL_S: i64 = 600;
@@ -61,8 +62,12 @@ impl Own {
         let (store, _) = Store::open(&config, &me, now(-history_s))?;
         let wal = PathBuf::from(format!("{}-wal", config.path.display()));
         let (batcher, keeper) = (Batcher::new()?, Keeper::default());
-        let mut own = Self { store, batcher, keeper, upkeep: setup.upkeep, wal, body_bytes: 0 };
+        let upkeep = Upkeep::new(now(-history_s));
+        let with_upkeep = setup.upkeep;
+        let mut own =
+            Self { store, batcher, keeper, upkeep, with_upkeep, interval_s: HISTORY_INTERVAL_S, wal, body_bytes: 0 };
         own.record_history(history_s)?;
+        own.interval_s = interval_s;
         Ok(own)
     }
 
@@ -94,15 +99,26 @@ impl Subject for Own {
         Ok(1)
     }
 
+    /// The seconds from this commit to the next, as the service lives through them.
     fn rest(&mut self, now: Now) -> Outcome<()> {
-        if !self.upkeep {
+        if !self.with_upkeep {
             return Ok(());
         }
         self.acknowledge()?;
-        for _ in 0..MOST_STEPS {
-            if self.store.expire_step(&[], now)? == Step::Idle && self.store.compact_step(&[], now)? == Step::Idle {
-                return Ok(());
-            }
+        for second in 0..self.interval_s {
+            let nanos = second * SECOND;
+            let then = Now { boot: BootNanos(now.boot.0 + nanos), utc: UtcNanos(now.utc.0 + nanos), ..now };
+            let span = |seconds: i64| Duration::from_secs(seconds.unsigned_abs());
+            let until_commit = Some(span(self.interval_s - second));
+            let idle = Idle { since_commit: span(second), until_commit };
+            let Some(chore) = self.upkeep.next(idle, &self.store.facts()?, then) else { continue };
+            let step = match chore {
+                Chore::Expire => self.store.expire_step(&[], then)?,
+                Chore::Vacuum => self.store.vacuum_step()?,
+                Chore::Checkpoint => self.store.checkpoint().map(|()| Step::Idle)?,
+                Chore::Compact => self.store.compact_step(&[], then)?,
+            };
+            self.upkeep.done(chore, Some(step), then);
         }
         Ok(())
     }

@@ -31,6 +31,7 @@ Counts host bytes per reading at the block device: varved, plain rows in stock S
 
     --quick        a shorter run: one round of the log, the main settings
     --only WORDS   only runs whose name contains WORDS, such as \"shared\" or \"T=10\"; may be given more than once
+                   \"service\" is the real-time run of varved itself, one or two minutes at the end
     --explain      where the bytes of a commit go, block by block
     --cycles N     rounds of the write-ahead log to measure [5]
     --jobs N       runs at a time [4]
@@ -59,6 +60,13 @@ impl Args {
         args.cycles = cycles.unwrap_or(if args.quick || args.explain { 1 } else { args.cycles }).max(1);
         args.jobs = args.jobs.clamp(1, 16);
         Ok(Some(args))
+    }
+}
+
+impl Args {
+    /// Whether the service itself is run at the end.
+    pub(crate) fn cross_check(&self) -> bool {
+        self.only.is_empty() || self.only.iter().any(|words| words == "service")
     }
 }
 
@@ -116,7 +124,9 @@ pub(crate) fn lines(args: &Args) -> Vec<Line> {
 
 fn setups(quick: bool) -> impl Iterator<Item = Setup> {
     let all = (0..8).map(|i| Setup { powersafe: i & 4 != 0, exclusive: i & 2 != 0, upkeep: i & 1 != 0 });
-    all.filter(move |s| !quick || (!s.powersafe && s.exclusive != s.upkeep) || (s.powersafe && s.exclusive && !s.upkeep))
+    all.filter(move |s| {
+        !quick || (!s.powersafe && s.exclusive != s.upkeep) || (s.powersafe && s.exclusive && !s.upkeep)
+    })
 }
 
 impl Line {

@@ -93,15 +93,30 @@ impl<'a> Run<'a> {
     /// nothing of the start is counted; then measures whole rounds.
     pub(crate) fn measure(mut self, extent: Extent, watch: &mut dyn Watch) -> Outcome<Measured> {
         self.skip_start()?;
+        let first = self.rounds()?;
+        self.counted(watch, |run, commits| {
+            Ok(match first {
+                Some(first) => run.rounds()?.unwrap_or(first) - first < extent.cycles,
+                None => commits < extent.commits,
+            })
+        })
+    }
+
+    /// Measures `commits` intervals, after `skipped` that don't count.
+    pub(crate) fn stretch(mut self, skipped: u64, commits: u64) -> Outcome<Measured> {
+        for _ in 0..skipped {
+            self.step(&mut Unwatched)?;
+        }
+        self.counted(&mut Unwatched, |_, done| Ok(done < commits))
+    }
+
+    fn counted(&mut self, watch: &mut dyn Watch, on: impl Fn(&Self, u64) -> Outcome<bool>) -> Outcome<Measured> {
         self.medium.commit_journal()?;
         let bodies = self.subject.body_bytes();
         let (before, syncs, began, first) = (self.medium.counters()?, sys::syncs(), self.second, self.rounds()?);
         self.paced = true;
         let mut commits = 0;
-        while match first {
-            Some(first) => self.rounds()?.unwrap_or(first) - first < extent.cycles,
-            None => commits < extent.commits,
-        } {
+        while on(self, commits)? {
             commits += self.step(watch)?;
         }
         watch.phase("journal")?;

@@ -54,8 +54,7 @@ fn call(number: libc::c_long, fd: c_int) -> c_int {
 /// Writes out the dirty pages of `file` and waits for them; neither metadata nor a flush, which is what the kernel's own
 /// writeback does (sync_file_range(2)).
 pub(crate) fn write_back(file: &File) -> io::Result<()> {
-    let flags =
-        libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
     // SAFETY: the descriptor is open for as long as `file` is borrowed; the call touches no memory of ours.
     let done = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, flags) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

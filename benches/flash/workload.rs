@@ -55,7 +55,13 @@ struct Source {
 
 enum Shape {
     /// A sine of this period around `base`, with noise, rounded to decimals.
-    Swing { base: f64, swing: f64, period_s: f64, noise: f64, decimals: i32 },
+    Swing {
+        base: f64,
+        swing: f64,
+        period_s: f64,
+        noise: f64,
+        decimals: i32,
+    },
     Counter(i64),
     State(i64),
 }
@@ -74,7 +80,8 @@ impl Workload {
                     noise: random.between(noise.0, noise.1),
                     decimals,
                 };
-                let def = SeriesDef { name: format!("{group}/{i}"), unit: unit.into(), kind: Kind::Float, scale: Scale::ONE };
+                let def =
+                    SeriesDef { name: format!("{group}/{i}"), unit: unit.into(), kind: Kind::Float, scale: Scale::ONE };
                 sources.push(Source { def, shape });
             }
         };
@@ -84,16 +91,21 @@ impl Workload {
         swings("current", "A", 5, (1.0, 0.2), (0.002, 0.005), 3);
         let mut whole = |group: &str, n: usize, shape: fn(i64) -> Shape| {
             for i in 0..n {
-                let def = SeriesDef { name: format!("{group}/{i}"), unit: String::new(), kind: Kind::Int, scale: Scale::ONE };
+                let def =
+                    SeriesDef { name: format!("{group}/{i}"), unit: String::new(), kind: Kind::Int, scale: Scale::ONE };
                 sources.push(Source { def, shape: shape(i as i64) });
             }
         };
         whole("counter", 5, |i| Shape::Counter(i * 100_000));
         whole("state", 3, Shape::State);
         for i in 0..2 {
-            let def = SeriesDef { name: format!("pressure/{i}"), unit: "hPa".into(), kind: Kind::Float, scale: Scale::ONE };
+            let def =
+                SeriesDef { name: format!("pressure/{i}"), unit: "hPa".into(), kind: Kind::Float, scale: Scale::ONE };
             let period_s = 86_400.0 * (i + 1) as f64;
-            sources.push(Source { def, shape: Shape::Swing { base: 1013.0, swing: 5.0, period_s, noise: 0.02, decimals: 2 } });
+            sources.push(Source {
+                def,
+                shape: Shape::Swing { base: 1013.0, swing: 5.0, period_s, noise: 0.02, decimals: 2 },
+            });
         }
         assert_eq!(sources.len(), SERIES);
         Self { sources, random, second }
