@@ -133,6 +133,8 @@ fn print_frames(frames: &Frames, measured: &Measured) {
     for (kind, n) in &frames.kinds {
         println!("  {kind:<26} {n:>8} {:>12.3}", *n as f64 / commits);
     }
+    let (pages, blocks, neighbours) = frames.checkpoint();
+    println!("  a round's checkpoint: {pages} pages in {blocks} blocks; {neighbours} pages of these not in the log");
     let mut all: Vec<_> = frames.commits.iter().collect();
     all.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
     println!("\n  pages of one commit, and how many commits had these:");

@@ -25,12 +25,12 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// The configuration file, for a database in `dir` and a commit every `interval_s` seconds.
-    pub(crate) fn config(&self, dir: &Path, interval_s: i64) -> String {
+    /// The configuration file, for a database in `dir` and a commit every `interval`, such as `10s`.
+    pub(crate) fn config(&self, dir: &Path, interval: &str) -> String {
         let locking = if self.exclusive { "exclusive" } else { "shared" };
         let powersafe = self.powersafe;
         format!(
-            "device = \"bench\"\n[store]\npath = \"{}/varved.db\"\ncommit_interval = \"{interval_s}s\"\n\
+            "device = \"bench\"\n[store]\npath = \"{}/varved.db\"\ncommit_interval = \"{interval}\"\n\
              locking = \"{locking}\"\npowersafe = {powersafe}\n",
             dir.display()
         )
@@ -56,7 +56,8 @@ const HISTORY_INTERVAL_S: i64 = 600;
 impl Own {
     /// A new store on the medium; with [`Setup::upkeep`] one that is full.
     pub(crate) fn new(dir: &Path, setup: Setup, interval_s: i64) -> Outcome<Self> {
-        let config = Config::parse(&setup.config(dir, interval_s), "the benchmark's configuration")?.store;
+        let config =
+            Config::parse(&setup.config(dir, &format!("{interval_s}s")), "the benchmark's configuration")?.store;
         let me = Identity { machine_hash: [7; 16], boot_uuid: Uuid::from_u128(7) };
         let history_s = if setup.upkeep { 2_000_000 } else { 0 };
         let (store, _) = Store::open(&config, &me, now(-history_s))?;

@@ -118,8 +118,15 @@ pub(crate) fn lines(args: &Args) -> Vec<Line> {
         }
     }
     all.push(Line { what: What::RowsSingly, interval_s: 1 });
-    all.retain(|line| args.only.is_empty() || args.only.iter().any(|words| line.to_string().contains(words)));
+    all.retain(|line| args.only.is_empty() || args.only.iter().any(|words| has(&line.to_string(), words)));
     all
+}
+
+/// Whether `name` has `words` in it; `T=1` is not in `T=10`.
+fn has(name: &str, words: &str) -> bool {
+    let digit = |text: Option<char>| text.is_some_and(|c| c.is_ascii_digit());
+    let broken = |at: usize| digit(words.chars().last()) && digit(name[at + words.len()..].chars().next());
+    name.match_indices(words).any(|(at, _)| !broken(at))
 }
 
 fn setups(quick: bool) -> impl Iterator<Item = Setup> {

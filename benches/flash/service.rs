@@ -20,6 +20,10 @@ use varved::reading::Value;
 /// What the cross-check runs.
 const SETUP: Setup = Setup { powersafe: false, exclusive: false, upkeep: false };
 
+/// Shorter than a tick: counted from the first reading of a batch, an interval of a whole second would end while the next
+/// tick arrives, and some commits would have two.
+const INTERVAL: &str = "900ms";
+
 /// Seconds, and commits, that are not counted: the start.
 const START_S: u64 = 10;
 
@@ -55,7 +59,7 @@ fn in_real_time(seconds: u64) -> Outcome<Measured> {
     let socket = medium.outside().join("ingest.sock");
     let config = medium.outside().join("varved.toml");
     let sensor = format!("[[sensor]]\nkind = \"socket\"\nlisten = \"unix://{}\"\n", socket.display());
-    std::fs::write(&config, SETUP.config(medium.dir(), 1) + "[control]\nlisten = \"off\"\n" + &sensor)?;
+    std::fs::write(&config, SETUP.config(medium.dir(), INTERVAL) + "[control]\nlisten = \"off\"\n" + &sensor)?;
     let mut service = Service::start(&config, &medium.outside().join("log"))?;
     let mut feed = service.connect(&socket)?;
     let (mut workload, began) = (Workload::from(0), Instant::now());
