@@ -13,6 +13,8 @@ mod commands;
 mod demo;
 #[cfg(feature = "device")]
 mod export;
+#[cfg(feature = "fleet")]
+pub mod fleet;
 mod interrupt;
 pub mod output;
 pub mod query;
@@ -71,6 +73,17 @@ fn dispatch(program: &'static Program, arguments: Vec<OsString>) -> Result<Exit,
             (command.run)(&mut arguments)
         }
     }
+}
+
+/// What `RUST_LOG` says, or what an operator should know; the chatter of the embedded broker stays out unless asked for.
+#[cfg(any(feature = "device", feature = "fleet"))]
+fn log_to_stderr() {
+    let mut logger = env_logger::Builder::new();
+    logger.filter_level(log::LevelFilter::Info).format_target(false);
+    logger.filter_module("rumqttd", log::LevelFilter::Off).filter_module("tracing", log::LevelFilter::Off);
+    logger.parse_default_env();
+    // A logger that is there already is as good.
+    let _ = logger.try_init();
 }
 
 /// Why a command ended without doing all it should.

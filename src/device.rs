@@ -11,9 +11,9 @@
 //! ```
 
 pub mod control;
-mod recorder;
+pub mod recorder;
 pub mod status;
-mod watch;
+pub mod watch;
 
 use crate::batch::{Batch, BatchLimits, Registry};
 use crate::clock::keeper::Keeper;
@@ -25,7 +25,7 @@ use crate::reading::Reading;
 use crate::sensor::{self, Counters, Running, SensorError};
 use crate::signals::{Call, Signals};
 use crate::store::thread::{StoreGone, StoreHandle};
-use crate::store::{self, Identity, Store, Step, StoreError, StoreFacts};
+use crate::store::{self, Identity, Step, Store, StoreError, StoreFacts};
 use crate::upkeep::{Chore, Upkeep};
 use crate::uplink::{self, SharedStatus};
 use control::{Answer, Request};
@@ -164,7 +164,10 @@ pub fn run(config: Config) -> Result<Report, DeviceError> {
         };
         or(finished, async { Err(desk.gave_up().await) }).await?;
         drop((upkeep, stop_uplink));
-        or(uplink, async { drop(Timer::after(FAREWELL_PATIENCE).await) }).await;
+        or(uplink, async {
+            let _ = Timer::after(FAREWELL_PATIENCE).await;
+        })
+        .await;
         desk.close().await
     }))
 }
@@ -221,8 +224,8 @@ impl Desk {
             let me = Identity::read(&root)?;
             Store::open(&settings, &me, opener.now()).map(|(store, _)| store)
         };
-        let store =
-            store::thread::spawn(open, move |why| told.store_fault(why.to_string())).map_err(DeviceError::Store)?;
+        let store = store::thread::spawn_opening(open, move |why| told.store_fault(why.to_string()))
+            .map_err(DeviceError::Store)?;
         let registry = Arc::new(Registry::new(config.store.max_series));
         Ok(Self {
             config: Arc::new(config),

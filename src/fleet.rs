@@ -63,6 +63,11 @@ pub enum FleetError {
     },
     /// A replica, or the roster, can't be read or written.
     Replica(StoreError),
+    /// No device of this name has brought anything.
+    NoDevice {
+        /// The name.
+        device: String,
+    },
     /// The configuration asks for what isn't there.
     Config(String),
     /// The broker can't be used as it is.
@@ -86,6 +91,9 @@ impl fmt::Display for FleetError {
                 write!(f, "{}: {cause}; make the folder, or let this user write in it", path.display())
             }
             Self::Replica(cause) => cause.fmt(f),
+            Self::NoDevice { device } => {
+                write!(f, "no device {device:?} has sent anything; `varved-fleet devices` lists those that have")
+            }
             Self::Config(what) | Self::Mqtt(what) => f.write_str(what),
         }
     }
@@ -96,7 +104,7 @@ impl std::error::Error for FleetError {
         match self {
             Self::Listen { cause, .. } | Self::Folder { cause, .. } => Some(cause),
             Self::Replica(cause) => Some(cause),
-            Self::BrokerGone { .. } | Self::Config(_) | Self::Mqtt(_) => None,
+            Self::BrokerGone { .. } | Self::NoDevice { .. } | Self::Config(_) | Self::Mqtt(_) => None,
         }
     }
 }
@@ -113,6 +121,7 @@ impl Fault for FleetError {
         match self {
             Self::Listen { .. } | Self::BrokerGone { .. } | Self::Mqtt(_) => Exit::Unavailable,
             Self::Folder { .. } => Exit::Io,
+            Self::NoDevice { .. } => Exit::Data,
             Self::Replica(cause) => cause.exit(),
             Self::Config(_) => Exit::Config,
         }

@@ -5,9 +5,9 @@
 //! What it promises: every bit of every value and stamp comes back; bytes that are not a body are an error, never a panic,
 //! and reserve at most about [`MAX_DECODED_BYTES`]. What it does not do: order readings, or look for equal ones.
 //!
-//! `docs/segment.md` draws the format byte by byte. From the bottom up: [`coder`] turns bits into bytes, [`numbers`] turns
-//! columns of integers into bits as [`plan`] chooses, [`floats`] and [`columns`] turn everything else into integers, [`directory`] says what
-//! is where, [`body`] is the frame around it, [`view`] reads no more of it than is asked for, [`mod@merge`] joins
+//! `docs/segment.md` draws the format byte by byte. From the bottom up: `coder` turns bits into bytes, `numbers` turns
+//! columns of integers into bits as `plan` chooses, `floats` and `columns` turn everything else into integers, `directory` says what
+//! is where, `body` is the frame around it, `view` reads no more of it than is asked for, `merge` joins
 //! neighbours.
 
 mod body;

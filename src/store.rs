@@ -264,10 +264,7 @@ impl Store {
     /// # Errors
     /// Those of [`Store::checkpoint`]. The file is closed all the same; nothing committed is lost.
     pub fn close(mut self) -> Result<(), StoreError> {
-        let done = self.checkpoint();
-        // With a limit in force SQLite would cut the log to nothing, and its growth would be paid again.
-        let kept = self.conn.pragma_update(None, "journal_size_limit", -1);
-        done.and(kept.map_err(|e| StoreError::sql("keep the WAL", &self.path, e)))
+        self.checkpoint()
     }
 
     fn current(&self) -> &Line {
@@ -328,6 +325,15 @@ impl Store {
             if let Err(e) = std::fs::write(open::suspicion(&self.path), error.to_string()) {
                 log::warn!("store: {} could not be marked as damaged: {e}", self.path.display());
             }
+        }
+    }
+}
+
+impl Drop for Store {
+    /// With a limit in force SQLite would cut the log to nothing when it closes, and its growth would be paid again.
+    fn drop(&mut self) {
+        if let Err(e) = self.conn.pragma_update(None, "journal_size_limit", -1) {
+            log::warn!("store: the WAL may be cut: {e}");
         }
     }
 }

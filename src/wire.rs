@@ -332,6 +332,12 @@ impl Fault for WireError {
     }
 }
 
+/// The CRC that `payload`, an envelope, ends with; `None` for what is too short to be one. To tell one content from
+/// another, take this: a CRC over a whole envelope, its own CRC included, is the same number for every envelope.
+pub fn crc_of(payload: &[u8]) -> Option<u32> {
+    payload.last_chunk::<4>().map(|crc| u32::from_le_bytes(*crc))
+}
+
 /// Appends the CRC.
 fn sealed(mut payload: Vec<u8>) -> Result<Vec<u8>, WireError> {
     let crc = crc32fast::hash(&payload);

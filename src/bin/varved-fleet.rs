@@ -1,3 +1,7 @@
 //! `varved-fleet`: the receiver of a fleet's segments.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    varved::cli::fleet::varved_fleet(std::env::args_os())
+}

@@ -90,6 +90,6 @@ impl Program {
 impl Command {
     /// `help COMMAND`.
     pub fn help(&self, program: &Program) -> String {
-        format!("{} {} {}\n{}\n\n{}\n", program.name, self.name, self.args, self.brief, self.long.trim_end())
+        format!("{} {} {}\n{}\n\n{}\n", program.name, self.name, self.args, self.brief, self.long.trim_matches('\n'))
     }
 }

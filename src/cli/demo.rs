@@ -36,8 +36,7 @@ pub(super) const COMMAND: Command = Command {
     name: "demo",
     args: "[--seconds N] [--dir D]",
     brief: "the whole path on this machine, with an account that is checked",
-    long: "
-  --seconds N   how long to record this machine's sensors; default 12
+    long: "  --seconds N   how long to record this machine's sensors; default 12
   --dir D       where; default a folder in the system's temporary one, emptied by the next demo
 
 Starts an embedded broker, a receiver and a device as processes of their own, shows what they do, ends them, opens both files
@@ -144,7 +143,7 @@ impl Fault for DemoError {
 /// This process is one of the parts.
 fn be(part: Part, dir: &Path) -> Result<Exit, DemoError> {
     let paths = Paths::new(dir);
-    env_logger::Builder::new().filter_level(log::LevelFilter::Info).init();
+    super::log_to_stderr();
     match part {
         Part::Broker => {
             let config = load_fleet(&paths)?;

@@ -189,7 +189,7 @@ pub(super) fn counted(n: u64, thing: &str) -> String {
 }
 
 /// Text on standard output.
-pub(super) fn print(text: &str) -> Result<(), CliError> {
+pub fn print(text: &str) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(CliError::Output)
 }

@@ -15,8 +15,7 @@ pub(super) const RUN: Command = Command {
     name: "run",
     args: "[--config F]",
     brief: "the service, in the foreground",
-    long: "
-  --config F   the configuration; default /etc/varved/varved.toml
+    long: "  --config F   the configuration; default /etc/varved/varved.toml
 
 Tells the service manager when it records (sd_notify READY, WATCHDOG). SIGTERM and SIGINT commit what is in RAM and end it;
 SIGUSR1 and SIGPWR commit at once. What the log says is set by RUST_LOG: error, warn, info (default), debug.",
@@ -27,8 +26,7 @@ pub(super) const STATUS: Command = Command {
     name: "status",
     args: "[--config F] [--json | --prom]",
     brief: "readings at risk now, last commit, backlog, link, clock, file and flash",
-    long: "
-  --config F   the configuration of the service that is asked; default /etc/varved/varved.toml
+    long: "  --config F   the configuration of the service that is asked; default /etc/varved/varved.toml
   --json       all of it, as one object
   --prom       every number as a metric, in the text format of Prometheus
 
@@ -40,8 +38,7 @@ pub(super) const FLUSH: Command = Command {
     name: "flush",
     args: "[--config F]",
     brief: "commit what is in RAM; returns when it is on flash",
-    long: "
-  --config F   the configuration of the service that is asked; default /etc/varved/varved.toml
+    long: "  --config F   the configuration of the service that is asked; default /etc/varved/varved.toml
 
 Everything that had been written to the service's stream sockets before is part of it.",
     run: flush,
@@ -57,8 +54,7 @@ enum Form {
 
 fn run(arguments: &mut Arguments) -> Result<Exit, CliError> {
     let config = Config::load(&only_config(arguments)?).map_err(CliError::fault)?;
-    let log = env_logger::Env::default().default_filter_or("info");
-    env_logger::Builder::from_env(log).format_target(false).init();
+    super::log_to_stderr();
     let report = device::run(config).map_err(CliError::fault)?;
     log::info!("device: ended; {} readings taken, {} committed", report.recorded.taken, report.recorded.committed);
     Ok(Exit::Ok)
@@ -166,7 +162,9 @@ fn text(status: &Json) -> String {
     let get = |at: &str| status.pointer(at).cloned().unwrap_or(Json::Null);
     let number = |at: &str| get(at).as_f64().unwrap_or(0.0);
     let word = |at: &str| get(at).as_str().unwrap_or("-").to_owned();
-    let mut line = |name: &str, value: String| drop(writeln!(out, "{name:<12} {value}"));
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(out, "{name:<12} {value}");
+    };
     line("device", format!("{} (varved {}, up {})", word("/device"), word("/version"), span(number("/uptime_s"))));
     let risk = number("/risk/readings");
     line("at risk", format!("{risk} readings in RAM, the oldest {}", span(number("/risk/oldest_s"))));

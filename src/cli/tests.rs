@@ -126,5 +126,8 @@ fn exports_in_turn_have_each_reading_once() {
     assert_eq!((lines("1", a, b), lines("2", b, c)), (2, 2));
     let out = directory.path().join("rows.db").to_string_lossy().into_owned();
     assert_eq!(run(&["export", "--db", &db, "--format", "sqlite", "-o", &out]).expect("rows"), Exit::Ok);
-    assert_eq!(run(&["query", "--db", &out, "--format", "csv", "SELECT count(*) FROM reading"]).expect("rows"), Exit::Ok);
+    assert_eq!(
+        run(&["query", "--db", &out, "--format", "csv", "SELECT count(*) FROM reading"]).expect("rows"),
+        Exit::Ok
+    );
 }

@@ -5,8 +5,8 @@ use crate::clock::{BootNanos, Now, SECOND, UtcNanos};
 use crate::store::Committed;
 use crate::upkeep::Idle;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// The numbers that the tasks share. Counting is all that is done under the lock.
 #[derive(Debug, Default)]

@@ -304,9 +304,7 @@ impl Receiver {
 
     /// A write failed in the middle of a group: the store's part of the group is undone.
     fn fall_back(&mut self, store: StoreUuid, cause: crate::store::StoreError) -> Refused {
-        if let Err(cause) = self.shelf.roll_back(store) {
-            log::error!("receiver: store {store}: {cause}");
-        }
+        self.shelf.roll_back(store);
         self.forget(store);
         (Refusal::Replica, format!("store {store}: {cause}"))
     }
@@ -368,6 +366,7 @@ impl Receiver {
             let (replica, notices) = self.shelf.replica(name, store, now.utc)?;
             let standing = replica.standing(name);
             self.report(notices, now);
+            let standing = standing?;
             let device = self.device(name);
             if device.find_gaps(store, &standing.held, now.boot) {
                 gaps.push(store);

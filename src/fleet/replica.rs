@@ -57,6 +57,8 @@ pub struct Replica {
     in_transaction: bool,
     /// The last commit failed: the connection must stay open until one succeeds, since a new one would believe the cache.
     troubled: bool,
+    /// What is believed may not be what the file holds: it is read again before anything is said of it.
+    stale: bool,
 }
 
 /// A segment that was checked, with its bytes.
@@ -170,8 +172,9 @@ impl Replica {
             high: SegmentSeq(0),
             in_transaction: false,
             troubled: false,
+            stale: true,
         };
-        replica.load()?;
+        replica.settle()?;
         Ok(replica)
     }
 
@@ -186,7 +189,7 @@ impl Replica {
     }
 
     /// Makes all that was placed and merged since the last commit durable. On failure nothing of it is held, and the same
-    /// connection goes on.
+    /// connection goes on: what it believes is read from the file again.
     pub fn commit(&mut self) -> Result<(), StoreError> {
         if !self.in_transaction {
             return Ok(());
@@ -194,16 +197,14 @@ impl Replica {
         self.in_transaction = false;
         let done = self.run("COMMIT");
         self.troubled = done.is_err();
-        if done.is_err() {
-            self.abandon()?;
-        }
+        self.stale = done.is_err();
         done
     }
 
     /// Undoes all since the last commit.
-    pub fn roll_back(&mut self) -> Result<(), StoreError> {
+    pub fn roll_back(&mut self) {
         self.in_transaction = false;
-        self.abandon()
+        self.stale = true;
     }
 
     /// Puts a segment of `device`, which stated the meaning of all that is `known`, where it belongs, in the transaction
@@ -227,6 +228,7 @@ impl Replica {
 
     /// Takes in a catalogue page of `device`, in the transaction that [`Replica::commit`] ends.
     pub fn merge(&mut self, device: &str, page: &CatalogPage, now: UtcNanos) -> Result<Merged, StoreError> {
+        self.settle()?;
         let line = self.line(device);
         if self.histories[line].knows(page) {
             return Ok(Merged::Kept);
@@ -248,6 +250,7 @@ impl Replica {
 
     /// Remembers that `seq` was seen, also where nothing of it is held.
     pub fn saw(&mut self, seq: SegmentSeq) -> Result<(), StoreError> {
+        self.settle()?;
         if seq > self.high {
             self.begin()?;
             file::set_meta(&self.conn, "fleet_high", int(seq.0))?;
@@ -264,7 +267,9 @@ impl Replica {
     }
 
     /// What `device` may be told. Right only between a commit and what is placed next.
-    pub fn standing(&self, device: &str) -> Standing {
+    pub fn standing(&mut self, device: &str) -> Result<Standing, StoreError> {
+        debug_assert!(!self.in_transaction, "what is not committed is not held");
+        self.settle()?;
         let line = self.line(device);
         let mine = &self.histories[line];
         let mut held = mine.held.clone();
@@ -273,7 +278,14 @@ impl Replica {
         for other in self.histories.iter().filter(|h| h.no != mine.no) {
             conflicts.extend(mine.held.common(&other.held).iter());
         }
-        Standing { held, conflicts, high: self.high }
+        Ok(Standing { held, conflicts, high: self.high })
+    }
+
+    /// Every commit fails from now on, or none does.
+    #[cfg(test)]
+    pub(in crate::fleet) fn fail_commits(&mut self, fail: bool) {
+        let hook = fail.then_some(|| true);
+        self.conn.commit_hook(hook).expect("a hook");
     }
 
     fn line(&self, device: &str) -> usize {
@@ -394,6 +406,7 @@ impl Replica {
     }
 
     fn begin(&mut self) -> Result<(), StoreError> {
+        self.settle()?;
         if !self.in_transaction {
             self.run("BEGIN IMMEDIATE")?;
             self.in_transaction = true;
@@ -401,12 +414,17 @@ impl Replica {
         Ok(())
     }
 
-    /// Rolls back what SQLite has not rolled back itself, and believes only the file again.
-    fn abandon(&mut self) -> Result<(), StoreError> {
+    /// After a failure: rolls back what SQLite has not rolled back itself, and believes only the file again.
+    fn settle(&mut self) -> Result<(), StoreError> {
+        if !self.stale {
+            return Ok(());
+        }
         if !self.conn.is_autocommit() {
             self.run("ROLLBACK")?;
         }
-        self.load()
+        self.load()?;
+        self.stale = false;
+        Ok(())
     }
 
     fn run(&self, sql: &'static str) -> Result<(), StoreError> {

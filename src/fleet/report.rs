@@ -68,11 +68,7 @@ pub struct StoreLine {
 /// # Errors
 /// The folder or the roster can't be read.
 pub fn devices(data: &Path) -> Result<Vec<DeviceLine>, FleetError> {
-    if !data.is_dir() {
-        let cause = std::io::Error::from(std::io::ErrorKind::NotFound);
-        return Err(FleetError::Folder { path: data.to_owned(), cause });
-    }
-    let shelf = Shelf::open(data)?;
+    let shelf = shelf(data)?;
     let mut entries = roster::read(data)?;
     let mut names: BTreeSet<String> = entries.keys().cloned().collect();
     names.extend(shelf.devices().map(|(name, _)| name.to_owned()));
@@ -90,6 +86,28 @@ pub fn devices(data: &Path) -> Result<Vec<DeviceLine>, FleetError> {
         }
     };
     Ok(names.into_iter().map(line).collect())
+}
+
+/// What lies in `data`, which a reader never makes.
+pub(super) fn shelf(data: &Path) -> Result<Shelf, FleetError> {
+    if !data.is_dir() {
+        let cause = std::io::Error::from(std::io::ErrorKind::NotFound);
+        return Err(FleetError::Folder { path: data.to_owned(), cause });
+    }
+    Shelf::open(data)
+}
+
+/// The replicas of all stores that `device` has brought, those of a card that was moved included.
+///
+/// # Errors
+/// The folder can't be read, or knows no such device.
+pub fn replicas(data: &Path, device: &str) -> Result<Vec<std::path::PathBuf>, FleetError> {
+    let shelf = shelf(data)?;
+    let known = |shelf: &Shelf| shelf.stores_of(device).filter_map(|store| shelf.path_of(store)).collect::<Vec<_>>();
+    match known(&shelf) {
+        replicas if crate::wire::topics::valid_device(device) && !replicas.is_empty() => Ok(replicas),
+        _ => Err(FleetError::NoDevice { device: device.to_owned() }),
+    }
 }
 
 /// The lines as a table, one store a line, for people.

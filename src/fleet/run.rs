@@ -322,12 +322,14 @@ mod tests {
         }
     }
 
+    type Running = std::thread::JoinHandle<Result<(), FleetError>>;
+
     /// A service on a thread of its own, and where its broker listens.
-    fn start(data: &Path) -> (SocketAddr, smol::channel::Sender<()>, std::thread::JoinHandle<Result<(), FleetError>>) {
+    fn start(data: &Path) -> (SocketAddr, smol::channel::Sender<()>, Running) {
         let (stop, stopped) = smol::channel::bounded(1);
         let (tell, told) = std::sync::mpsc::channel();
         let config = config(data);
-        let service = std::thread::spawn(move || serve(config, stopped, |address| drop(tell.send(address))));
+        let service = std::thread::spawn(move || serve(config, stopped, |address| tell.send(address).expect("told")));
         let address = told.recv().expect("it listens").expect("an embedded broker");
         (address, stop, service)
     }

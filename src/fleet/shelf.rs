@@ -144,8 +144,16 @@ impl Shelf {
     }
 
     /// Undoes what was placed in `store` since the last commit.
-    pub fn roll_back(&mut self, store: StoreUuid) -> Result<(), StoreError> {
-        self.open.get_mut(&store).map_or(Ok(()), |open| open.replica.roll_back())
+    pub fn roll_back(&mut self, store: StoreUuid) {
+        if let Some(open) = self.open.get_mut(&store) {
+            open.replica.roll_back();
+        }
+    }
+
+    /// The replica of `store` if it is open, for tests that break it.
+    #[cfg(test)]
+    pub(super) fn opened(&mut self, store: StoreUuid) -> Option<&mut Replica> {
+        self.open.get_mut(&store).map(|open| &mut open.replica)
     }
 
     /// The first device to bring a store gives it its place; for any other a link is made to it.

@@ -269,18 +269,20 @@ fn candidates(values: &[f64], single: bool) -> Vec<u32> {
 /// several ideas of what is noise, then the neighbours of what it finds and their roundest forms.
 fn factor(values: &[f64], single: bool) -> Option<Form> {
     let some: Vec<f64> = sample(values, 64).filter(|v| v.is_finite()).collect();
-    let largest = some.iter().copied().map(f64::abs).fold(0.0, f64::max);
+    let mut sizes: Vec<f64> = some.iter().map(|v| v.abs()).collect();
+    sizes.sort_unstable_by(f64::total_cmp);
+    let largest = sizes.last().copied().unwrap_or(0.0);
     if some.len() < 12 || largest == 0.0 {
         return None;
     }
     let few: Vec<f64> = sample(&some, 12).collect();
     let mut best = None;
     for noise in if single { [1e-5, 1e-4, 1e-3] } else { [1e-11, 1e-9, 1e-7] } {
-        let common = euclid(&some, largest * noise);
+        let common = euclid(&sizes, largest * noise);
         if common <= largest * noise * 8.0 {
             continue;
         }
-        for form in forms(refined(&some, common), single) {
+        for form in forms(refined(&sizes, common), single) {
             let misses = few.iter().filter(|v| !is_exact(**v, &Shape { single, form })).count();
             if best.is_none_or(|(least, _)| misses < least) {
                 best = Some((misses, form));
@@ -293,10 +295,17 @@ fn factor(values: &[f64], single: bool) -> Option<Form> {
     best.map(|(_, form)| form)
 }
 
-fn euclid(values: &[f64], noise: f64) -> f64 {
+/// Euclid over `sizes`, which ascend; what is below `noise` is none. A value that is a multiple of the factor so far makes
+/// it more exact, lest errors grow with every division.
+fn euclid(sizes: &[f64], noise: f64) -> f64 {
     let mut common = 0.0_f64;
-    for v in values {
-        let mut rest = v.abs();
+    for size in sizes.iter().filter(|size| **size > noise) {
+        let times = (size / common).round();
+        if times.is_finite() && (size / common - times).abs() < 0.1 {
+            common = size / times;
+            continue;
+        }
+        let mut rest = *size;
         while rest > noise {
             (common, rest) = (rest, (common % rest).min(rest - common % rest));
         }
@@ -304,12 +313,10 @@ fn euclid(values: &[f64], noise: f64) -> f64 {
     common
 }
 
-/// A common factor made more exact by ever larger values: the largest tells the most digits, once it is known how many
-/// times the factor is in it.
-fn refined(values: &[f64], common: f64) -> f64 {
-    let mut sizes: Vec<f64> = values.iter().map(|v| v.abs()).collect();
-    sizes.sort_unstable_by(f64::total_cmp);
-    sizes.into_iter().fold(common, |common, size| {
+/// A common factor made more exact by ever larger ones of `sizes`: the largest tells the most digits, once it is known
+/// how many times the factor is in it.
+fn refined(sizes: &[f64], common: f64) -> f64 {
+    sizes.iter().fold(common, |common, size| {
         let times = (size / common).round();
         let fits = times >= 1.0 && (size / common - times).abs() < 0.2;
         if fits { size / times } else { common }

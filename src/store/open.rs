@@ -557,6 +557,7 @@ mod tests {
         assert!(wal >= 4 << 20, "{wal}");
         let store = bench.open_calm();
         assert_eq!((store.uuid(), store.next_seq()), (uuid, SegmentSeq(4)));
+        drop(store);
         assert_eq!(std::fs::metadata(bench.file("-wal")).unwrap().len(), wal);
     }
 
@@ -730,7 +731,8 @@ mod tests {
     /// Garbage, half a file, or somebody else's database: recording goes on in a new file, and nothing is deleted.
     #[test]
     fn a_file_beyond_use_is_set_aside() {
-        let spoil: [(&str, fn(&Bench)); 4] = [
+        type Spoil = (&'static str, fn(&Bench));
+        let spoil: [Spoil; 4] = [
             ("garbage", |b| std::fs::write(b.file(""), [0x5A; 9000]).unwrap()),
             ("short", |b| std::fs::write(b.file(""), b"SQLite").unwrap()),
             ("foreign", |b| {

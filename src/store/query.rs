@@ -262,32 +262,6 @@ pub fn parse_date_time(text: &str) -> Option<UtcNanos> {
     (millis.abs() < 9.2e15).then_some(UtcNanos(millis as i64 * 1_000_000))
 }
 
-/// Runs one statement that only reads, on a connection that has the table `reading`.
-pub(super) fn run_on<S: Sink>(conn: &Connection, sql: &str, sink: &mut S) -> Result<(), Stopped<S::Error>> {
-    let fail = |source| Stopped::Read(ReadError::Statement { source });
-    let mut statement = conn.prepare(sql).map_err(fail)?;
-    if !statement.readonly() {
-        return Err(Stopped::Read(ReadError::Writes));
-    }
-    let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
-    sink.columns(&names.iter().map(String::as_str).collect::<Vec<_>>()).map_err(Stopped::Sink)?;
-    let mut rows = statement.query([]).map_err(fail)?;
-    while let Some(row) = rows.next().map_err(fail)? {
-        let mut fields = Vec::with_capacity(names.len());
-        for index in 0..names.len() {
-            fields.push(match row.get_ref(index).map_err(fail)? {
-                ValueRef::Null => Field::Null,
-                ValueRef::Integer(value) => Field::Int(value),
-                ValueRef::Real(value) => Field::Real(value),
-                ValueRef::Text(text) => Field::Text(text),
-                ValueRef::Blob(bytes) => Field::Blob(bytes),
-            });
-        }
-        sink.row(&fields).map_err(Stopped::Sink)?;
-    }
-    Ok(())
-}
-
 /// See [`Session::interrupter`].
 pub struct Interrupter(pub(super) rusqlite::InterruptHandle);
 

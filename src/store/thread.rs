@@ -44,14 +44,21 @@ pub struct StoreHandle {
     closing: Arc<AtomicBool>,
 }
 
-/// Opens a store and moves it to a thread of its own, named `varved-store`. A store that can't be opened now, but may be
-/// later (a full disk, a file system that is read-only), is tried again on that thread; calls wait until then. Each failure
-/// is `told`.
+/// Moves `store` to a thread of its own, named `varved-store`.
+///
+/// # Errors
+/// [`StoreError::Io`] where the system gives no thread.
+pub fn spawn(store: Store) -> Result<StoreHandle, StoreError> {
+    on_thread(move |_| Some(store))
+}
+
+/// The same with a store that is yet to be opened. One that can't be opened now, but may be later (a full disk, a file system
+/// that is read-only), is tried again on that thread; calls wait until then. Each failure is `told`.
 ///
 /// # Errors
 /// Of the first try, where another would be no better, or where another process has the file; [`StoreError::Io`] where the
 /// system gives no thread.
-pub fn spawn(
+pub fn spawn_opening(
     mut open: impl FnMut() -> Result<Store, StoreError> + Send + 'static,
     told: impl Fn(&StoreError) + Send + 'static,
 ) -> Result<StoreHandle, StoreError> {
@@ -59,18 +66,21 @@ pub fn spawn(
         Err(why) if why.verdict() != Verdict::Retry || matches!(why, StoreError::InUse { .. }) => return Err(why),
         other => other,
     };
+    on_thread(move |closing| opened(first, open, told, closing))
+}
+
+/// Serves the store that `ready` gives, if it gives one.
+fn on_thread(ready: impl FnOnce(&AtomicBool) -> Option<Store> + Send + 'static) -> Result<StoreHandle, StoreError> {
     let (jobs, queue) = bounded(QUEUE);
     let closing = Arc::new(AtomicBool::new(false));
     let asked = closing.clone();
-    std::thread::Builder::new()
-        .name("varved-store".into())
-        .stack_size(STACK_BYTES)
-        .spawn(move || {
-            if let Some(store) = opened(first, open, told, &asked) {
-                serve(store, &queue);
-            }
-        })
-        .map_err(|e| StoreError::io("start a thread for", Path::new("the store"), e))?;
+    let body = move || {
+        if let Some(store) = ready(&asked) {
+            serve(store, &queue);
+        }
+    };
+    let thread = std::thread::Builder::new().name("varved-store".into()).stack_size(STACK_BYTES);
+    thread.spawn(body).map_err(|e| StoreError::io("start a thread for", Path::new("the store"), e))?;
     Ok(StoreHandle { jobs, closing })
 }
 
@@ -149,16 +159,43 @@ impl StoreHandle {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Bench, put};
+    use super::super::testing::{Bench, at, put};
     use super::*;
     use smol::future::block_on;
+
+    fn opener(bench: &Bench) -> impl FnMut() -> Result<Store, StoreError> + Send + use<> {
+        let (cfg, me) = (bench.cfg.clone(), bench.me);
+        move || Store::open(&cfg, &me, at(0)).map(|(store, _)| store)
+    }
+
+    /// A store that can't be opened for now is opened later; calls that were made meanwhile are answered then. Where
+    /// another service has the file, waiting would only hide that.
+    #[test]
+    fn a_store_that_opens_late_answers_late() {
+        let bench = Bench::new();
+        let mut open = opener(&bench);
+        let mut failures = 1;
+        let late = move || {
+            if failures > 0 {
+                failures -= 1;
+                return Err(StoreError::Busy { doing: "open" });
+            }
+            open()
+        };
+        let (tell, told) = bounded(8);
+        let handle = spawn_opening(late, move |why| drop(tell.try_send(why.to_string()))).unwrap();
+        let done = block_on(handle.run(|store| put(store, 1, 1, 1))).unwrap().unwrap();
+        assert_eq!((done.n, told.len()), (1, 1));
+        assert!(matches!(spawn_opening(opener(&bench), |_| ()), Err(StoreError::InUse { .. })));
+        block_on(handle.close()).unwrap().unwrap();
+    }
 
     /// Calls are answered in order from the store's own thread; after the clean stop every call says that it is gone, and
     /// what was committed is in the file.
     #[test]
     fn calls_are_answered_until_the_store_is_closed() {
         let bench = Bench::new();
-        let handle = spawn(bench.open_calm()).unwrap();
+        let handle = spawn_opening(opener(&bench), |_| ()).unwrap();
         let other = handle.clone();
         block_on(async {
             for s in 0..20 {
@@ -167,7 +204,7 @@ mod tests {
             }
             let name = other.run(|_| std::thread::current().name().map(str::to_owned)).await.unwrap();
             assert_eq!(name.as_deref(), Some("varved-store"));
-            let all = handle.run(|store| store.compact_step(&[], super::super::testing::at(9000))).await.unwrap();
+            let all = handle.run(|store| store.compact_step(&[], at(9000))).await.unwrap();
             assert!(all.is_ok());
             handle.close().await.unwrap().unwrap();
             assert_eq!(other.run(|_| ()).await, Err(StoreGone));
@@ -179,10 +216,10 @@ mod tests {
     #[test]
     fn the_store_closes_when_nobody_can_call_it() {
         let bench = Bench::new();
-        drop(spawn(bench.open_calm()).unwrap());
+        drop(spawn_opening(opener(&bench), |_| ()).unwrap());
         let opened = (0..200).any(|_| {
             std::thread::sleep(std::time::Duration::from_millis(10));
-            super::super::Store::open(&bench.cfg, &bench.me, super::super::testing::at(1)).is_ok()
+            super::super::Store::open(&bench.cfg, &bench.me, at(1)).is_ok()
         });
         assert!(opened);
     }

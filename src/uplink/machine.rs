@@ -612,6 +612,10 @@ impl Machine {
             }
             return;
         }
+        if plan.doubted {
+            // Whatever this one says, it was written before the recheck: it must not count for the store after it.
+            return;
+        }
         let acked = match (plan.line.recheck, stated) {
             (None, Some(stated)) => ranges::held(stated),
             (Some(nonce), Some(StoreAck { verified: Some((answer, verified)), .. })) if *answer == nonce => {

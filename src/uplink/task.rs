@@ -179,7 +179,7 @@ struct Task {
     device: String,
     max_payload: usize,
     /// CRC of each catalogue page as last published.
-    pages: Vec<u32>,
+    pages: Vec<Option<u32>>,
 }
 
 /// Why an action did not come to its end.
@@ -404,13 +404,13 @@ impl Task {
                     continue;
                 }
             };
-            let crc = crc32fast::hash(&payload);
-            if !all && self.pages.get(number) == Some(&crc) {
+            let crc = wire::crc_of(&payload);
+            if !all && crc.is_some() && self.pages.get(number) == Some(&crc) {
                 continue;
             }
             let topic = topics::name(&self.prefix, &self.device, Topic::Catalog(number as u16));
             self.publish(&topic, true, payload).await?;
-            self.pages.resize(self.pages.len().max(number + 1), 0);
+            self.pages.resize(self.pages.len().max(number + 1), None);
             self.pages[number] = crc;
         }
         Ok(Event::CatalogPublished { catalog, all })

@@ -131,9 +131,9 @@ fn a_store_without_room_waits_in_ram_and_recovers() {
     let dir = tempfile::tempdir().unwrap();
     let mount = Tmpfs::new(&dir.path().join("full"), "24m");
     let site = recorder(dir.path(), "commit_interval = \"1s\"");
-    let text = std::fs::read_to_string(&site.config).unwrap();
+    let config = std::fs::read_to_string(&site.config).unwrap();
     let db = mount.path.join("deep/er/varved.db");
-    std::fs::write(&site.config, text.replace(&site.db().display().to_string(), &db.display().to_string())).unwrap();
+    std::fs::write(&site.config, config.replace(&site.db().display().to_string(), &db.display().to_string())).unwrap();
     std::fs::write(mount.path.join("ballast"), vec![1; 23 << 20]).unwrap();
 
     let device = site.run();
@@ -157,9 +157,9 @@ fn a_read_only_store_is_told_and_waited_for() {
     let mount = Tmpfs::new(&dir.path().join("ro"), "64m");
     mount.remount("ro");
     let site = recorder(dir.path(), "commit_interval = \"1s\"");
-    let text = std::fs::read_to_string(&site.config).unwrap();
+    let config = std::fs::read_to_string(&site.config).unwrap();
     let db = mount.path.join("varved.db");
-    std::fs::write(&site.config, text.replace(&site.db().display().to_string(), &db.display().to_string())).unwrap();
+    std::fs::write(&site.config, config.replace(&site.db().display().to_string(), &db.display().to_string())).unwrap();
     let device = site.run();
     site.send("m v=1i 1\n");
     let fault = wait_for("the fault to be told", 20, || site.status()["recorded"]["fault"].as_str().map(str::to_owned));

@@ -1,2 +1,5 @@
+mod backlog;
+mod bad_input;
 mod layers;
 mod main_job;
+mod time_travel;

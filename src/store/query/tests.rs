@@ -1,6 +1,6 @@
 //! The table `reading` as a technician asks it: every case of the sample, and the work that a question costs.
 
-use super::super::sample;
+use super::super::{Store, sample};
 use super::*;
 
 /// Collects rows as text joined by `|`.
@@ -345,4 +345,25 @@ fn the_service_answers_without_letting_go_of_its_file() {
     assert!(matches!(store.query(long), Err(ReadError::TooMuch { .. })));
     put(&mut store, 2, 50, 2).expect("a commit after the questions");
     assert_eq!(store.query(count).expect("rows"), serde_json::json!([{"n": 200}]));
+}
+
+/// What the service writes, over restarts and compaction, is what the read side calls sound: both sides mean the same format.
+#[test]
+fn a_store_that_worked_is_sound_and_whole() {
+    use super::super::testing::{Bench, at, put};
+    let bench = Bench::new();
+    let mut written = 0;
+    for run in 0..3 {
+        let mut store = Store::open(&bench.cfg, &bench.me, at(run * 100)).expect("a store").0;
+        for s in 1..40 {
+            put(&mut store, 3, 10, run * 100 + s).expect("a commit");
+            written += 30;
+        }
+        while store.compact_step(&[], at(run * 100 + 50)).expect("a step") != super::super::Step::Idle {}
+    }
+    let reader = Reader::open(&bench.cfg.path).expect("a reader");
+    let audit = super::super::audit::audit(&reader).expect("an audit");
+    assert!(audit.is_sound(), "{audit:?}");
+    assert_eq!(audit.stores.iter().map(|store| store.readings).sum::<u64>(), written);
+    assert_eq!(work(&bench.cfg.path, "SELECT count(*), count(value) FROM reading").0, [format!("{written}|{written}")]);
 }

@@ -12,6 +12,9 @@ use std::path::PathBuf;
 
 pub(super) const PREFIX: &str = "plant/varved";
 
+/// Messages as a device sends them.
+pub(super) type Sent = Vec<(String, Vec<u8>)>;
+
 /// A receiver and its folder.
 pub(super) struct Rig {
     pub(super) dir: tempfile::TempDir,
@@ -76,8 +79,8 @@ impl Heard {
     /// The last ack to `device`, retained as it must be.
     pub(super) fn ack(&self, device: &Unit) -> Option<Ack> {
         let topic = topics::name(PREFIX, &device.name, Topic::Ack);
-        let acks = self.published.iter().filter(|p| p.topic == topic);
-        acks.last().map(|p| {
+        let last = self.published.iter().rfind(|p| p.topic == topic);
+        last.map(|p| {
             assert!(p.retain);
             decode(&p.payload).expect("an ack")
         })

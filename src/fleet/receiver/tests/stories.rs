@@ -253,6 +253,30 @@ fn a_kill_between_commit_and_ack_loses_only_the_ack() {
     assert_eq!(rig.readings(&device), device.expected(0, 1..=5));
 }
 
+/// The disk fails at the commit: nothing of the group is acknowledged, what was held before still is, another device's
+/// segments in the same group are held, and the same messages succeed once the disk does.
+#[test]
+fn what_could_not_be_committed_is_not_acknowledged() {
+    let (device, other) = (Unit::new("a", 1), Unit::new("b", 2));
+    let mut rig = with_held(&device, 2);
+    rig.hear(&other.pages());
+    let fail = |rig: &mut Rig, fail| {
+        let receiver = rig.receiver.as_mut().expect("running");
+        receiver.shelf.opened(device.store).expect("open").fail_commits(fail);
+    };
+    fail(&mut rig, true);
+    let heard = rig.hear(&[device.commits(3..=5), other.commits(1..=2)].concat());
+    assert_eq!(heard.of(&device).cumulative, SegmentSeq(2));
+    assert_eq!(heard.of(&other).cumulative, SegmentSeq(2));
+    assert_eq!(rig.readings(&device), device.expected(0, 1..=2));
+    fail(&mut rig, false);
+    rig.pass(11);
+    assert_eq!(rig.hear(&device.commits(3..=5)).requests(&device), vec![Request::Catalog], "stated again to be sure");
+    rig.hear(&device.pages());
+    assert_eq!(rig.hear(&device.commits(3..=5)).of(&device).cumulative, SegmentSeq(5));
+    assert_eq!(rig.readings(&device), device.expected(0, 1..=5));
+}
+
 /// After a reconnect every device that is there is told again: the broker may have lost what it retained.
 #[test]
 fn a_new_connection_tells_every_device_again() {
@@ -393,7 +417,7 @@ fn more_stores_than_may_be_open_are_all_kept() {
     let units: Vec<Unit> =
         (0..crate::fleet::shelf::MAX_OPEN + 10).map(|i| Unit::new(&format!("d{i}"), i as u128 + 1)).collect();
     let mut rig = Rig::new();
-    let all = |what: fn(&Unit) -> Vec<(String, Vec<u8>)>| units.iter().flat_map(what).collect::<Vec<_>>();
+    let all = |what: fn(&Unit) -> Sent| units.iter().flat_map(what).collect::<Sent>();
     rig.hear(&all(|unit| unit.pages()));
     rig.hear(&all(|unit| unit.commits(1..=2)));
     let heard = rig.hear(&all(|unit| unit.commits([3])));
@@ -416,4 +440,49 @@ fn a_late_will_leaves_the_device_online() {
     assert!(online(&rig));
     rig.hear(&[device.state(false, 0, &[])]);
     assert!(!online(&rig));
+}
+
+/// What `devices` and `query` show, beside a receiver that runs: all stores of a device, gaps, losses, conflicts and
+/// refusals; and a device that nobody knows is a fault, not an empty answer.
+#[test]
+fn the_account_names_what_is_there_and_what_is_not() {
+    use crate::cli::output::{Format, Printer};
+    use crate::fleet::report;
+
+    let before = Unit::new("pump-17", 1);
+    let fresh = Unit { store: StoreUuid::from_u128(2), ..before.clone() };
+    let other = before.twin("pump-18", 4);
+    let mut rig = with_held(&before, 4);
+    rig.hear(&[fresh.pages(), fresh.commits(1..=2), other.pages(), other.commits([4])].concat());
+    rig.hear(&[before.message(&before.lost(6, 7, LossReason::Retention, 30)), before.birth(8)]);
+    rig.hear(&[(before.topic(Topic::Segment), b"noise".to_vec())]);
+    rig.pass(60);
+    rig.tick();
+
+    let lines = report::devices(rig.dir.path()).expect("an account");
+    assert_eq!(lines.iter().map(|line| line.device.as_str()).collect::<Vec<_>>(), ["pump-17", "pump-18"]);
+    let line = &lines[0];
+    assert!(line.online && line.seen.is_some());
+    assert_eq!(line.refused, BTreeMap::from([("envelope", 1)]));
+    let store = line.stores.iter().find(|s| s.store == before.store.to_string()).expect("its first store");
+    assert_eq!((store.readings, store.high, store.gaps), (10, 8, 2), "5 and 8 are missing");
+    assert_eq!((store.losses, store.readings_lost, store.conflicts), (1, 30, 1));
+    assert_eq!(store.held, ["1..=4", "6..=7"]);
+    assert!(report::table(&lines).contains("1..=4 and 1 more"), "{}", report::table(&lines));
+    assert!(serde_json::from_str::<serde_json::Value>(&report::json(&lines)).is_ok());
+
+    let replicas = report::replicas(rig.dir.path(), "pump-17").expect("two replicas");
+    let session = crate::store::query::Session::open_all(&replicas).expect("a session");
+    let mut out = Vec::new();
+    let mut printer = Printer::new(&mut out, Format::Csv);
+    let sql = "SELECT count(*) AS n, min(value), max(unit) FROM reading WHERE series = 'm/s1'";
+    assert!(session.run(sql, &mut printer).is_ok());
+    printer.finish().expect("printed");
+    let text = String::from_utf8(out).expect("text");
+    assert!(
+        text.lines().nth(1).is_some_and(|row| row.starts_with("7,")),
+        "four, one of the other history, two: {text}"
+    );
+    assert!(report::replicas(rig.dir.path(), "pump-99").is_err());
+    assert!(report::devices(&rig.dir.path().join("nowhere")).is_err());
 }

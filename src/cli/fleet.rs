@@ -1,0 +1,152 @@
+//! The commands of `varved-fleet`.
+//!
+//! What enters: the arguments. What leaves: an exit code, results on standard output, all else on standard error. What a
+//! command does is in [`crate::fleet`]; here it is found, and told.
+
+use super::args::Argument;
+use super::output::{self, Format};
+use super::query::{FORMATS, print};
+use super::{Arguments, CliError, Command, Program};
+use crate::config::{DEFAULT_FLEET_CONFIG, FleetConfig};
+use crate::fault::Exit;
+use crate::fleet::{report, run};
+use crate::signals;
+use crate::store::query::Session;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The table.
+pub static VARVED_FLEET: Program = Program {
+    name: "varved-fleet",
+    brief: "the receiver: every device's readings in one replica per store, each reading once",
+    commands: &[RUN, DEVICES, QUERY],
+};
+
+/// `varved-fleet`.
+pub fn varved_fleet(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    super::start(&VARVED_FLEET, arguments)
+}
+
+const RUN: Command = Command {
+    name: "run",
+    args: "[--config F]",
+    brief: "receives, in the foreground, until SIGTERM or SIGINT",
+    long: "
+  --config F   the receiver's file; default: /etc/varved/fleet.toml
+
+Tells systemd when it is ready (sd_notify). What it has acknowledged is on the disk, so it may be stopped in any way.
+RUST_LOG=debug says more.
+
+  varved-fleet run --config fleet.toml",
+    run: run_command,
+};
+
+const DEVICES: Command = Command {
+    name: "devices",
+    args: "[--config F] [--data DIR] [--json]",
+    brief: "every device: last seen, stores, readings, gaps, losses, conflicts, refused messages",
+    long: "
+  --config F   the receiver's file, for its data folder; default: /etc/varved/fleet.toml
+  --data DIR   the data folder itself
+  --json       one array of objects
+
+HELD are the sequence numbers that are there, losses included. GAPS are numbers that are neither held, nor pending at the
+device as it last said, nor lost. CONFLICTS are numbers that arrived with more than one content; all are kept.",
+    run: devices_command,
+};
+
+const QUERY: Command = Command {
+    name: "query",
+    args: "DEVICE [--config F] [--data DIR] [--format table|csv|json] SQL",
+    brief: "read-only SQL over all that one device sent, with the `reading` table",
+    long: "
+  --config F   the receiver's file, for its data folder; default: /etc/varved/fleet.toml
+  --data DIR   the data folder itself
+  --format F   table (default), csv, or json: one array of objects
+
+All stores that the device has brought are read as one. The table `reading` is that of `varved query`.
+
+  varved-fleet query pump-17 \"SELECT utc, value FROM reading WHERE series = 'cpu/temp' ORDER BY time DESC LIMIT 10\"",
+    run: query_command,
+};
+
+fn run_command(arguments: &mut Arguments) -> Result<Exit, CliError> {
+    let mut config = PathBuf::from(DEFAULT_FLEET_CONFIG);
+    while let Some(argument) = arguments.next_argument()? {
+        match argument {
+            Argument::Option(name) if name == "config" => config = arguments.path()?,
+            other => return Err(arguments.unexpected(&other)),
+        }
+    }
+    let config = FleetConfig::load(&config).map_err(CliError::fault)?;
+    super::log_to_stderr();
+    let stop = signals::end_of_service()?;
+    let ready = |_| {
+        // Without systemd there is nobody to tell.
+        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+    };
+    run::serve(config, stop, ready).map_err(CliError::fault)?;
+    Ok(Exit::Ok)
+}
+
+fn devices_command(arguments: &mut Arguments) -> Result<Exit, CliError> {
+    let (mut place, mut json) = (Place::default(), false);
+    while let Some(argument) = arguments.next_argument()? {
+        match argument {
+            Argument::Option(name) if name == "json" => json = true,
+            Argument::Option(name) if place.takes(&name, arguments)? => {}
+            other => return Err(arguments.unexpected(&other)),
+        }
+    }
+    let devices = report::devices(&place.data()?).map_err(CliError::fault)?;
+    output::print(&if json { report::json(&devices) + "\n" } else { report::table(&devices) })?;
+    Ok(Exit::Ok)
+}
+
+fn query_command(arguments: &mut Arguments) -> Result<Exit, CliError> {
+    let (mut place, mut format, mut device, mut sql) = (Place::default(), Format::Table, None, None);
+    while let Some(argument) = arguments.next_argument()? {
+        match argument {
+            Argument::Option(name) if name == "format" => format = arguments.word(&FORMATS)?,
+            Argument::Option(name) if place.takes(&name, arguments)? => {}
+            Argument::Value(value) if sql.is_none() => {
+                let text = value.into_string().map_err(|_| arguments.wrong("the argument is not UTF-8"))?;
+                if device.is_none() { device = Some(text) } else { sql = Some(text) }
+            }
+            other => return Err(arguments.unexpected(&other)),
+        }
+    }
+    let (Some(device), Some(sql)) = (device, sql) else {
+        return Err(arguments.wrong("a device and a statement are needed"));
+    };
+    let replicas = report::replicas(&place.data()?, &device).map_err(CliError::fault)?;
+    let session = Session::open_all(&replicas).map_err(CliError::fault)?;
+    print(&session, &sql, format)
+}
+
+/// Where the data is: named, or in the configuration.
+#[derive(Default)]
+struct Place {
+    config: Option<PathBuf>,
+    data: Option<PathBuf>,
+}
+
+impl Place {
+    fn takes(&mut self, name: &str, arguments: &mut Arguments) -> Result<bool, CliError> {
+        match name {
+            "config" => self.config = Some(arguments.path()?),
+            "data" => self.data = Some(arguments.path()?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn data(self) -> Result<PathBuf, CliError> {
+        if let Some(data) = self.data {
+            return Ok(data);
+        }
+        let config = self.config.unwrap_or_else(|| DEFAULT_FLEET_CONFIG.into());
+        FleetConfig::load(&config).map(|config| config.data).map_err(CliError::fault)
+    }
+}
