@@ -1,15 +1,15 @@
 //! The real store of varved, called as the service calls it.
 
-use crate::Outcome;
 use crate::subject::{Batcher, Subject};
-use crate::workload::{Tick, Workload, now};
+use crate::workload::{Random, Tick, now};
+use crate::{Outcome, interrupted};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use uuid::Uuid;
 use varved::clock::keeper::Keeper;
 use varved::clock::{BootNanos, Now, SECOND, UtcNanos};
 use varved::config::Config;
-use varved::reading::SeqRange;
+use varved::reading::{Kind, MAX_TEXT_BYTES, Reading, Scale, SeqRange, SeriesDef, Stamp, Value};
 use varved::store::{Identity, Step, Store};
 use varved::upkeep::{Chore, Idle, Upkeep};
 
@@ -50,8 +50,11 @@ pub(crate) struct Own {
     body_bytes: u64,
 }
 
-/// One commit of the history that is made beforehand.
-const HISTORY_INTERVAL_S: i64 = 600;
+/// The file is filled with a history that begins so long ago, a segment a second.
+const FILL_S: i64 = 10_000;
+
+/// Texts in a segment of it.
+const FILL_TEXTS: usize = 4;
 
 impl Own {
     /// A new store on the medium; with [`Setup::upkeep`] one that is full.
@@ -59,28 +62,37 @@ impl Own {
         let config =
             Config::parse(&setup.config(dir, &format!("{interval_s}s")), "the benchmark's configuration")?.store;
         let me = Identity { machine_hash: [7; 16], boot_uuid: Uuid::from_u128(7) };
-        let history_s = if setup.upkeep { 2_000_000 } else { 0 };
-        let (store, _) = Store::open(&config, &me, now(-history_s))?;
+        let (store, _) = Store::open(&config, &me, now(-FILL_S))?;
         let wal = PathBuf::from(format!("{}-wal", config.path.display()));
         let (batcher, keeper) = (Batcher::new()?, Keeper::default());
-        let upkeep = Upkeep::new(now(-history_s));
-        let with_upkeep = setup.upkeep;
-        let mut own =
-            Self { store, batcher, keeper, upkeep, with_upkeep, interval_s: HISTORY_INTERVAL_S, wal, body_bytes: 0 };
-        own.record_history(history_s)?;
-        own.interval_s = interval_s;
+        let (upkeep, with_upkeep) = (Upkeep::new(now(0)), setup.upkeep);
+        let mut own = Self { store, batcher, keeper, upkeep, with_upkeep, interval_s, wal, body_bytes: 0 };
+        if with_upkeep {
+            own.fill()?;
+        }
         Ok(own)
     }
 
-    fn record_history(&mut self, history_s: i64) -> Outcome<()> {
-        let mut workload = Workload::from(-history_s);
-        for _ in 0..history_s / HISTORY_INTERVAL_S {
-            crate::interrupted()?;
-            let ticks: Vec<Tick> = (0..HISTORY_INTERVAL_S).map(|_| workload.tick()).collect();
-            self.commit(&ticks, &mut || ())?;
-            self.rest(now(ticks[ticks.len() - 1].second))?;
+    /// Fills the file with texts that don't compress, in segments as large as compacted ones, until some must go.
+    fn fill(&mut self) -> Outcome<()> {
+        let def = SeriesDef { name: "ballast/text".into(), unit: String::new(), kind: Kind::Text, scale: Scale::ONE };
+        let series = self.batcher.registry.key(&def)?;
+        let mut random = Random::new();
+        for second in -FILL_S..0 {
+            interrupted()?;
+            let now = now(second);
+            for _ in 0..FILL_TEXTS {
+                let value = Value::Text(random.text(MAX_TEXT_BYTES).into_boxed_str());
+                self.batcher.batch.push(Reading { series, stamp: Stamp::Boot(now.boot), value }, now.boot)?;
+            }
+            let sealed = self.batcher.batch.seal();
+            self.store.commit(&sealed, &self.batcher.registry, &[], now)?;
+            self.acknowledge()?;
+            if self.store.facts()?.nearly_full() {
+                return Ok(());
+            }
         }
-        Ok(())
+        Err("the file does not fill: is max_size in force?".into())
     }
 
     /// What the fleet does: it has all that was committed before this interval.

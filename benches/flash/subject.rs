@@ -33,7 +33,8 @@ pub(crate) trait Subject {
 
 /// The batch that the service would have made of an interval: 50 series, all stamped with the scheduled tick.
 pub(crate) struct Batcher {
-    batch: Batch,
+    /// What waits.
+    pub(crate) batch: Batch,
     /// The series by their keys.
     pub registry: Arc<Registry>,
 }
@@ -41,7 +42,7 @@ pub(crate) struct Batcher {
 impl Batcher {
     /// An empty one.
     pub(crate) fn new() -> Outcome<Self> {
-        let registry = Arc::new(Registry::new(SERIES as u32));
+        let registry = Arc::new(Registry::new(SERIES as u32 + 1));
         for def in Workload::from(0).defs() {
             registry.key(def)?;
         }

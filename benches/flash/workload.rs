@@ -69,7 +69,7 @@ enum Shape {
 impl Workload {
     /// The one workload, whose next tick is number `second`. The seed is fixed.
     pub(crate) fn from(second: i64) -> Self {
-        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let mut random = Random::new();
         let mut sources = Vec::with_capacity(SERIES);
         let mut swings = |group: &str, unit: &str, n: usize, (base, swing): (f64, f64), noise: (f64, f64), decimals| {
             for i in 0..n {
@@ -149,9 +149,19 @@ impl Shape {
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014): a few lines that give the same numbers everywhere.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
+    /// From the one seed.
+    pub(crate) fn new() -> Self {
+        Self(0x9e37_79b9_7f4a_7c15)
+    }
+
+    /// So many letters that mean nothing.
+    pub(crate) fn text(&mut self, bytes: usize) -> String {
+        (0..bytes).map(|_| char::from(b'0' + (self.next() % 64) as u8)).collect()
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
