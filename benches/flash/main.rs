@@ -57,12 +57,10 @@ fn work() -> Outcome<ExitCode> {
         print!("{}", plan::HELP);
         return Ok(ExitCode::SUCCESS);
     };
+    medium::go_inside()?;
     let flag = Arc::clone(INTERRUPTED.get_or_init(Arc::default));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&flag))?;
-    }
-    if let Some(status) = medium::inside()? {
-        return Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let lines = plan::lines(&args);
     if args.explain {

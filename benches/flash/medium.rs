@@ -1,12 +1,13 @@
 //! The medium: ext4 on a loop device over a file in a tmpfs of its own, and what the block device has counted.
 //!
 //! The loop device counts what the file system sends it, to the byte. This program runs in a mount namespace of its own
-//! ([`inside`]), and the loop device detaches itself with its last mount, so nothing is left behind however it ends.
+//! ([`go_inside`]), and the loop device detaches itself with its last mount, so nothing is left behind however it ends.
 
 use crate::{Outcome, sys};
 use rustix::fs::syncfs;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -122,23 +123,22 @@ impl Drop for Medium {
     }
 }
 
-/// Starts this program again in a mount namespace of its own, unless it runs in one already; then `None`, else how that
-/// one ended. Not root: an error that says so.
-pub(crate) fn inside() -> Outcome<Option<std::process::ExitStatus>> {
+/// Goes on in a mount namespace of this program's own: once, this program is begun anew in there, in the same process.
+/// Not root: an error that says so.
+pub(crate) fn go_inside() -> Outcome<()> {
     if !rustix::process::geteuid().is_root() {
         return Err("mounting a loop device takes root: run it as root (sudo -E cargo bench --bench flash)".into());
     }
     if std::env::var_os(INSIDE).is_some() {
-        return Ok(None);
+        return Ok(());
     }
-    let status = Command::new("unshare")
+    let failed = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "--"])
         .arg(std::env::current_exe()?)
         .args(std::env::args_os().skip(1))
         .env(INSIDE, "1")
-        .status()
-        .map_err(|e| format!("unshare: {e}; install util-linux"))?;
-    Ok(Some(status))
+        .exec();
+    Err(format!("unshare: {failed}; install util-linux").into())
 }
 
 /// Runs a tool to its end; its output.
