@@ -68,8 +68,8 @@ fn work() -> Outcome<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let results = measure_all(&args, &lines);
-    interrupted()?;
     table::print(&results);
+    interrupted()?;
     let service = match args.cross_check() {
         true => Some(service::cross_check(if args.quick { 60 } else { 120 })?),
         false => None,
@@ -90,8 +90,9 @@ fn measure_all(args: &Args, lines: &[Line]) -> Results {
                 while let Some(line) = lines.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let measured = measure(args, line).map_err(|e| e.to_string());
                     let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                    let figure = measured.as_ref().map_or_else(Clone::clone, |m| format!("{:.2}", m.per_reading()));
                     done.push((*line, measured));
-                    eprintln!("{}/{} {line}", done.len(), lines.len());
+                    eprintln!("{}/{} {line}: {figure}", done.len(), lines.len());
                 }
             });
         }

@@ -131,9 +131,7 @@ fn has(name: &str, words: &str) -> bool {
 
 fn setups(quick: bool) -> impl Iterator<Item = Setup> {
     let all = (0..8).map(|i| Setup { powersafe: i & 4 != 0, exclusive: i & 2 != 0, upkeep: i & 1 != 0 });
-    all.filter(move |s| {
-        !quick || (!s.powersafe && s.exclusive != s.upkeep) || (s.powersafe && s.exclusive && !s.upkeep)
-    })
+    all.filter(move |s| !quick || (s.exclusive && !s.upkeep) || (s.upkeep && !s.powersafe))
 }
 
 impl Line {
