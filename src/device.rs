@@ -22,7 +22,7 @@ use crate::clock::{Anchor, Clock, UtcNanos};
 use crate::config::Config;
 use crate::fault::{Exit, Fault, Verdict};
 use crate::reading::Reading;
-use crate::sensor::{self, Counters, Running, SensorError};
+use crate::sensor::{self, Counters, Inlets, Running, SensorError, SocketFile};
 use crate::signals::{Call, Signals};
 use crate::store::thread::{StoreGone, StoreHandle};
 use crate::store::{self, Identity, Step, Store, StoreError, StoreFacts};
@@ -37,6 +37,7 @@ use smol::future::or;
 use smol::{Executor, Task, Timer};
 use status::{Recorded, Shared};
 use std::fmt;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -150,7 +151,7 @@ pub fn run(config: Config) -> Result<Report, DeviceError> {
         let upkeep = executor.spawn(desk.clone().keep_up());
         let (stop_uplink, stopped) = bounded(1);
         let uplink = executor.spawn(desk.clone().upload(committed, stopped));
-        let control = desk.clone().serve_control(asks.clone(), sensors.counters().to_vec(), &executor)?;
+        let control = desk.clone().serve_control(asks.clone(), &sensors, &executor)?;
         watch::ready();
         log::info!("device {}: recording into {}", desk.config.device, desk.config.store.path.display());
 
@@ -262,7 +263,7 @@ impl Desk {
     async fn keep_anchors(self, out: Sender<Anchor>) {
         let known = self.store.run(|store| store.newest_anchor()).await.ok().and_then(Result::ok).flatten();
         let mut keeper = Keeper::new(known);
-        let mut watchdog = watch::Watchdog::new();
+        let mut watchdog = watch::Watchdog::default();
         loop {
             let now = self.clock.now();
             if let Some(anchor) = keeper.observe(now) {
@@ -320,34 +321,28 @@ impl Desk {
     fn serve_control(
         self,
         asks: Sender<Ask>,
-        counters: Vec<Arc<Counters>>,
+        sensors: &Running,
         executor: &Executor<'static>,
     ) -> Result<Vec<Task<()>>, DeviceError> {
         let Some(path) = self.config.control.listen.clone() else { return Ok(Vec::new()) };
         let (listener, file) =
             sensor::bind_unix(&path).map_err(|cause| DeviceError::Control { path: path.clone(), cause })?;
-        // The file goes when the last worker does.
-        let shared = Arc::new((listener, file, counters));
+        let hatch = Arc::new(Hatch {
+            listener,
+            _file: file,
+            desk: self,
+            asks,
+            counters: sensors.counters().to_vec(),
+            inlets: sensors.inlets(),
+        });
         let worker = || {
-            let (shared, asks, desk) = (shared.clone(), asks.clone(), self.clone());
+            let hatch = hatch.clone();
             executor.spawn(async move {
-                let (desk, asks, shared) = (&desk, &asks, &shared);
-                let answer = |request| async move { desk.answer(request, asks, &shared.2).await };
-                control::serve(&shared.0, answer).await;
+                let hatch = &*hatch;
+                control::serve(&hatch.listener, |request| hatch.answer(request)).await;
             })
         };
         Ok((0..control::WORKERS).map(|_| worker()).collect())
-    }
-
-    async fn answer(&self, request: Request, asks: &Sender<Ask>, counters: &[Arc<Counters>]) -> Answer {
-        match request {
-            Request::Status => Answer::Ok(self.status(counters).await),
-            Request::Flush => {
-                ask(asks, Ask::Flush).await;
-                Answer::Ok(Json::Null)
-            }
-            Request::Query { sql } => self.query(sql).await,
-        }
     }
 
     /// Everything there is to know, as `status --json` prints it.
@@ -430,6 +425,31 @@ impl Desk {
         }
         let (_, recorded) = self.shared.report(self.clock.now());
         Ok(Report { recorded, written_bytes: written_bytes(), sent_bytes: lock(&self.link).sent_bytes })
+    }
+}
+
+/// What the workers of the control socket share.
+struct Hatch {
+    listener: smol::Async<UnixListener>,
+    /// Goes when the last worker does.
+    _file: SocketFile,
+    desk: Desk,
+    asks: Sender<Ask>,
+    counters: Vec<Arc<Counters>>,
+    inlets: Inlets,
+}
+
+impl Hatch {
+    async fn answer(&self, request: Request) -> Answer {
+        match request {
+            Request::Status => Answer::Ok(self.desk.status(&self.counters).await),
+            Request::Flush => {
+                self.inlets.drain().await;
+                ask(&self.asks, Ask::Flush).await;
+                Answer::Ok(Json::Null)
+            }
+            Request::Query { sql } => self.desk.query(sql).await,
+        }
     }
 }
 

@@ -21,6 +21,7 @@ mod file;
 mod hwmon;
 mod iio;
 pub mod ingest;
+mod inlets;
 pub mod line_protocol;
 pub mod name;
 mod poll;
@@ -34,6 +35,7 @@ mod thermal;
 mod w1;
 
 pub use counters::{Counters, Snapshot};
+pub use inlets::Inlets;
 pub use poll::{Driver, Heard, STACK_BYTES};
 pub use socket::{SocketFile, bind_unix};
 
@@ -60,6 +62,7 @@ pub struct Running {
     counters: Vec<Arc<Counters>>,
     tasks: Vec<Task<()>>,
     stop: Sender<()>,
+    inlets: Inlets,
     /// Closes when the last thread has ended.
     threads: Receiver<()>,
 }
@@ -83,12 +86,12 @@ pub fn start(
 ) -> Result<Running, SensorError> {
     let (stop, stopped) = smol::channel::bounded(1);
     let (ended, threads) = smol::channel::bounded(1);
-    let mut running = Running { counters: Vec::new(), tasks: Vec::new(), stop, threads };
+    let mut running = Running { counters: Vec::new(), tasks: Vec::new(), stop, inlets: Inlets::default(), threads };
     for config in configs {
         let counters = Arc::new(Counters::new(running.free_label(&config.kind)));
         running.counters.push(counters.clone());
         let (registry, clock, out, stop) = (registry.clone(), clock.clone(), out.clone(), stopped.clone());
-        let source = Source { registry, counters, clock, out, stop };
+        let source = Source { registry, counters, clock, out, stop, inlets: running.inlets.clone() };
         match &config.kind {
             SensorKind::Socket(socket) => running.tasks.extend(socket::spawn(socket, &source, executor)),
             SensorKind::Exec(exec) => running.tasks.push(exec::spawn(exec, &source, executor)),
@@ -110,6 +113,11 @@ impl Running {
         let taken = |candidate: &String| self.counters.iter().any(|counters| counters.source() == candidate);
         let numbered = (2..).map(|n| format!("{label} #{n}"));
         std::iter::once(label.clone()).chain(numbered).find(|candidate| !taken(candidate)).unwrap_or(label)
+    }
+
+    /// The streams that are open, to wait for what their clients have written.
+    pub fn inlets(&self) -> Inlets {
+        self.inlets.clone()
     }
 
     /// Stops every source: commands and their children are ended, socket files taken away. Readings already handed on

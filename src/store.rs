@@ -7,14 +7,14 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`file`](self::file) | how a file is opened and filled; shared with the fleet's replica |
+//! | [`file`] | how a file is opened and filled; shared with the fleet's replica |
 //! | `ground`, [`wal_scan`], [`high_water`], [`identity`], `rebuild` | what is looked at before SQLite opens |
 //! | `open`, `quarantine` | from those to a store that can be written, whatever the file is like |
 //! | `commit`, `ack`, `catalog`, `recheck` | what comes in, what goes out |
 //! | `compact`, `rollup`, `expire` | steps of upkeep |
 //! | [`reader`], [`scan`], [`vtab`], [`query`] | the read side: segments to rows, and SQL over them |
 //! | [`audit`], [`plain`] | what `verify` and `export` do with it |
-//! | [`thread`](self::thread) | the thread that it runs on |
+//! | [`thread`] | the thread that it runs on |
 
 mod ack;
 pub mod audit;

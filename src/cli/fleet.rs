@@ -65,7 +65,7 @@ const QUERY: Command = Command {
   --data DIR   the data folder itself
   --format F   table (default), csv, or json: one array of objects
 
-All stores that the device has brought are read as one. The table `reading` is that of `varved query`.
+All stores that began with the device are read as one. The table `reading` is that of `varved query`.
 
   varved-fleet query pump-17 \"SELECT utc, value FROM reading WHERE series = 'cpu/temp' ORDER BY time DESC LIMIT 10\"",
     run: query_command,

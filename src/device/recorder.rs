@@ -15,6 +15,7 @@ use crate::store::thread::{StoreGone, StoreHandle};
 use crate::store::{Committed, StoreError};
 use smol::channel::{Receiver, Sender};
 use smol::future::{or, pending};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -56,6 +57,10 @@ pub struct Recorder {
     hold_back_bytes: u64,
     anchors: Vec<Anchor>,
     committing: Option<Committing>,
+    /// Chunks of readings taken in so far.
+    taken: u64,
+    /// Who asked, and how many chunks must be taken in before the question can be answered: those that were in the queue.
+    asked: VecDeque<(u64, Ask)>,
     /// Batches sealed so far; a flush waits for one of these numbers to be done.
     sealed: u64,
     waiting: Vec<(u64, Sender<()>)>,
@@ -98,6 +103,8 @@ impl Recorder {
             hold_back_bytes: buffer_bytes / 4 * 3,
             anchors: Vec::new(),
             committing: None,
+            taken: 0,
+            asked: VecDeque::new(),
             sealed: 0,
             waiting: Vec::new(),
             finishing: false,
@@ -111,6 +118,7 @@ impl Recorder {
     /// [`StoreGone`] when the store's thread has ended.
     pub async fn run(mut self) -> Result<(), StoreGone> {
         loop {
+            self.hear_those_whose_turn_it_is();
             self.answer_flushes();
             if self.finishing && self.waiting.is_empty() {
                 return Ok(());
@@ -119,7 +127,7 @@ impl Recorder {
             match self.next().await {
                 Wake::Readings(readings) => self.take(readings),
                 Wake::Anchor(anchor) => self.anchors.push(anchor),
-                Wake::Ask(ask) => self.hear(ask),
+                Wake::Ask(ask) => self.asked.push_back((self.taken + self.ends.readings.len() as u64, ask)),
                 Wake::Done(outcome) => self.note_commit(&outcome?),
                 Wake::Due => {}
             }
@@ -166,6 +174,7 @@ impl Recorder {
 
     fn take(&mut self, readings: Vec<Reading>) {
         let now = self.desk.clock.now().boot;
+        self.taken += 1;
         self.desk.shared.taken(readings.len());
         for reading in readings {
             // An overflow is counted and dated by the batch, and becomes a loss segment.
@@ -174,20 +183,21 @@ impl Recorder {
         self.show_risk();
     }
 
-    fn hear(&mut self, ask: Ask) {
-        while let Ok(readings) = self.ends.readings.try_recv() {
-            self.take(readings);
+    /// What was in the queue when they asked has been taken in: the batch that it is in is the one to wait for.
+    fn hear_those_whose_turn_it_is(&mut self) {
+        while self.asked.front().is_some_and(|(after, _)| *after <= self.taken) {
+            let Some((_, ask)) = self.asked.pop_front() else { return };
+            while let Ok(anchor) = self.ends.anchors.try_recv() {
+                self.anchors.push(anchor);
+            }
+            let (reply, finish) = match ask {
+                Ask::Flush(reply) => (reply, false),
+                Ask::Finish(reply) => (reply, true),
+            };
+            self.finishing |= finish;
+            let open = self.batch.due_at().is_some() || (finish && !self.anchors.is_empty());
+            self.waiting.push((self.sealed + u64::from(open), reply));
         }
-        while let Ok(anchor) = self.ends.anchors.try_recv() {
-            self.anchors.push(anchor);
-        }
-        let (reply, finish) = match ask {
-            Ask::Flush(reply) => (reply, false),
-            Ask::Finish(reply) => (reply, true),
-        };
-        self.finishing |= finish;
-        let open = self.batch.due_at().is_some() || (finish && !self.anchors.is_empty());
-        self.waiting.push((self.sealed + u64::from(open), reply));
     }
 
     fn begin_commit_if_due(&mut self) {

@@ -14,7 +14,7 @@ use crate::wire::{State, StoreUuid, decode};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Ranges that are named in one line; more are counted.
 const MAX_NAMED: usize = 16;
@@ -97,16 +97,18 @@ pub(super) fn shelf(data: &Path) -> Result<Shelf, FleetError> {
     Shelf::open(data)
 }
 
-/// The replicas of all stores that `device` has brought, those of a card that was moved included.
+/// The replicas of the stores that began with `device`. A store that it only carries (the card of another board, a clone)
+/// is that other device's, so that each reading is found under one name.
 ///
 /// # Errors
 /// The folder can't be read, or knows no such device.
-pub fn replicas(data: &Path, device: &str) -> Result<Vec<std::path::PathBuf>, FleetError> {
+pub fn replicas(data: &Path, device: &str) -> Result<Vec<PathBuf>, FleetError> {
     let shelf = shelf(data)?;
-    let known = |shelf: &Shelf| shelf.stores_of(device).filter_map(|store| shelf.path_of(store)).collect::<Vec<_>>();
-    match known(&shelf) {
-        replicas if crate::wire::topics::valid_device(device) && !replicas.is_empty() => Ok(replicas),
-        _ => Err(FleetError::NoDevice { device: device.to_owned() }),
+    let of_device = |path: &PathBuf| path.parent().and_then(Path::file_name).is_some_and(|home| home == device);
+    let replicas: Vec<_> = shelf.stores_of(device).filter_map(|store| shelf.path_of(store)).filter(of_device).collect();
+    match replicas.is_empty() {
+        true => Err(FleetError::NoDevice { device: device.to_owned() }),
+        false => Ok(replicas),
     }
 }
 

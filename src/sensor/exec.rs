@@ -64,7 +64,7 @@ async fn run_once(config: &ExecConfig, source: &Source, seldom: &mut Seldom) -> 
     };
     let mut group = Group::of(&child);
     let (out, err) = (child.stdout.take()?, child.stderr.take()?);
-    let talk = source.pump(out, config.timeout);
+    let talk = source.pump(out, config.timeout, None);
     let exited = async {
         let status = child.status().await;
         // What is still in the pipe is read; what a process it left behind would write is not waited for.

@@ -16,6 +16,7 @@
 
 use super::counters::Seldom;
 use super::ingest::Ingest;
+use super::inlets::{Inlet, Inlets};
 use super::poll::stopped;
 use super::source::{Source, backoff, random, within};
 use super::stream::MAX_LINE_BYTES;
@@ -31,6 +32,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What is asked for as the kernel's buffer of a datagram socket; it gives at most `net.core.rmem_max`.
@@ -55,7 +57,7 @@ pub(super) fn spawn(config: &SocketConfig, source: &Source, executor: &Executor<
 }
 
 /// The stream of a client.
-type Client = Box<dyn smol::io::AsyncRead + Send + Unpin>;
+type Client = (Box<dyn smol::io::AsyncRead + Send + Unpin>, Arc<Inlet>);
 
 /// A bound socket.
 #[derive(Clone)]
@@ -122,8 +124,8 @@ async fn work(take: Receiver<Socket>, source: Source, workers: u64) {
 async fn serve_streams(socket: &Socket, source: &Source, workers: u64) {
     let mut seldom = Seldom::default();
     loop {
-        match socket.accept().await {
-            Ok(stream) => {
+        match socket.accept(&source.inlets).await {
+            Ok((stream, inlet)) => {
                 source.counters.add_reconnect();
                 let (_mark, clients) = source.counters.client();
                 if clients == workers {
@@ -132,7 +134,7 @@ async fn serve_streams(socket: &Socket, source: &Source, workers: u64) {
                         "sensor: {name}: all {workers} workers have a client; others wait (`clients` allows more)"
                     );
                 }
-                source.pump(stream, None).await;
+                source.pump(stream, None, Some(&inlet)).await;
             }
             Err(error) => {
                 note_failure(source, &mut seldom, &format!("can't accept: {error}"));
@@ -174,14 +176,19 @@ async fn serve_datagrams(socket: &Socket, source: &Source) {
 
 impl Socket {
     /// The next client of a stream socket.
-    async fn accept(&self) -> io::Result<Client> {
+    async fn accept(&self, inlets: &Inlets) -> io::Result<Client> {
         match self {
-            Self::Unix(listener) => Ok(Box::new(listener.accept().await?.0)),
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let inlet = inlets.follow(&stream)?;
+                Ok((Box::new(stream), inlet))
+            }
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 // A client whose machine went away without a word would otherwise hold a worker for ever.
                 sockopt::set_socket_keepalive(&stream, true)?;
-                Ok(Box::new(stream))
+                let inlet = inlets.follow(&stream)?;
+                Ok((Box::new(stream), inlet))
             }
             Self::UnixGram(_) | Self::Udp(_) => Err(io::ErrorKind::Unsupported.into()),
         }

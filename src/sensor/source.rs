@@ -6,6 +6,7 @@
 
 use super::counters::Counters;
 use super::ingest::Ingest;
+use super::inlets::{Inlet, Inlets};
 use super::poll::hand_on;
 use super::stream::LineBuffer;
 use crate::batch::Registry;
@@ -30,6 +31,7 @@ pub(super) struct Source {
     pub(super) out: Sender<Vec<Reading>>,
     /// Closes when all is to stop.
     pub(super) stop: Receiver<()>,
+    pub(super) inlets: Inlets,
 }
 
 /// How a stream ended.
@@ -46,8 +48,13 @@ pub(super) enum End {
 }
 
 impl Source {
-    /// Reads lines until the stream ends, or is silent for longer than `patience`.
-    pub(super) async fn pump(&self, mut stream: impl AsyncRead + Unpin, patience: Option<Duration>) -> End {
+    /// Reads lines until the stream ends, or is silent for longer than `patience`; tells `inlet` how far it has come.
+    pub(super) async fn pump(
+        &self,
+        mut stream: impl AsyncRead + Unpin,
+        patience: Option<Duration>,
+        inlet: Option<&Inlet>,
+    ) -> End {
         let mut ingest = Ingest::new(self.registry.clone(), self.counters.clone());
         let (mut buffer, mut bytes) = (LineBuffer::new(), vec![0; READ_BYTES]);
         let end = loop {
@@ -59,10 +66,16 @@ impl Source {
                 Some(Err(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Some(Err(error)) => break End::Failed(error),
             };
+            if let Some(inlet) = inlet {
+                inlet.has_read(n);
+            }
             let mut chunk = Vec::new();
             ingest.stream(&mut buffer, &bytes[..n], self.clock.now().boot, &mut chunk);
             if !self.hand_on(chunk).await {
                 break End::Stop;
+            }
+            if let Some(inlet) = inlet {
+                inlet.has_handed_on();
             }
         };
         ingest.end_of_stream(&mut buffer, self.clock.now().boot);

@@ -127,12 +127,12 @@ fn nothing_confirmed_is_lost_when_everything_is_killed() {
                 None => {}
             }
             next_kill = Instant::now() + Duration::from_millis(200 + dice.roll(1500));
-            batch.for_each(|n| drop(fate.insert(n, false)));
+            fate.extend(batch.map(|n| (n, false)));
             continue;
         }
         let flushed = sent && site.command("flush").status.success();
         confirmed += if flushed { 500 } else { 0 };
-        batch.for_each(|n| drop(fate.insert(n, flushed)));
+        fate.extend(batch.map(|n| (n, flushed)));
     }
     site.flush();
     wait_for("the backlog to go out", 120, || (site.status()["pending"]["readings"] == 0).then_some(()));

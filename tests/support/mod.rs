@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-pub const VARVED: &str = env!("CARGO_BIN_EXE_varved");
-pub const VARVED_FLEET: &str = env!("CARGO_BIN_EXE_varved-fleet");
+pub(crate) const VARVED: &str = env!("CARGO_BIN_EXE_varved");
+pub(crate) const VARVED_FLEET: &str = env!("CARGO_BIN_EXE_varved-fleet");
 
 /// A port that nothing listens on.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Asks until `ready` answers, and fails with `what` after `seconds`.
-pub fn wait_for<T>(what: &str, seconds: u64, mut ready: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, seconds: u64, mut ready: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + Duration::from_secs(seconds);
     loop {
         if let Some(answer) = ready() {
@@ -29,9 +29,9 @@ pub fn wait_for<T>(what: &str, seconds: u64, mut ready: impl FnMut() -> Option<T
 }
 
 /// A process that does not outlive its value; its output goes to a file that failures name.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
-    pub log: PathBuf,
+    log: PathBuf,
 }
 
 impl Process {
@@ -69,10 +69,6 @@ impl Process {
         self.child.try_wait().unwrap().is_none()
     }
 
-    pub fn exit_code(&mut self) -> Option<i32> {
-        self.child.wait().unwrap().code()
-    }
-
     pub fn log_text(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -86,7 +82,7 @@ impl Drop for Process {
 }
 
 /// A mosquitto of our own on loopback, without persistence: what it has is gone when it is killed.
-pub struct Broker {
+pub(crate) struct Broker {
     pub port: u16,
     process: Option<Process>,
     config: PathBuf,
@@ -126,7 +122,7 @@ impl Broker {
 }
 
 /// A folder with a device's config, database and sockets.
-pub struct Site {
+pub(crate) struct Site {
     pub dir: PathBuf,
     pub config: PathBuf,
 }
@@ -205,7 +201,7 @@ impl Site {
 }
 
 /// The receiver.
-pub struct Fleet {
+pub(crate) struct Fleet {
     pub dir: PathBuf,
     pub config: PathBuf,
 }
@@ -249,12 +245,12 @@ impl Fleet {
 }
 
 /// Both streams of a finished command, for messages.
-pub fn text(out: &Output) -> String {
+pub(crate) fn text(out: &Output) -> String {
     format!("{} {}{}", out.status, String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
 }
 
 /// Private memory of a process, in KiB (`/proc/PID/smaps_rollup`, Linux `Documentation/filesystems/proc.rst`).
-pub fn rss_kib(pid: u32) -> u64 {
+pub(crate) fn rss_kib(pid: u32) -> u64 {
     let mut rollup = String::new();
     std::fs::File::open(format!("/proc/{pid}/smaps_rollup")).unwrap().read_to_string(&mut rollup).unwrap();
     let line = rollup.lines().find(|l| l.starts_with("Rss:")).unwrap();
@@ -262,7 +258,7 @@ pub fn rss_kib(pid: u32) -> u64 {
 }
 
 /// A small generator with a seed (xorshift64*), so that a failure can be run again.
-pub struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
     pub fn new(seed: u64) -> Self {
@@ -278,7 +274,7 @@ impl Dice {
 }
 
 /// A small file system of its own, in RAM; needs root.
-pub struct Tmpfs {
+pub(crate) struct Tmpfs {
     pub path: PathBuf,
 }
 
@@ -290,6 +286,12 @@ impl Tmpfs {
         let out = out.unwrap();
         assert!(out.status.success(), "a file system of one's own needs root: {}", text(&out));
         Self { path: path.to_owned() }
+    }
+
+    /// A file that takes all the room that is left.
+    pub fn fill(&self, name: &str) {
+        let mut file = std::fs::File::create(self.path.join(name)).unwrap();
+        while file.write_all(&[1; 4096]).is_ok() {}
     }
 
     pub fn remount(&self, how: &str) {
