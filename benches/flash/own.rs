@@ -105,7 +105,7 @@ impl Own {
 impl Subject for Own {
     fn commit(&mut self, ticks: &[Tick], _pace: &mut dyn FnMut()) -> Outcome<u64> {
         let Some(last) = ticks.last() else { return Ok(0) };
-        let anchors: Vec<_> = ticks.iter().filter_map(|tick| self.keeper.observe(tick.now())).collect();
+        let anchors: Vec<_> = ticks.iter().flat_map(|tick| self.keeper.observe(tick.now())).collect();
         let sealed = self.batcher.seal(ticks)?;
         let committed = self.store.commit(&sealed, &self.batcher.registry, &anchors, last.now())?;
         self.body_bytes += committed.bytes;

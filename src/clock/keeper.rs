@@ -59,7 +59,9 @@ impl Keeper {
         let due = match self.why(&anchor) {
             None => return Vec::new(),
             Some(Why::News | Why::Drift) => vec![anchor],
-            Some(Why::Step) => before.filter(|b| b.trusted && Some(*b) != self.last).into_iter().chain([anchor]).collect(),
+            Some(Why::Step) => {
+                before.filter(|b| b.trusted && Some(*b) != self.last).into_iter().chain([anchor]).collect()
+            }
         };
         self.last = Some(anchor);
         due
@@ -137,7 +139,11 @@ mod tests {
             assert_eq!(keeper.observe(now(s, s * SECOND, true)), [], "a restart writes nothing new");
         }
         let utc_s = |kept: Vec<Anchor>| kept.iter().map(|a| (a.boot.0 / SECOND, a.utc.0 / SECOND)).collect::<Vec<_>>();
-        assert_eq!(utc_s(keeper.observe(now(10, 70 * SECOND, true))), [(9, 9), (10, 70)], "from both sides of the step");
+        assert_eq!(
+            utc_s(keeper.observe(now(10, 70 * SECOND, true))),
+            [(9, 9), (10, 70)],
+            "from both sides of the step"
+        );
         assert_eq!(utc_s(keeper.observe(now(11, 11 * SECOND, true))), [(11, 11)], "the side before is kept already");
         assert_eq!(keeper.observe(now(12, 0, false)), []);
     }

@@ -509,7 +509,10 @@ impl fmt::Display for ReadError {
                 write!(f, "{source}; `varved query` without a statement shows the tables and examples")
             }
             Self::Writes => {
-                write!(f, "the statement would write, or reach for other files (ATTACH), and it may only read; write a SELECT")
+                write!(
+                    f,
+                    "the statement would write, or reach for other files (ATTACH), and it may only read; write a SELECT"
+                )
             }
             Self::Io { doing, path, source } => {
                 write!(f, "cannot {doing} {}: {source}; check the directory and its free space", path.display())
