@@ -497,8 +497,8 @@ impl fmt::Display for ReadError {
             Self::Interrupted => write!(f, "interrupted: nothing was written; run it again"),
             Self::TooMuch { what } => write!(
                 f,
-                "{what} is too much for the service beside its work; narrow the question, or take a `varved snapshot` and \
-                 query that"
+                "{what} is too much for the service beside its work; narrow the question, or stop the service and ask \
+                 the file"
             ),
             Self::Damaged { segments, first } => {
                 write!(f, "{segments} segments that the answer needs can't be read ({first}); see `varved verify`")
@@ -509,7 +509,10 @@ impl fmt::Display for ReadError {
                 write!(f, "{source}; `varved query` without a statement shows the tables and examples")
             }
             Self::Writes => {
-                write!(f, "the statement would write, or reach for other files (ATTACH), and it may only read; write a SELECT")
+                write!(
+                    f,
+                    "the statement would write, or reach for other files (ATTACH), and it may only read; write a SELECT"
+                )
             }
             Self::Io { doing, path, source } => {
                 write!(f, "cannot {doing} {}: {source}; check the directory and its free space", path.display())
