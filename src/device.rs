@@ -38,7 +38,6 @@ use smol::{Executor, Task, Timer};
 use status::{Recorded, Shared};
 use std::fmt;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -76,13 +75,8 @@ pub enum DeviceError {
     StoreGone(StoreGone),
     /// A sensor can't be set up.
     Sensor(SensorError),
-    /// The control socket can't be made.
-    Control {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        cause: std::io::Error,
-    },
+    /// The control socket can't be made: why, with its path.
+    Control(std::io::Error),
     /// Signals can't be taken over.
     Signals(std::io::Error),
     /// At the end the medium took no writes.
@@ -100,10 +94,9 @@ impl fmt::Display for DeviceError {
             Self::Store(why) => why.fmt(f),
             Self::StoreGone(why) => write!(f, "{why}; the log above says why; start the service again"),
             Self::Sensor(why) => why.fmt(f),
-            Self::Control { path, cause } => write!(
+            Self::Control(why) => write!(
                 f,
-                "control socket {}: {cause}; make its folder, owned by the user of the service, or set control.listen",
-                path.display()
+                "control socket {why}; make its folder, owned by the user of the service, or set control.listen"
             ),
             Self::LastCommit { readings, why } => {
                 write!(f, "ended with {readings} readings in RAM that could not be committed: {why}")
@@ -125,7 +118,7 @@ impl Fault for DeviceError {
             Self::Store(why) => why.exit(),
             Self::StoreGone(_) | Self::Signals(_) | Self::LastCommit { .. } => Exit::Io,
             Self::Sensor(why) => why.exit(),
-            Self::Control { .. } => Exit::Config,
+            Self::Control(_) => Exit::Config,
         }
     }
 }
@@ -325,8 +318,7 @@ impl Desk {
         executor: &Executor<'static>,
     ) -> Result<Vec<Task<()>>, DeviceError> {
         let Some(path) = self.config.control.listen.clone() else { return Ok(Vec::new()) };
-        let (listener, file) =
-            sensor::bind_unix(&path).map_err(|cause| DeviceError::Control { path: path.clone(), cause })?;
+        let (listener, file) = sensor::bind_unix(&path).map_err(DeviceError::Control)?;
         let hatch = Arc::new(Hatch {
             listener,
             _file: file,

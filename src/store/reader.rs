@@ -497,8 +497,8 @@ impl fmt::Display for ReadError {
             Self::Interrupted => write!(f, "interrupted: nothing was written; run it again"),
             Self::TooMuch { what } => write!(
                 f,
-                "{what} is too much for the service beside its work; narrow the question, or take a `varved snapshot` and \
-                 query that"
+                "{what} is too much for the service beside its work; narrow the question, or stop the service and ask \
+                 the file"
             ),
             Self::Damaged { segments, first } => {
                 write!(f, "{segments} segments that the answer needs can't be read ({first}); see `varved verify`")

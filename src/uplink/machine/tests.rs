@@ -375,7 +375,7 @@ fn a_conflict_takes_a_fresh_id_once() {
     let mut story = open(5, 3);
     story.run();
     let conflict = StoreAck { conflicts: vec![range(4, 4)], ..stated(CURRENT, 5, 5) };
-    story.on(ack(&[conflict.clone()])).on(ack(&[conflict.clone()]));
+    story.on(ack(std::slice::from_ref(&conflict))).on(ack(std::slice::from_ref(&conflict)));
     let done = story.run();
     assert_eq!(done.iter().filter(|what| what.starts_with("recheck Conflict")).count(), 1, "{done:?}");
     story.on(ack(&[conflict]));

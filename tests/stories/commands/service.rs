@@ -72,7 +72,7 @@ fn under_exclusive_locking_a_query_asks_the_service() {
     }
     let (code, why) =
         told(&ask("csv", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"));
-    assert!(code == 64 && why.contains("narrow the question"), "{why}");
+    assert!(code == 64 && why.contains("narrow the question, or stop the service"), "{why}");
 
     let named = [OsStr::new("query"), "--db".as_ref(), site.db().as_os_str(), "SELECT 1".as_ref()].map(OsStr::to_owned);
     let (code, why) = told(&varved(&named));
@@ -109,6 +109,19 @@ fn a_second_service_on_one_file_is_told_who_has_it() {
     first.flush();
     assert_eq!(first.count("reading"), 1);
     assert_eq!(device.stop(), Some(0));
+}
+
+/// A service that could not be asked does not start: it ends with 78 and says which folder to make.
+#[test]
+fn a_service_without_a_place_for_its_control_socket_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = patient(dir.path(), "");
+    let config = std::fs::read_to_string(&site.config).unwrap();
+    std::fs::write(&site.config, config.replace("control.sock", "no/such/control.sock")).unwrap();
+    let (code, why) = told(&site.command("run"));
+    let why = why.lines().last().unwrap();
+    assert!(code == 78 && why.ends_with("or set control.listen"), "{code}: {why}");
+    assert_eq!(why.matches("no/such/control.sock").count(), 1, "{why}");
 }
 
 /// SIGUSR1 and SIGPWR commit at once, and the service goes on.
