@@ -229,3 +229,34 @@ fn a_replica_that_lost_its_last_day_is_filled_again() {
     assert_once(&w.fleet, &["pump-17"], 0..2100);
     drop((device, receiver));
 }
+
+/// A receiver whose catalogue is a page behind: names gone from its replica, and from what the broker retains. It asks the
+/// device, takes no segment before it knows what the segment cites, and in the end every reading has its name.
+#[test]
+fn a_receiver_without_the_names_asks_for_them() {
+    let w = world();
+    let receiver = w.fleet.run();
+    let device = w.site.run();
+    record(&w.site, 0..100);
+    delivered(&w.site);
+    receiver.stop();
+    let replicas = std::fs::read_dir(w.fleet.dir.join("data/pump-17")).unwrap().map(|e| e.unwrap().path());
+    let replica = replicas.into_iter().find(|p| p.extension().is_some_and(|e| e == "db")).unwrap();
+    let sql = "DELETE FROM series WHERE id > 3";
+    assert!(Command::new("sqlite3").arg(&replica).arg(sql).status().unwrap().success());
+    let named = || {
+        let rows = w.fleet.query("pump-17", "SELECT count(*) AS n FROM reading WHERE series GLOB 'plant/v,s=*'");
+        rows.unwrap()[0]["n"].as_u64().unwrap()
+    };
+    assert!(named() < 100, "the names are gone");
+    let port = w.broker.port.to_string();
+    let clear = ["-h", "127.0.0.1", "-p", &port, "-r", "-n", "-t", "varved/v1/pump-17/catalog/0"];
+    assert!(Command::new("mosquitto_pub").args(clear).status().unwrap().success());
+
+    let receiver = w.fleet.run();
+    record(&w.site, 100..200);
+    delivered(&w.site);
+    assert_once(&w.fleet, &["pump-17"], 0..200);
+    assert_eq!(named(), 200);
+    drop((device, receiver));
+}
