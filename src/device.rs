@@ -38,7 +38,6 @@ use smol::{Executor, Task, Timer};
 use status::{Recorded, Shared};
 use std::fmt;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -78,13 +77,8 @@ pub enum DeviceError {
     StoreGone(StoreGone),
     /// A sensor can't be set up.
     Sensor(SensorError),
-    /// The control socket can't be made.
-    Control {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        cause: std::io::Error,
-    },
+    /// The control socket can't be made: why, with its path.
+    Control(std::io::Error),
     /// Signals can't be taken over.
     Signals(std::io::Error),
     /// At the end the medium took no writes.
@@ -102,10 +96,9 @@ impl fmt::Display for DeviceError {
             Self::Store(why) => why.fmt(f),
             Self::StoreGone(why) => write!(f, "{why}; the log above says why; start the service again"),
             Self::Sensor(why) => why.fmt(f),
-            Self::Control { path, cause } => write!(
+            Self::Control(why) => write!(
                 f,
-                "control socket {}: {cause}; make its folder, owned by the user of the service, or set control.listen",
-                path.display()
+                "control socket {why}; make its folder, owned by the user of the service, or set control.listen"
             ),
             Self::LastCommit { readings, why } => {
                 write!(f, "ended with {readings} readings in RAM that could not be committed: {why}")
@@ -127,7 +120,7 @@ impl Fault for DeviceError {
             Self::Store(why) => why.exit(),
             Self::StoreGone(_) | Self::Signals(_) | Self::LastCommit { .. } => Exit::Io,
             Self::Sensor(why) => why.exit(),
-            Self::Control { .. } => Exit::Config,
+            Self::Control(_) => Exit::Config,
         }
     }
 }
@@ -265,10 +258,10 @@ impl Desk {
     async fn keep_anchors(self, out: Sender<Anchor>) {
         let known = self.store.run(|store| store.newest_anchor()).await.ok().and_then(Result::ok).flatten();
         let mut keeper = Keeper::new(known);
-        let mut watchdog = watch::Watchdog::new();
+        let mut watchdog = watch::Watchdog::default();
         loop {
             let now = self.clock.now();
-            if let Some(anchor) = keeper.observe(now) {
+            for anchor in keeper.observe(now) {
                 let _ = out.send(anchor).await;
             }
             self.shared.clock(keeper.believes(now));
@@ -327,9 +320,15 @@ impl Desk {
         executor: &Executor<'static>,
     ) -> Result<Vec<Task<()>>, DeviceError> {
         let Some(path) = self.config.control.listen.clone() else { return Ok(Vec::new()) };
-        let (listener, file) =
-            sensor::bind_unix(&path).map_err(|cause| DeviceError::Control { path: path.clone(), cause })?;
-        let hatch = Arc::new(Hatch { listener, _file: file, desk: self, asks, counters: sensors.counters().to_vec(), inlets: sensors.inlets() });
+        let (listener, file) = sensor::bind_unix(&path).map_err(DeviceError::Control)?;
+        let hatch = Arc::new(Hatch {
+            listener,
+            _file: file,
+            desk: self,
+            asks,
+            counters: sensors.counters().to_vec(),
+            inlets: sensors.inlets(),
+        });
         let worker = || {
             let hatch = hatch.clone();
             executor.spawn(async move {

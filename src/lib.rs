@@ -12,7 +12,7 @@
 //!
 //! # The rooms
 //!
-//! Imports go downward only; `tests/layers.rs` reads them and fails on an upward one.
+//! Imports go downward only; `tests/stories/layers.rs` reads them and fails on an upward one.
 //!
 //! | layer | rooms | what they may touch |
 //! |---|---|---|

@@ -7,14 +7,14 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`file`](self::file) | how a file is opened and filled; shared with the fleet's replica |
+//! | [`mod@file`] | how a file is opened and filled; shared with the fleet's replica |
 //! | `ground`, [`wal_scan`], [`high_water`], [`identity`], `rebuild` | what is looked at before SQLite opens |
 //! | `open`, `quarantine` | from those to a store that can be written, whatever the file is like |
 //! | `commit`, `ack`, `catalog`, `recheck` | what comes in, what goes out |
 //! | `compact`, `rollup`, `expire` | steps of upkeep |
 //! | [`reader`], [`scan`], [`vtab`], [`query`] | the read side: segments to rows, and SQL over them |
 //! | [`audit`], [`plain`] | what `verify` and `export` do with it |
-//! | [`thread`](self::thread) | the thread that it runs on |
+//! | [`thread`] | the thread that it runs on |
 
 mod ack;
 pub mod audit;
@@ -32,7 +32,6 @@ mod open;
 pub mod plain;
 mod quarantine;
 pub mod query;
-mod ranges;
 mod raw;
 pub mod reader;
 mod rebuild;
@@ -55,11 +54,11 @@ pub use identity::Identity;
 pub use open::FreshWhy;
 
 use crate::clock::{BootNanos, UtcNanos};
+use crate::reading::ranges::RangeSet;
 use crate::reading::{BootId, SegmentSeq, SeqRange, SeriesId};
 use file::StoreNo;
 use ground::Lock;
 use high_water::{HighWater, Mark};
-use ranges::Ranges;
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -106,7 +105,7 @@ struct Line {
     uuid: Uuid,
     /// The highest number committed; 0 before the first.
     high: SegmentSeq,
-    acked: Ranges,
+    acked: RangeSet,
     /// Whether `acked` differs from what the file says.
     ack_unwritten: bool,
     tally: Tally,

@@ -37,7 +37,8 @@ pub struct Idle {
     pub until_commit: Option<Duration>,
 }
 
-/// A pause too short for a step, which may block for some hundreds of milliseconds on a card.
+/// A pause too short for a step, which may block for some hundreds of milliseconds on a card. Where commits come so often
+/// that there is no longer one, the first half of each interval has to do.
 const SHORT: Duration = Duration::from_millis(1500);
 /// Without a commit for so long, what is in the log is folded: a bit that rots there costs more than one in the database.
 const QUIET: Duration = Duration::from_secs(60);
@@ -81,7 +82,7 @@ impl Upkeep {
         if facts.above_limit() && facts.free_pages > 0 && due(self.vacuum_at) {
             return Some(Chore::Vacuum);
         }
-        if idle.until_commit.is_some_and(|left| left < SHORT) {
+        if idle.until_commit.is_some_and(|left| left <= SHORT.min((left + idle.since_commit) / 2)) {
             return None;
         }
         let quiet =
@@ -148,6 +149,18 @@ mod tests {
         let calm = StoreFacts { wal_pages_waiting: 5, ..facts() };
         assert_eq!(upkeep.next(idle(0, 0), &calm, at(5000)), None);
         assert_eq!(upkeep.next(idle(2, 8), &calm, at(5000)), Some(Chore::Checkpoint));
+    }
+
+    /// A commit every second leaves half a second for upkeep, not nothing.
+    #[test]
+    fn short_intervals_leave_time_for_upkeep() {
+        let upkeep = Upkeep::new(at(0));
+        let between = |since: u64, until: u64| Idle {
+            since_commit: Duration::from_millis(since),
+            until_commit: Some(Duration::from_millis(until)),
+        };
+        assert_eq!(upkeep.next(between(200, 800), &facts(), at(100)), Some(Chore::Compact));
+        assert_eq!(upkeep.next(between(800, 200), &facts(), at(100)), None);
     }
 
     /// Where nothing may be expired, it isn't asked in a circle.

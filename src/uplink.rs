@@ -6,7 +6,6 @@
 mod flights;
 mod lane;
 pub mod machine;
-mod ranges;
 mod status;
 mod task;
 

@@ -19,6 +19,7 @@ pub use frames::{Assembled, Assembler, AssemblerLimits, frames};
 
 use crate::clock::{Anchor, UtcNanos};
 use crate::fault::{Exit, Fault, Verdict};
+use crate::reading::ranges::RangeSet;
 use crate::reading::{BootId, SegmentSeq, SeqRange, SeriesDef, SeriesId};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -173,6 +174,13 @@ pub struct StoreAck {
     /// held, whether equal to what was there or kept beside it.
     #[serde(deserialize_with = "rules::verified")]
     pub verified: Option<(u64, Vec<SeqRange>)>,
+}
+
+impl StoreAck {
+    /// All that is held.
+    pub fn held(&self) -> RangeSet {
+        SeqRange::new(1, self.cumulative.0).into_iter().chain(self.ranges.iter().copied()).collect()
+    }
 }
 
 /// `<prefix>/v1/<device>/request`, fleet to device, not retained.

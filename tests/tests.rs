@@ -7,6 +7,7 @@
 //! | [`stories::backlog`] | it records on without a broker, in flat memory, and catches up |
 //! | [`stories::time_travel`] | rollbacks, clones and lost replicas lose and invent nothing |
 //! | [`stories::bad_input`] | what a hostile or clumsy world sends is refused with a clear word |
+//! | [`stories::clocks`] | a lying wall clock loses, reorders and rewrites nothing |
 //! | [`stories::footprint`] | memory, threads and files stay within their bounds |
 //! | [`stories::demo`] | the README's first command, and that its account can fail |
 //! | [`stories::commands`] | what a technician types |

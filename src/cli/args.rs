@@ -4,7 +4,7 @@
 //! own help.
 
 use super::{CliError, Command, Program};
-use crate::config::{Config, DEFAULT_CONFIG};
+use crate::config::{Config, DEFAULT_CONFIG, Locking};
 use lexopt::{Arg, ValueExt};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -94,13 +94,39 @@ impl Arguments {
     }
 }
 
-/// The store that is meant: what was named, else that of the installed configuration, else where it is installed.
+/// The store that is meant.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Its file: what was named, else that of the configuration, else where it is installed.
+    pub(super) path: PathBuf,
+    /// The control socket of the service that alone reads the file while it runs: under exclusive locking.
+    #[cfg_attr(not(feature = "device"), allow(dead_code, reason = "only the device's commands can ask it"))]
+    pub(super) keeper: Option<PathBuf>,
+}
+
+impl Place {
+    /// From `--db` and `--config`, or from the installed configuration.
+    pub(super) fn find(db: Option<PathBuf>, config: Option<PathBuf>) -> Result<Self, CliError> {
+        let config = match (config, Path::new(DEFAULT_CONFIG)) {
+            (Some(file), _) => Some(Config::load(&file).map_err(CliError::fault)?),
+            (None, installed) if !installed.exists() => None,
+            // A file that is named is read whatever the installed configuration is worth.
+            (None, installed) if db.is_some() => Config::load(installed).ok(),
+            (None, installed) => Some(Config::load(installed).map_err(CliError::fault)?),
+        };
+        let configured = config.as_ref().map(|config| config.store.path.clone());
+        let path = db.or(configured).unwrap_or_else(|| PathBuf::from("/var/lib/varved/varved.db"));
+        let kept = |config: &Config| config.store.locking == Locking::Exclusive && is_same(&config.store.path, &path);
+        let keeper = config.filter(kept).and_then(|config| config.control.listen);
+        Ok(Self { path, keeper })
+    }
+}
+
+fn is_same(a: &Path, b: &Path) -> bool {
+    a == b || a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
+}
+
+/// The store that is meant, for a command that reads the file itself.
 pub(super) fn store_path(named: Option<PathBuf>) -> Result<PathBuf, CliError> {
-    if let Some(path) = named {
-        return Ok(path);
-    }
-    if !Path::new(DEFAULT_CONFIG).exists() {
-        return Ok(PathBuf::from("/var/lib/varved/varved.db"));
-    }
-    Config::load(Path::new(DEFAULT_CONFIG)).map(|config| config.store.path).map_err(CliError::fault)
+    Place::find(named, None).map(|place| place.path)
 }

@@ -39,9 +39,9 @@ pub(super) const COMMAND: Command = Command {
     long: "  --seconds N   how long to record this machine's sensors; default 12
   --dir D       where; default a folder in the system's temporary one, emptied by the next demo
 
-Starts an embedded broker, a receiver and a device as processes of their own, shows what they do, ends them, opens both files
-again and compares them reading by reading. Ends with 0 only if everything taken was committed, acknowledged, and is in the
-replica, the same.",
+Starts an embedded broker, a receiver and a device as processes of their own, shows what they do, ends them, opens both
+files again and compares them reading by reading. Ends with 0 only if everything taken was committed, acknowledged, and
+is in the replica, the same.",
     run: demo,
 };
 
@@ -143,6 +143,8 @@ impl Fault for DemoError {
 /// This process is one of the parts.
 fn be(part: Part, dir: &Path) -> Result<Exit, DemoError> {
     let paths = Paths::new(dir);
+    // A demo that is killed leaves nobody behind.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM)).map_err(io::Error::from)?;
     super::log_to_stderr();
     match part {
         Part::Broker => {

@@ -1,8 +1,10 @@
 //! `varved query`: read-only SQL with the table `reading`.
 
-use super::args::{Argument, Arguments, store_path};
+use super::args::{Argument, Arguments, Place};
 use super::interrupt::watch;
 use super::output::{Format, Printer};
+#[cfg(feature = "device")]
+use super::service::{Cell, Rows, rows_of};
 use super::{CliError, Command, output};
 use crate::fault::Exit;
 use crate::store::query::{Session, Stopped};
@@ -12,17 +14,19 @@ use std::io::{BufWriter, Write, stdout};
 /// The words of `--format`.
 pub const FORMATS: [(&str, Format); 3] = [("table", Format::Table), ("csv", Format::Csv), ("json", Format::Json)];
 
-pub(super) const COMMAND: Command = Command {
-    name: "query",
-    args: "[--db F] [--format table|csv|json] SQL",
-    brief: "read-only SQL with the `reading` table",
-    long: EXPLAINED,
-    run,
-};
+pub(super) const COMMAND: Command =
+    Command { name: "query", args: SYNOPSIS, brief: "read-only SQL with the `reading` table", long: EXPLAINED, run };
+
+const SYNOPSIS: &str = "[--config F | --db F] [--format table|csv|json] SQL";
 
 const EXPLAINED: &str = "
-  --db F       the store, a snapshot, or a file of plain rows; default: that of /etc/varved/varved.toml
+  --config F   the configuration whose store is read; default /etc/varved/varved.toml
+  --db F       the store itself, a snapshot, or a file of plain rows
   --format F   table (default), csv, or json: one array of objects
+
+Where the configuration says locking = \"exclusive\", nobody but the running service can read the file: then the
+service is asked at its control socket, for answers of up to 1 MiB, with NULL for an infinity. Where none runs, the file
+is read.
 
 The table `reading` has one row a reading:
   series       measurement/field[,tag=value...]
@@ -43,10 +47,11 @@ query.
                 WHERE time > (unixepoch() - 3600) * 1000000000 GROUP BY series\"";
 
 fn run(arguments: &mut Arguments) -> Result<Exit, CliError> {
-    let (mut db, mut format, mut sql) = (None, Format::Table, None);
+    let (mut db, mut config, mut format, mut sql) = (None, None, Format::Table, None);
     while let Some(argument) = arguments.next_argument()? {
         match argument {
             Argument::Option(name) if name == "db" => db = Some(arguments.path()?),
+            Argument::Option(name) if name == "config" || name == "c" => config = Some(arguments.path()?),
             Argument::Option(name) if name == "format" => format = arguments.word(&FORMATS)?,
             Argument::Value(value) if sql.is_none() => {
                 let text = value.into_string().map_err(|_| arguments.wrong("the statement is not UTF-8"))?;
@@ -56,10 +61,17 @@ fn run(arguments: &mut Arguments) -> Result<Exit, CliError> {
         }
     }
     let Some(sql) = sql.filter(|sql| !sql.trim().is_empty()) else {
-        output::print(&format!("varved query [--db F] [--format table|csv|json] SQL\n{EXPLAINED}\n"))?;
+        output::print(&format!("varved query {SYNOPSIS}\n{EXPLAINED}\n"))?;
         return Ok(Exit::Usage);
     };
-    let session = Session::open(&store_path(db)?).map_err(CliError::fault)?;
+    let place = Place::find(db, config)?;
+    #[cfg(feature = "device")]
+    if let Some(socket) = &place.keeper {
+        if let Some(rows) = rows_of(socket, &sql)? {
+            return print_rows(&rows, format);
+        }
+    }
+    let session = Session::open(&place.path).map_err(CliError::fault)?;
     watch(session.interrupter()).map_err(CliError::Output)?;
     print(&session, &sql, format)
 }
@@ -80,6 +92,19 @@ pub fn print(session: &Session, sql: &str, format: Format) -> Result<Exit, CliEr
         Ok(()) => printer.finish().map_err(CliError::Output)?,
     }
     Ok(tell(&session.tally()))
+}
+
+/// Prints what a service answered, as [`print`] would.
+#[cfg(feature = "device")]
+fn print_rows(answer: &Rows, format: Format) -> Result<Exit, CliError> {
+    use crate::store::query::Sink;
+    let mut printer = Printer::new(BufWriter::new(stdout().lock()), format);
+    printer.columns(&answer.columns.iter().map(String::as_str).collect::<Vec<_>>())?;
+    for row in &answer.rows {
+        printer.row(&row.iter().map(Cell::field).collect::<Vec<_>>())?;
+    }
+    printer.finish()?;
+    Ok(Exit::Ok)
 }
 
 /// Says what could not be read, if anything: then what was printed is not all, and the exit code says so too.

@@ -6,6 +6,8 @@ use crate::config::{Config, DEFAULT_CONFIG};
 use crate::device;
 use crate::device::control::{Answer, Request, ask};
 use crate::fault::{Exit, Fault, Verdict};
+use crate::store::query::Field;
+use serde::Deserialize;
 use serde_json::Value as Json;
 use std::fmt::{self, Write as _};
 use std::io;
@@ -17,8 +19,8 @@ pub(super) const RUN: Command = Command {
     brief: "the service, in the foreground",
     long: "  --config F   the configuration; default /etc/varved/varved.toml
 
-Tells the service manager when it records (sd_notify READY, WATCHDOG). SIGTERM and SIGINT commit what is in RAM and end it;
-SIGUSR1 and SIGPWR commit at once. What the log says is set by RUST_LOG: error, warn, info (default), debug.",
+Tells the service manager when it records (sd_notify READY, WATCHDOG). SIGTERM and SIGINT commit what is in RAM and end
+it; SIGUSR1 and SIGPWR commit at once. What the log says is set by RUST_LOG: error, warn, info (default), debug.",
     run,
 };
 
@@ -100,10 +102,59 @@ fn question(config: &Path, request: &Request) -> Result<Json, CliError> {
     let Some(socket) = settings.control.listen else {
         return Err(CliError::fault(NoAnswer::Off { config: config.to_owned() }));
     };
-    match ask(&socket, request) {
+    answer(&socket, request).map_err(CliError::fault)
+}
+
+fn answer(socket: &Path, request: &Request) -> Result<Json, NoAnswer> {
+    match ask(socket, request) {
         Ok(Answer::Ok(answer)) => Ok(answer),
-        Ok(Answer::Error { exit, text }) => Err(CliError::fault(NoAnswer::Refused { exit: Exit::of_code(exit), text })),
-        Err(cause) => Err(CliError::fault(NoAnswer::Silent { socket, cause })),
+        Ok(Answer::Error { exit, text }) => Err(NoAnswer::Refused { exit: Exit::of_code(exit), text }),
+        Err(cause) => Err(NoAnswer::Silent { socket: socket.to_owned(), cause }),
+    }
+}
+
+/// What a service answers to a statement.
+#[derive(Debug, Deserialize)]
+pub(super) struct Rows {
+    /// The names of the columns.
+    pub(super) columns: Vec<String>,
+    /// As many values in each.
+    pub(super) rows: Vec<Vec<Cell>>,
+}
+
+/// A value of an answer; a blob has become its hex.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Cell {
+    /// NULL, or a number that JSON has not: an infinity.
+    Null,
+    /// An integer.
+    Int(i64),
+    /// A double.
+    Real(f64),
+    /// Text.
+    Text(String),
+}
+
+impl Cell {
+    /// As a field of a row.
+    pub(super) fn field(&self) -> Field<'_> {
+        match self {
+            Self::Null => Field::Null,
+            Self::Int(number) => Field::Int(*number),
+            Self::Real(number) => Field::Real(*number),
+            Self::Text(text) => Field::Text(text.as_bytes()),
+        }
+    }
+}
+
+/// Asks the service at `socket` to run a statement; `None` where no service runs, which leaves the file to whoever reads it.
+pub(super) fn rows_of(socket: &Path, sql: &str) -> Result<Option<Rows>, CliError> {
+    let malformed = |cause| NoAnswer::Silent { socket: socket.to_owned(), cause: io::Error::other(cause) };
+    match answer(socket, &Request::Query { sql: sql.to_owned() }) {
+        Ok(rows) => serde_json::from_value(rows).map(Some).map_err(|cause| CliError::fault(malformed(cause))),
+        Err(silent) if silent.is_nobody() => Ok(None),
+        Err(other) => Err(CliError::fault(other)),
     }
 }
 
@@ -118,6 +169,14 @@ enum NoAnswer {
     Silent { socket: PathBuf, cause: io::Error },
 }
 
+impl NoAnswer {
+    /// Whether there is no service.
+    fn is_nobody(&self) -> bool {
+        let Self::Silent { cause, .. } = self else { return false };
+        matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+    }
+}
+
 impl fmt::Display for NoAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -128,9 +187,7 @@ impl fmt::Display for NoAnswer {
             Self::Silent { socket, cause } => {
                 let at = socket.display();
                 match cause.kind() {
-                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                        write!(f, "no service answers at {at}; start it with `varved run`")
-                    }
+                    _ if self.is_nobody() => write!(f, "no service answers at {at}; start it with `varved run`"),
                     io::ErrorKind::PermissionDenied => {
                         write!(f, "{at} is for its owner and group; join the group, or ask as the service's user")
                     }

@@ -21,14 +21,27 @@ const DEBOUNCE_NS: i64 = 3 * SECOND;
 #[derive(Debug, Clone, Default)]
 pub struct Keeper {
     last: Option<Anchor>,
+    /// The observation before, as the anchor that it would have been.
+    before: Option<Anchor>,
     trusted_since: Option<i64>,
+}
+
+/// Why an anchor is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// The first word, or the first proven one.
+    News,
+    /// The clocks have drifted apart since the last anchor.
+    Drift,
+    /// The wall clock was set since the last observation.
+    Step,
 }
 
 impl Keeper {
     /// A keeper for a boot of which `known` is the newest anchor that is already stored, if any: a restart of the service
     /// writes no anchor that the file holds.
     pub fn new(known: Option<Anchor>) -> Self {
-        Self { last: known, trusted_since: None }
+        Self { last: known, before: None, trusted_since: None }
     }
 
     /// Whether the clock is believed at the last observation: said to be synchronised, and for long enough.
@@ -36,35 +49,43 @@ impl Keeper {
         now.trusted && self.trusted_since.is_some_and(|since| now.boot.0 - since >= DEBOUNCE_NS)
     }
 
-    /// Takes a reading of both clocks; gives the anchor that should be stored with the next commit, if one is due.
-    pub fn observe(&mut self, now: Now) -> Option<Anchor> {
+    /// Takes a reading of both clocks; gives the anchors that should be stored with the next commit, if any are due. At a
+    /// step of a proven clock there are two, from right before and right after it, so that what was right before stays
+    /// right and the step isn't spread over the time between anchors.
+    pub fn observe(&mut self, now: Now) -> Vec<Anchor> {
         self.trusted_since = now.trusted.then(|| self.trusted_since.unwrap_or(now.boot.0));
-        let trusted = self.believes(now);
-        if !self.is_due(now, trusted) {
-            return None;
-        }
-        let anchor = Anchor { boot: now.boot, utc: now.utc, trusted };
+        let anchor = Anchor { boot: now.boot, utc: now.utc, trusted: self.believes(now) };
+        let before = self.before.replace(anchor);
+        let due = match self.why(&anchor) {
+            None => return Vec::new(),
+            Some(Why::News | Why::Drift) => vec![anchor],
+            Some(Why::Step) => {
+                before.filter(|b| b.trusted && Some(*b) != self.last).into_iter().chain([anchor]).collect()
+            }
+        };
         self.last = Some(anchor);
-        Some(anchor)
+        due
     }
 
-    fn is_due(&self, now: Now, trusted: bool) -> bool {
-        let Some(last) = self.last else { return true };
-        match (last.trusted, trusted) {
-            (false, true) => true,
+    fn why(&self, now: &Anchor) -> Option<Why> {
+        let Some(last) = self.last else { return Some(Why::News) };
+        let error = error_ns(&last, now);
+        match (last.trusted, now.trusted) {
+            (false, true) => Some(Why::News),
             // A proven relation is not improved by an unproven clock.
-            (true, false) => false,
-            (false, false) => error_ns(&last, now) > STEP_NS,
+            (true, false) => None,
+            _ if error > STEP_NS => Some(Why::Step),
             (true, true) => {
-                let error = error_ns(&last, now);
-                error > STEP_NS || (error > WORTH_NS && now.boot.0 - last.boot.0 >= APART_NS)
+                let apart = now.boot.0 - last.boot.0 >= APART_NS;
+                (error > WORTH_NS && apart).then_some(Why::Drift)
             }
+            (false, false) => None,
         }
     }
 }
 
 /// How far `now` is from what `last` predicts, in ns.
-fn error_ns(last: &Anchor, now: Now) -> i64 {
+fn error_ns(last: &Anchor, now: &Anchor) -> i64 {
     let predicted = UtcNanos(last.utc.0.saturating_add(now.boot.0.saturating_sub(last.boot.0)));
     now.utc.0.saturating_sub(predicted.0).saturating_abs()
 }
@@ -82,14 +103,10 @@ mod tests {
     #[test]
     fn trust_is_debounced_and_kept_once() {
         let mut keeper = Keeper::default();
-        assert_eq!(
-            keeper.observe(now(1, 0, false)).map(|a| a.trusted),
-            Some(false),
-            "the first word of an unproven clock"
-        );
+        assert!(!keeper.observe(now(1, 0, false))[0].trusted, "the first word of an unproven clock");
         let t = 1_000_000 * SECOND;
         let kept: Vec<i64> =
-            (2..100).filter_map(|s| keeper.observe(now(s, t + s * SECOND, true))).map(|a| a.boot.0 / SECOND).collect();
+            (2..100).flat_map(|s| keeper.observe(now(s, t + s * SECOND, true))).map(|a| a.boot.0 / SECOND).collect();
         // The jump from 1970 is kept as an unproven step at once, the proven anchor after the debounce.
         assert_eq!(kept, [2, 5]);
         assert!(keeper.believes(now(100, t + 100 * SECOND, true)));
@@ -101,7 +118,7 @@ mod tests {
     fn trust_that_flickers_is_not_believed() {
         let mut keeper = Keeper::default();
         let anchors: Vec<Anchor> =
-            (0..60).filter_map(|s| keeper.observe(now(s, s * SECOND, s % 3 != 0))).filter(|a| a.trusted).collect();
+            (0..60).flat_map(|s| keeper.observe(now(s, s * SECOND, s % 3 != 0))).filter(|a| a.trusted).collect();
         assert_eq!(anchors, []);
     }
 
@@ -110,7 +127,7 @@ mod tests {
     fn drift_over_days_is_followed_with_few_anchors() {
         let mut keeper = Keeper::default();
         let drift = |s: i64| s * SECOND + s * 20_000; // 20 ppm
-        let kept = (0..3 * 86_400).filter_map(|s| keeper.observe(now(s, drift(s), true))).count();
+        let kept = (0..3 * 86_400).flat_map(|s| keeper.observe(now(s, drift(s), true))).count();
         assert!((90..120).contains(&kept), "{kept} anchors in three days");
     }
 
@@ -119,10 +136,15 @@ mod tests {
     fn steps_are_kept_at_once_and_lies_not_at_all() {
         let mut keeper = Keeper::new(Some(Anchor { boot: BootNanos(0), utc: UtcNanos(0), trusted: true }));
         for s in 1..10 {
-            assert_eq!(keeper.observe(now(s, s * SECOND, true)), None, "a restart writes nothing new");
+            assert_eq!(keeper.observe(now(s, s * SECOND, true)), [], "a restart writes nothing new");
         }
-        assert!(keeper.observe(now(10, 70 * SECOND, true)).is_some_and(|a| a.trusted));
-        assert!(keeper.observe(now(11, 11 * SECOND, true)).is_some_and(|a| a.trusted));
-        assert_eq!(keeper.observe(now(12, 0, false)), None);
+        let utc_s = |kept: Vec<Anchor>| kept.iter().map(|a| (a.boot.0 / SECOND, a.utc.0 / SECOND)).collect::<Vec<_>>();
+        assert_eq!(
+            utc_s(keeper.observe(now(10, 70 * SECOND, true))),
+            [(9, 9), (10, 70)],
+            "from both sides of the step"
+        );
+        assert_eq!(utc_s(keeper.observe(now(11, 11 * SECOND, true))), [(11, 11)], "the side before is kept already");
+        assert_eq!(keeper.observe(now(12, 0, false)), []);
     }
 }

@@ -218,7 +218,7 @@ mod tests {
             ]);
             let (utc, quality) = at(&base, 2, 10);
             assert_eq!(quality, Quality::Estimated);
-            assert!(T <= utc && utc <= T + DAY, "clock said {said}: {utc}");
+            assert!((T..=T + DAY).contains(&utc), "clock said {said}: {utc}");
         }
     }
 

@@ -20,14 +20,16 @@ pub struct Watchdog {
     said: Instant,
 }
 
-impl Watchdog {
+impl Default for Watchdog {
     /// Asks what the manager expects; where it does not watch, nothing is said.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let mut usec = 0;
         let every = sd_notify::watchdog_enabled(false, &mut usec).then(|| Duration::from_micros(usec / 3));
         Self { every, said: Instant::now() }
     }
+}
 
+impl Watchdog {
     /// To be called about once a second.
     pub fn tick(&mut self) {
         if self.every.is_some_and(|every| self.said.elapsed() >= every) {

@@ -55,6 +55,11 @@ impl RangeSet {
         self.at_or_before(range.first.0).is_some_and(|(_, last)| range.last.0 <= last)
     }
 
+    /// Whether every number of `other` is in the set.
+    pub fn covers_all(&self, other: &Self) -> bool {
+        other.iter().all(|range| self.covers(range))
+    }
+
     /// Whether any number of `range` is in the set.
     pub fn meets(&self, range: SeqRange) -> bool {
         self.meeting(range.first.0, range.last.0).is_some()
@@ -111,6 +116,14 @@ impl RangeSet {
             .range(from..=range.last.0)
             .filter(move |(_, last)| **last >= range.first.0)
             .map(|(first, last)| SeqRange { first: SegmentSeq(*first), last: SegmentSeq(*last) })
+    }
+
+    /// What is in one of the two only.
+    pub fn differing(&self, other: &Self) -> Self {
+        let mut parts = Self::new();
+        self.iter().for_each(|range| parts.extend(other.gaps(range).iter()));
+        other.iter().for_each(|range| parts.extend(self.gaps(range).iter()));
+        parts
     }
 
     /// What is in both.
@@ -194,6 +207,16 @@ mod tests {
         assert_eq!(set.high(), SegmentSeq(30));
     }
 
+    /// Too long a list loses its narrowest gaps and nothing that it named.
+    #[test]
+    fn too_long_a_list_loses_its_narrowest_gaps() {
+        let ranges = [range(1, 1), range(3, 3), range(10, 10), range(12, 12), range(90, 95)];
+        let set = RangeSet::from_iter(ranges);
+        assert_eq!(set.joined(5), ranges);
+        assert_eq!(set.joined(3), [range(1, 3), range(10, 12), range(90, 95)]);
+        assert_eq!(set.joined(1), [range(1, 95)]);
+    }
+
     /// The ends of u64 do not overflow.
     #[test]
     fn the_highest_number_is_a_number_like_any_other() {
@@ -225,7 +248,9 @@ mod tests {
             for (i, bit) in bits.iter().enumerate().skip(1) {
                 prop_assert_eq!(set.contains(SegmentSeq(i as u64)), *bit);
                 prop_assert_eq!(set.common(&other).contains(SegmentSeq(i as u64)), *bit && other_bits[i]);
+                prop_assert_eq!(set.differing(&other).contains(SegmentSeq(i as u64)), *bit != other_bits[i]);
             }
+            prop_assert_eq!(set.covers_all(&other), other_bits.iter().zip(bits).all(|(theirs, ours)| ours || !theirs));
             let edges = (1..bits.len()).filter(|i| bits[*i] && !bits[i - 1]).count();
             prop_assert_eq!(set.len(), edges);
             prop_assert_eq!(set.numbers(), bits.iter().filter(|b| **b).count() as u64);

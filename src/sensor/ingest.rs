@@ -242,36 +242,4 @@ mod tests {
         assert_eq!(out.len(), 2);
         assert_eq!(counters.snapshot().refused.get("too-long"), Some(&1));
     }
-
-    /// How fast lines become readings. Not a test of anything: run it alone, optimised, with `--ignored --nocapture`.
-    #[test]
-    #[ignore = "a measurement"]
-    fn measure_fields_per_second() {
-        const LINES: usize = 200_000;
-        for fields in [1, 4, 10] {
-            let (mut ingest, ..) = ingest(10_000);
-            let line = |i: usize| {
-                let field = |f: usize| format!("field_{f}={}.{:02}", i % 97, f);
-                let fields: Vec<_> = (0..fields).map(field).collect();
-                let id = i % 50;
-                format!(
-                    "weather,station=st{id:03},city=bern {} {}\n",
-                    fields.join(","),
-                    1_700_000_000_000_000_000 + i as i64
-                )
-            };
-            let stream: String = (0..LINES).map(line).collect();
-            let (mut buffer, mut n) = (LineBuffer::new(), 0);
-            let began = std::time::Instant::now();
-            for bytes in stream.as_bytes().chunks(16 * 1024) {
-                let mut out = Vec::new();
-                ingest.stream(&mut buffer, bytes, NOW, &mut out);
-                n += out.len();
-            }
-            let took = began.elapsed().as_secs_f64();
-            let mib = stream.len() as f64 / 1048576.0;
-            println!("{fields} fields a line: {:.2} M fields/s, {:.0} MiB/s", n as f64 / took / 1e6, mib / took);
-            assert_eq!(n, LINES * fields);
-        }
-    }
 }

@@ -105,7 +105,13 @@ mod tests {
                 Timer::after(Duration::from_millis(100)).await;
                 false
             };
-            smol::block_on(smol::future::or(async { inlets.drain().await; true }, patience))
+            smol::block_on(smol::future::or(
+                async {
+                    inlets.drain().await;
+                    true
+                },
+                patience,
+            ))
         };
         assert!(!drained(&inlets), "twelve bytes wait");
         std::io::Read::read_exact(&mut &server, &mut [0; 12]).expect("read");

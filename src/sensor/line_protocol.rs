@@ -15,7 +15,7 @@
 //! - The same field twice in a line: both are kept, in their order.
 //!
 //! What it does not do: look at tags (that is [`super::name`]'s, once per series), split streams
-//! ([`super::stream::LineBuffer`]), or know series ([`super::ingest`]).
+//! (`stream::LineBuffer`), or know series ([`super::ingest`]).
 
 use super::name::{BadName, Name};
 use crate::clock::UtcNanos;

@@ -6,9 +6,9 @@
 
 use super::error::StoreError;
 use super::file::{MAX_SEQ, StoreNo, execute, row_id, sql_of};
-use super::ranges::Ranges;
 use super::{Line, Store, commit};
 use crate::clock::{BootNanos, Now, UtcNanos};
+use crate::reading::ranges::RangeSet;
 use crate::reading::{BootId, SegmentSeq, SeqRange};
 use crate::segment::LossReason;
 use rusqlite::types::FromSql;
@@ -45,13 +45,14 @@ impl Store {
     pub fn pending(&self, uuid: Uuid, after: SegmentSeq, limit: usize) -> Result<Vec<SegmentHead>, StoreError> {
         let Some(line) = self.line(uuid) else { return Ok(Vec::new()) };
         let mut found = Vec::new();
-        for gap in line.acked.gaps(after.0 + 1, line.high.0) {
+        let Some(above) = SeqRange::new(after.0.saturating_add(1), line.high.0) else { return Ok(found) };
+        for gap in line.acked.gaps(above).iter() {
             let mut from = self.head_at(line.no, gap.first)?.map_or(gap.first.0, |head| head.range.first.0);
             while found.len() < limit && from <= gap.last.0 {
                 let page = heads(&self.conn, line.no, from, gap.last.0, limit.min(PAGE))?;
                 let Some(last) = page.last() else { break };
                 from = last.range.last.0 + 1;
-                found.extend(page.into_iter().filter(|h| h.range.first > after && !line.acked.covers(&h.range)));
+                found.extend(page.into_iter().filter(|h| h.range.first > after && !line.acked.covers(h.range)));
             }
         }
         // A segment that reaches from one gap into the next is found in both.
@@ -60,19 +61,18 @@ impl Store {
         Ok(found)
     }
 
-    /// The numbers of `uuid` that are held and that the fleet doesn't have, as ascending ranges; neighbours are joined.
+    /// The numbers of `uuid` that are held and that the fleet doesn't have.
     ///
     /// # Errors
     /// Those of SQLite.
-    pub fn pending_ranges(&self, uuid: Uuid) -> Result<Vec<SeqRange>, StoreError> {
-        let mut joined: Vec<SeqRange> = Vec::new();
+    pub fn pending_ranges(&self, uuid: Uuid) -> Result<RangeSet, StoreError> {
+        let mut pending = RangeSet::new();
         let mut after = SegmentSeq(0);
         loop {
             let page = self.pending(uuid, after, PAGE)?;
-            let Some(last) = page.last() else { return Ok(joined) };
+            let Some(last) = page.last() else { return Ok(pending) };
             after = last.range.last;
-            joined.extend(page.iter().map(|head| head.range));
-            joined = Ranges::of(joined).list().to_vec();
+            pending.extend(page.iter().map(|head| head.range));
         }
     }
 
@@ -90,8 +90,7 @@ impl Store {
     ///
     /// # Errors
     /// Those of SQLite; the earlier statement then holds.
-    pub fn set_acked(&mut self, uuid: Uuid, acked: Vec<SeqRange>) -> Result<(), StoreError> {
-        let acked = Ranges::of(acked);
+    pub fn set_acked(&mut self, uuid: Uuid, acked: RangeSet) -> Result<(), StoreError> {
         let Some(at) = self.lines.iter().position(|line| line.uuid == uuid) else { return Ok(()) };
         let line = &self.lines[at];
         if line.acked == acked {
@@ -99,7 +98,7 @@ impl Store {
         }
         let (mut segments, mut readings) = (0i64, 0i64);
         self.each_changed(line, &acked, |head| {
-            let sign = i64::from(line.acked.covers(&head.range)) - i64::from(acked.covers(&head.range));
+            let sign = i64::from(line.acked.covers(head.range)) - i64::from(acked.covers(head.range));
             segments += sign;
             readings += sign * i64::try_from(head.n).unwrap_or(0);
         })?;
@@ -113,9 +112,14 @@ impl Store {
     }
 
     /// Every segment whose state may differ between what holds and `acked`, once.
-    fn each_changed(&self, line: &Line, acked: &Ranges, mut visit: impl FnMut(&SegmentHead)) -> Result<(), StoreError> {
+    fn each_changed(
+        &self,
+        line: &Line,
+        acked: &RangeSet,
+        mut visit: impl FnMut(&SegmentHead),
+    ) -> Result<(), StoreError> {
         let mut seen = 0;
-        for part in line.acked.differing(acked).list() {
+        for part in line.acked.differing(acked).iter() {
             let mut from = self.head_at(line.no, part.first)?.map_or(part.first.0, |head| head.range.first.0);
             while from <= part.last.0.min(line.high.0) {
                 let page = heads(&self.conn, line.no, from, part.last.0, PAGE)?;
@@ -136,16 +140,16 @@ impl Store {
     pub fn record_gone(&mut self, uuid: Uuid, range: SeqRange, now: Now) -> Result<(), StoreError> {
         let Some(at) = self.lines.iter().position(|line| line.uuid == uuid) else { return Ok(()) };
         let (no, high) = (self.lines[at].no, self.lines[at].high.0);
-        let mut held = Vec::new();
+        let mut held = RangeSet::new();
         let mut from = self.head_at(no, range.first)?.map_or(range.first.0, |head| head.range.first.0);
         while from <= range.last.0.min(high) {
             let page = heads(&self.conn, no, from, range.last.0, PAGE)?;
             let Some(last) = page.last() else { break };
             from = last.range.last.0 + 1;
             held.extend(page.iter().map(|head| head.range));
-            held = Ranges::of(held).list().to_vec();
         }
-        let gone = Ranges::of(held).gaps(range.first.0, range.last.0.min(high));
+        let Some(range) = SeqRange::new(range.first.0, range.last.0.min(high)) else { return Ok(()) };
+        let gone = held.gaps(range);
         if gone.is_empty() {
             return Ok(());
         }
@@ -156,10 +160,10 @@ impl Store {
             (loss.from, loss.to) = (None, None);
         }
         self.transaction("record what is gone", |conn| {
-            gone.iter().try_for_each(|range| commit::insert_loss(conn, no, *range, loss))
+            gone.iter().try_for_each(|range| commit::insert_loss(conn, no, range, loss))
         })?;
         let line = &mut self.lines[at];
-        gone.iter().for_each(|range| line.tally.add(range, 0, &line.acked));
+        gone.iter().for_each(|range| line.tally.add(&range, 0, &line.acked));
         Ok(())
     }
 
@@ -184,7 +188,7 @@ impl Store {
         Ok(())
     }
 
-    pub(super) fn unwritten_acks(&self) -> Vec<(StoreNo, Ranges)> {
+    pub(super) fn unwritten_acks(&self) -> Vec<(StoreNo, RangeSet)> {
         self.lines.iter().filter(|line| line.ack_unwritten).map(|line| (line.no, line.acked.clone())).collect()
     }
 
@@ -210,10 +214,10 @@ impl Store {
 }
 
 /// Writes acknowledgements within a transaction.
-pub(super) fn write_acks(conn: &Connection, acks: &[(StoreNo, Ranges)]) -> Result<(), StoreError> {
+pub(super) fn write_acks(conn: &Connection, acks: &[(StoreNo, RangeSet)]) -> Result<(), StoreError> {
     for (no, acked) in acks {
         execute(conn, "write acknowledgements", "DELETE FROM ack WHERE store = ?1", [no.0])?;
-        for range in acked.list() {
+        for range in acked.iter() {
             let sql = "INSERT INTO ack (store, first_seq, last_seq) VALUES (?1, ?2, ?3)";
             let number = |seq: SegmentSeq| i64::try_from(seq.0).unwrap_or(i64::MAX);
             let values = params![no.0, number(range.first), number(range.last)];
@@ -306,10 +310,10 @@ mod tests {
         let bench = Bench::new();
         let mut store = filled(&bench, 10);
         let uuid = store.uuid();
-        assert_eq!(store.pending_ranges(uuid).unwrap(), [range(1, 10)]);
+        assert_eq!(store.pending_ranges(uuid).unwrap(), RangeSet::from_iter([range(1, 10)]));
         for acked in [vec![range(1, 4), range(7, 7)], vec![range(1, 9)], vec![range(3, 3)], vec![], vec![range(1, 99)]]
         {
-            store.set_acked(uuid, acked.clone()).unwrap();
+            store.set_acked(uuid, acked.iter().copied().collect()).unwrap();
             let expected: Vec<u64> = (1..=10).filter(|n| !acked.iter().any(|r| r.covers(&range(*n, *n)))).collect();
             assert_eq!(pending(&store), expected);
             let facts = store.facts().unwrap();
@@ -318,7 +322,7 @@ mod tests {
                 (expected.len() as u64, expected.len() as u64 * 10)
             );
         }
-        store.set_acked(Uuid::from_u128(9), vec![range(1, 2)]).unwrap();
+        store.set_acked(Uuid::from_u128(9), RangeSet::from_iter([range(1, 2)])).unwrap();
     }
 
     /// Pages of pending segments follow one another without a gap or a repetition.
@@ -326,7 +330,7 @@ mod tests {
     fn pending_segments_come_in_pages() {
         let bench = Bench::new();
         let mut store = filled(&bench, 12);
-        store.set_acked(store.uuid(), vec![range(4, 5), range(8, 8)]).unwrap();
+        store.set_acked(store.uuid(), RangeSet::from_iter([range(4, 5), range(8, 8)])).unwrap();
         let (mut after, mut all) = (SegmentSeq(0), Vec::new());
         loop {
             let page = store.pending(store.uuid(), after, 2).unwrap();
@@ -348,13 +352,13 @@ mod tests {
         compact_all(&mut store, at(10_000));
         let uuid = store.uuid();
         assert_eq!(held(&store, uuid).iter().map(|h| (h.0, h.1)).collect::<Vec<_>>(), [(1, 39), (40, 40)]);
-        store.set_acked(uuid, vec![range(1, 20)]).unwrap();
+        store.set_acked(uuid, RangeSet::from_iter([range(1, 20)])).unwrap();
         assert_eq!(pending(&store), [1, 40]);
-        assert_eq!(store.pending_ranges(uuid).unwrap(), [range(1, 40)]);
+        assert_eq!(store.pending_ranges(uuid).unwrap(), RangeSet::from_iter([range(1, 40)]));
         let (found, body) = store.body(uuid, SegmentSeq(17)).unwrap().unwrap();
         assert_eq!((found, View::parse(&body).unwrap().range()), (range(1, 39), range(1, 39)));
         assert_eq!(store.body(uuid, SegmentSeq(41)).unwrap(), None);
-        store.set_acked(uuid, vec![range(1, 39)]).unwrap();
+        store.set_acked(uuid, RangeSet::from_iter([range(1, 39)])).unwrap();
         assert_eq!(pending(&store), [40]);
         assert_eq!(store.facts().unwrap().pending_readings, 10);
     }
@@ -364,7 +368,7 @@ mod tests {
     fn acknowledgements_are_written_at_a_clean_stop() {
         let bench = Bench::new();
         let mut store = filled(&bench, 5);
-        store.set_acked(store.uuid(), vec![range(1, 3)]).unwrap();
+        store.set_acked(store.uuid(), RangeSet::from_iter([range(1, 3)])).unwrap();
         assert_eq!(pending(&bench.crash().open_calm()), [1, 2, 3, 4, 5]);
         store.close().unwrap();
         assert_eq!(pending(&bench.open_calm()), [4, 5]);
@@ -376,11 +380,11 @@ mod tests {
         let bench = Bench::new();
         let mut store = filled(&bench, 9);
         let (uuid, no) = (store.uuid(), store.current().no);
-        store.set_acked(uuid, vec![range(1, 9)]).unwrap();
+        store.set_acked(uuid, RangeSet::from_iter([range(1, 9)])).unwrap();
         for seq in [2, 3, 6] {
             commit::delete(&store.conn, no, SegmentSeq(seq)).unwrap();
         }
-        store.set_acked(uuid, Vec::new()).unwrap();
+        store.set_acked(uuid, RangeSet::new()).unwrap();
         store.record_gone(uuid, range(1, 50), at(60)).unwrap();
         store.record_gone(uuid, range(1, 50), at(61)).unwrap();
         let all = held(&store, uuid);

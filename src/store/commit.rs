@@ -295,7 +295,7 @@ pub(super) fn delete(conn: &Connection, no: StoreNo, first: SegmentSeq) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Bench, at, def, held, put, put_with};
+    use super::super::testing::{Bench, SmallMedium, at, def, held, put, put_with};
     use super::*;
     use crate::batch::{Track, TrackClock};
     use crate::segment::Values;
@@ -425,12 +425,12 @@ mod tests {
     }
 
     /// On a medium that fills up under the running store, commits go on within the reserve, then wait; none is lost, none
-    /// taken twice, and they go on by themselves when there is room. Needs a small file system: `mount -t tmpfs -o size=8m`.
+    /// taken twice, and they go on by themselves when there is room.
     #[test]
-    #[ignore = "needs VARVED_TEST_SMALL_DIR, an empty file system of 8 MiB"]
     fn a_full_medium_holds_commits_back() {
-        let dir = std::path::PathBuf::from(std::env::var("VARVED_TEST_SMALL_DIR").unwrap());
         let mut bench = Bench::new();
+        let medium = SmallMedium::mount(&bench.dir.path().join("small"));
+        let dir = &medium.path;
         bench.cfg.path = dir.join("v.db");
         bench.cfg.max_size_bytes = 16 << 20;
         let mut store = bench.open_calm();
@@ -456,40 +456,6 @@ mod tests {
         store.close().unwrap();
         let store = bench.open_calm();
         assert_eq!(held(&store, store.uuid()).len(), done + 1);
-    }
-
-    /// The commits that the test below counts the calls of.
-    #[test]
-    #[ignore = "run by one_commit_is_one_fdatasync"]
-    fn commits_to_be_counted() {
-        let commits = std::env::var("VARVED_TEST_COMMITS").map_or(0, |n| n.parse().unwrap());
-        let bench = Bench::new();
-        let mut store = bench.open_calm();
-        (0..commits).for_each(|s| drop(put(&mut store, 50, 1, s).unwrap()));
-    }
-
-    /// A commit waits for the medium once, with fdatasync: fsync would drag the file's metadata along, 12 KiB each time.
-    /// Counted by strace, where there is one.
-    #[test]
-    fn one_commit_is_one_fdatasync() {
-        let calls = |commits: u32| -> Option<(u64, u64)> {
-            let traced = std::process::Command::new("strace")
-                .args(["-f", "-qq", "-e", "trace=fsync,fdatasync"])
-                .arg(std::env::current_exe().unwrap())
-                .args(["--ignored", "--exact", "store::commit::tests::commits_to_be_counted"])
-                .env("VARVED_TEST_COMMITS", commits.to_string())
-                .output()
-                .ok()?;
-            let text = String::from_utf8_lossy(&traced.stderr);
-            let count = |call: &str| text.lines().filter(|line| line.contains(call)).count() as u64;
-            traced.status.success().then(|| (count(" fsync("), count(" fdatasync(")))
-        };
-        let (Some(few), Some(many)) = (calls(50), calls(150)) else {
-            eprintln!("skipped: there is no strace that may trace");
-            return;
-        };
-        assert!(few.1 >= 50, "{few:?}");
-        assert_eq!((many.0 - few.0, many.1 - few.1), (0, 100));
     }
 
     /// Anchors come back by boot, and change the version of the catalogue.

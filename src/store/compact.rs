@@ -70,7 +70,7 @@ impl Store {
                     && !(current && head.range.last == line.high)
                     && !self.flies(line.uuid, &head.range)
             };
-            let acked = |head: &SegmentHead| line.acked.covers(&head.range);
+            let acked = |head: &SegmentHead| line.acked.covers(head.range);
             let old = |head: &SegmentHead| !current || self.is_old(head, now);
             match choose(&window, &may, &acked, &old, window.len() < WINDOW) {
                 Found::Run(run) => {
@@ -113,7 +113,7 @@ impl Store {
         if let Some((head, why)) = broken {
             log::warn!("store: segment {} can't be read: {why}", head.range);
             let uuid = self.lines[at].uuid;
-            if !matches!(why, SegmentError::Newer { .. }) && !self.lines[at].acked.covers(&head.range) {
+            if !matches!(why, SegmentError::Newer { .. }) && !self.lines[at].acked.covers(head.range) {
                 self.record_damaged(uuid, head.range.first, now)?;
             }
         }
@@ -312,6 +312,7 @@ fn def_of(conn: &Connection, no: StoreNo, id: SeriesId) -> Result<SeriesDef, Sto
 mod tests {
     use super::super::testing::{Bench, at, compact_all, def, held, put};
     use super::*;
+    use crate::reading::ranges::RangeSet;
     use crate::segment::{Column, Timeline, decode};
 
     fn range(first: u64, last: u64) -> SeqRange {
@@ -378,7 +379,7 @@ mod tests {
         let bench = Bench::new();
         let mut store = bench.open_calm();
         (0..100).for_each(|s| drop(put(&mut store, 2, 2, s).unwrap()));
-        store.set_acked(store.uuid(), vec![range(1, 40)]).unwrap();
+        store.set_acked(store.uuid(), RangeSet::from_iter([range(1, 40)])).unwrap();
         let flying = [(store.uuid(), range(60, 61))];
         while store.compact_step(&flying, at(9000)).unwrap() == Step::Worked {}
         assert_eq!(ranges(&store), [(1, 40), (41, 59), (60, 60), (61, 61), (62, 99), (100, 100)]);

@@ -107,7 +107,7 @@ impl Store {
                 let Some(last) = page.last() else { break };
                 from = last.range.last.0 + 1;
                 let stays = |head: &SegmentHead| {
-                    line.acked.covers(&head.range) != acked
+                    line.acked.covers(head.range) != acked
                         || (current && head.range.last == line.high)
                         || self.flies(line.uuid, &head.range)
                 };
@@ -295,6 +295,7 @@ mod tests {
     use super::super::{FreshWhy, StoreFacts};
     use super::*;
     use crate::reading::SegmentSeq;
+    use crate::reading::ranges::RangeSet;
 
     fn range(first: u64, last: u64) -> SeqRange {
         SeqRange::new(first, last).unwrap()
@@ -313,7 +314,7 @@ mod tests {
             put(store, 40, 60, s * 60).unwrap();
             if ack {
                 let uuid = store.uuid();
-                store.set_acked(uuid, vec![range(1, store.next_seq().0 - 1)]).unwrap();
+                store.set_acked(uuid, RangeSet::from_iter([range(1, store.next_seq().0 - 1)])).unwrap();
             }
             while store.expire_step(&[], at(s * 60)).unwrap() == Step::Worked {}
             let facts: StoreFacts = store.facts().unwrap();
@@ -370,7 +371,7 @@ mod tests {
         let again = bench.crash().open_calm();
         assert_eq!(again.next_seq(), SegmentSeq(501));
         let first = held(&again, uuid)[0].0;
-        assert!(again.line(uuid).unwrap().acked.covers(&range(1, first - 1)), "deleted, so acknowledged in the file");
+        assert!(again.line(uuid).unwrap().acked.covers(range(1, first - 1)), "deleted, so acknowledged in the file");
     }
 
     /// Nothing goes before its time: below the limit an expiry has nothing to do.
@@ -379,7 +380,7 @@ mod tests {
         let bench = Bench::new();
         let mut store = bench.open_calm();
         (0..20).for_each(|s| drop(put(&mut store, 10, 10, s).unwrap()));
-        store.set_acked(store.uuid(), vec![range(1, 20)]).unwrap();
+        store.set_acked(store.uuid(), RangeSet::from_iter([range(1, 20)])).unwrap();
         assert_eq!(store.expire_step(&[], at(99)).unwrap(), Step::Idle);
         assert_eq!(held(&store, store.uuid()).len(), 20);
     }
@@ -405,7 +406,7 @@ mod tests {
         let old = store.uuid();
         store.take_fresh_id(FreshWhy::Request, at(2)).unwrap();
         put(&mut store, 3, 1, 3).unwrap();
-        store.set_acked(old, vec![range(1, 1)]).unwrap();
+        store.set_acked(old, RangeSet::from_iter([range(1, 1)])).unwrap();
         assert_eq!(store.make_room(at(4)).unwrap(), Step::Worked);
         while store.expire_step(&[], at(5)).unwrap() == Step::Worked {}
         assert_eq!(store.stores().len(), 1);

@@ -3,7 +3,7 @@
 //! What enters: a path and [`Pragmas`]. What leaves: a connection on which every setting was read back. It promises that a
 //! commit on that connection is on the medium when it returns (WAL, FULL, fdatasync, padded where the medium may tear a
 //! block), that the `-wal` stays when the connection closes, and that the file is made with incremental auto-vacuum.
-//! It does not decide when to commit, checkpoint or expire, and it does not look for damage: see [`super::open`].
+//! It does not decide when to commit, checkpoint or expire, and it does not look for damage: see the room's `open`.
 
 use super::error::StoreError;
 use super::raw;

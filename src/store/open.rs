@@ -18,11 +18,11 @@ use super::file::{
 use super::ground::{self, Lock};
 use super::high_water::{HighWater, Mark};
 use super::identity::Identity;
-use super::ranges::Ranges;
 use super::wal_scan::{self, WalScan};
 use super::{Bounds, Line, Store, Tally, commit, compact, quarantine, rebuild};
 use crate::clock::Now;
 use crate::config::{Locking, StoreConfig};
+use crate::reading::ranges::RangeSet;
 use crate::reading::{BootId, SegmentSeq, SeqRange};
 use crate::segment::LossReason;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -380,7 +380,7 @@ fn why_fresh(
 /// The number that everything new must be above. Says what happened where the file is behind it.
 fn floor(line: &Line, mark: Option<Mark>, scan: WalScan, events: &mut Vec<Event>) -> SegmentSeq {
     let marked = mark.filter(|mark| mark.store == line.uuid).map_or(0, |mark| mark.seq.0);
-    let acked = line.acked.list().last().map_or(0, |range| range.last.0);
+    let acked = line.acked.high().0;
     let mut floor = line.high.0.max(marked).max(acked);
     if scan.rot() {
         let lost = scan.commits_behind.max(1);
@@ -408,7 +408,7 @@ fn void(conn: &Connection, line: &mut Line, floor: SegmentSeq, me: &Identity, no
     commit::insert_loss(conn, line.no, range, commit::loss_here(LossReason::Void, boot, now))?;
     line.high = floor;
     line.tally.segments += 1;
-    line.tally.pending_segments += u64::from(!line.acked.covers(&range));
+    line.tally.pending_segments += u64::from(!line.acked.covers(range));
     Ok(())
 }
 
@@ -431,7 +431,7 @@ fn new_line(conn: &Connection, now: Now) -> Result<Line, StoreError> {
     let uuid = Uuid::new_v4();
     let no = upsert_store(conn, &uuid, 0, Some(now.utc))?;
     set_meta(conn, "store", uuid.to_string())?;
-    Ok(Line { no, uuid, high: SegmentSeq(0), acked: Ranges::default(), ack_unwritten: false, tally: Tally::default() })
+    Ok(Line { no, uuid, high: SegmentSeq(0), acked: RangeSet::new(), ack_unwritten: false, tally: Tally::default() })
 }
 
 /// The number of this boot in `store`, added where it is new.
@@ -449,7 +449,22 @@ fn boot_row(conn: &Connection, store: StoreNo, boot: &Uuid) -> Result<BootId, St
     let next = "SELECT coalesce(max(id), 0) + 1 FROM boot WHERE store = ?1";
     let id = BootId(conn.query_row(next, [store.0], |row| row.get(0)).map_err(fail)?);
     upsert_boot(conn, store, id, boot)?;
+    end_boot_before(conn, store)?;
     Ok(id)
+}
+
+/// Writes down how long the boot before lasted, as an anchor at its last reading, reckoned from the best that it has. It
+/// changes no time of that boot; it is what a later boot that never knows the time is known to come after.
+fn end_boot_before(conn: &Connection, store: StoreNo) -> Result<(), StoreError> {
+    let sql = "INSERT OR IGNORE INTO anchor (store, boot, boottime, utc, trusted) \
+               SELECT a.store, a.boot, last.at, a.utc + (last.at - a.boottime), a.trusted \
+               FROM (SELECT boot_max AS boot, boottime_max AS at FROM segment \
+                     WHERE id BETWEEN ?2 AND ?3 AND boot_max IS NOT NULL ORDER BY id DESC LIMIT 1) AS last \
+               JOIN anchor AS a ON a.store = ?1 AND a.boot = last.boot AND a.boottime < last.at \
+               WHERE a.utc BETWEEN -4000000000000000000 AND 4000000000000000000 \
+               ORDER BY a.trusted DESC, a.boottime DESC LIMIT 1";
+    let (from, to) = (file::row_id(store, SegmentSeq(0)), file::row_id(store, SegmentSeq(MAX_SEQ)));
+    execute(conn, "end the boot before", sql, params![store.0, from, to]).map(drop)
 }
 
 fn next_series(conn: &Connection, line: Option<&Line>) -> Result<u32, StoreError> {
@@ -482,7 +497,7 @@ fn line(conn: &Connection, no: StoreNo, uuid: Uuid) -> Result<Line, StoreError> 
         .query_map([no.0], |row| Ok(SeqRange::new(count(row.get(0)?), count(row.get(1)?))))
         .and_then(Iterator::collect)
         .map_err(fail)?;
-    let acked = Ranges::of(acked.into_iter().flatten().collect());
+    let acked = acked.into_iter().flatten().collect::<RangeSet>();
     let mut line = Line { no, uuid, high: SegmentSeq(0), acked, ack_unwritten: false, tally: Tally::default() };
     let mut rows = conn
         .prepare_cached(
@@ -508,20 +523,20 @@ fn get<T: rusqlite::types::FromSql>(row: &rusqlite::Row<'_>, at: usize) -> Resul
 
 impl Tally {
     /// Counts a segment in.
-    pub(super) fn add(&mut self, range: &SeqRange, n: u64, acked: &Ranges) {
+    pub(super) fn add(&mut self, range: &SeqRange, n: u64, acked: &RangeSet) {
         self.segments += 1;
         self.readings += n;
-        if !acked.covers(range) {
+        if !acked.covers(*range) {
             self.pending_segments += 1;
             self.pending_readings += n;
         }
     }
 
     /// Counts a segment out.
-    pub(super) fn remove(&mut self, range: &SeqRange, n: u64, acked: &Ranges) {
+    pub(super) fn remove(&mut self, range: &SeqRange, n: u64, acked: &RangeSet) {
         self.segments = self.segments.saturating_sub(1);
         self.readings = self.readings.saturating_sub(n);
-        if !acked.covers(range) {
+        if !acked.covers(*range) {
             self.pending_segments = self.pending_segments.saturating_sub(1);
             self.pending_readings = self.pending_readings.saturating_sub(n);
         }
@@ -621,7 +636,7 @@ mod tests {
         assert_eq!(store.next_seq(), SegmentSeq(1));
         put(&mut store, 10, 1, 5).unwrap();
         assert_eq!(held(&store, old), [(1, 1, 100), (2, 2, 100)]);
-        assert_eq!(store.pending_ranges(old).unwrap(), [SeqRange::new(1, 2).unwrap()]);
+        assert_eq!(store.pending_ranges(old).unwrap(), RangeSet::from_iter([SeqRange::new(1, 2).unwrap()]));
         let fresh = store.uuid();
         assert_eq!(
             store.stores().iter().map(|l| (l.uuid, l.current)).collect::<Vec<_>>(),
@@ -764,7 +779,7 @@ mod tests {
         let mut store = bench.open_calm();
         (0..40).for_each(|s| drop(put(&mut store, 40, 30, s * 30).unwrap()));
         let old = store.uuid();
-        store.set_acked(old, vec![SeqRange::new(1, 5).unwrap()]).unwrap();
+        store.set_acked(old, RangeSet::from_iter([SeqRange::new(1, 5).unwrap()])).unwrap();
         store.close().unwrap();
         std::fs::remove_file(bench.file("-wal")).unwrap();
         std::fs::remove_file(bench.file("-shm")).unwrap();
@@ -786,7 +801,8 @@ mod tests {
         assert!(kept.len() < 40 && kept.len() >= 20, "{} segments", kept.len());
         assert!(kept.iter().all(|(_, _, n)| *n == 1200));
         assert_ne!(store.uuid(), old);
-        assert!(store.pending_ranges(old).unwrap()[0].first > SegmentSeq(5));
+        let pending = store.pending_ranges(old).unwrap();
+        assert!(!pending.is_empty() && !pending.meets(SeqRange::new(1, 5).unwrap()));
         assert!(store.catalog(1 << 20).unwrap().iter().any(|p| p.store == old && p.series.len() == 40));
         drop(store);
         bench.open_calm();

@@ -11,7 +11,7 @@ use crate::clock::UtcNanos;
 use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::ValueRef;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
@@ -106,7 +106,10 @@ impl Session {
 
 fn run_on<S: Sink>(conn: &Connection, sql: &str, sink: &mut S) -> Result<(), Stopped<S::Error>> {
     let fail = |source| Stopped::Read(ReadError::Statement { source });
-    let mut statement = conn.prepare(sql).map_err(fail)?;
+    let mut statement = conn.prepare(sql).map_err(|source| match source.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::AuthorizationForStatementDenied) => Stopped::Read(ReadError::Writes),
+        _ => fail(source),
+    })?;
     if !statement.readonly() {
         return Err(Stopped::Read(ReadError::Writes));
     }
@@ -136,8 +139,9 @@ pub const MAX_ANSWER_BYTES: usize = 1 << 20;
 pub const MAX_ANSWER_STEPS: u32 = 10_000_000;
 
 impl super::Store {
-    /// Runs one read-only statement on the connection that writes, and gives its rows as one array of objects. For exclusive
-    /// locking, where nobody else can read. Bounded in size and work; what the statement could change is refused.
+    /// Runs one read-only statement on the connection that writes, and gives `{"columns": […], "rows": [[…]]}`: a row is as
+    /// long as there are columns, whatever their names. For exclusive locking, where nobody else can read. Bounded in size
+    /// and work; what the statement could change is refused.
     ///
     /// # Errors
     /// [`ReadError::TooMuch`] beyond the bounds, [`ReadError::Damaged`] where segments it needed can't be read.
@@ -147,7 +151,7 @@ impl super::Store {
         let ran = run_on(&self.conn, sql, &mut answer);
         let tally = guarded.tally.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match ran {
-            Ok(()) if tally.unreadable == 0 => Ok(Json::Array(answer.rows)),
+            Ok(()) if tally.unreadable == 0 => Ok(json!({ "columns": answer.names, "rows": answer.rows })),
             Ok(()) => Err(ReadError::Damaged { segments: tally.unreadable, first: tally.reasons.join("; ") }),
             Err(Stopped::Sink(TooLong)) => Err(ReadError::TooMuch { what: "an answer of more than 1 MiB" }),
             Err(Stopped::Read(error)) if error.is_interrupt() => Err(ReadError::TooMuch { what: "a longer search" }),
@@ -223,25 +227,23 @@ impl Sink for Answer {
     }
 
     fn row(&mut self, fields: &[Field<'_>]) -> Result<(), TooLong> {
-        let object = self.names.iter().zip(fields).map(|(name, field)| (name.clone(), field.to_json()));
-        let object: serde_json::Map<String, Json> = object.collect();
         let texts = fields.iter().map(|field| match field {
             Field::Text(bytes) | Field::Blob(bytes) => 2 * bytes.len(),
             _ => 24,
         });
-        self.bytes += texts.sum::<usize>() + self.names.iter().map(|name| name.len() + 4).sum::<usize>();
-        self.rows.push(Json::Object(object));
+        self.bytes += texts.sum::<usize>();
+        self.rows.push(fields.iter().map(|field| field.to_json()).collect());
         if self.bytes > MAX_ANSWER_BYTES { Err(TooLong) } else { Ok(()) }
     }
 }
 
 impl Field<'_> {
     /// As JSON: null for what it has no number for, a blob in hex.
-    pub fn to_json(&self) -> Json {
+    fn to_json(self) -> Json {
         match self {
             Field::Null => Json::Null,
-            Field::Int(number) => Json::from(*number),
-            Field::Real(number) => Json::from(*number),
+            Field::Int(number) => Json::from(number),
+            Field::Real(number) => Json::from(number),
             Field::Text(text) => Json::from(String::from_utf8_lossy(text)),
             Field::Blob(bytes) => Json::from(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
         }

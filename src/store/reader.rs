@@ -381,7 +381,7 @@ pub enum ReadError {
         /// What SQLite says of it.
         source: rusqlite::Error,
     },
-    /// The statement would write.
+    /// The statement would write, or reach beyond what was opened.
     Writes,
     /// A question to the service is beyond what it does beside its work.
     TooMuch {
@@ -482,7 +482,8 @@ impl fmt::Display for ReadError {
             Self::Sqlite { doing, path, source } => {
                 let advice = match self.code() {
                     Some(DatabaseBusy | DatabaseLocked) => {
-                        "another program has it locked: try again, or with locking = \"exclusive\" ask the service"
+                        "another program has it locked: try again; under locking = \"exclusive\" only `varved query --config F` \
+                         is answered while the service runs"
                     }
                     Some(DatabaseCorrupt) => "it is damaged: `varved verify` says what of it is readable",
                     Some(NotADatabase) => "it is not an SQLite file: check the path",
@@ -496,8 +497,8 @@ impl fmt::Display for ReadError {
             Self::Interrupted => write!(f, "interrupted: nothing was written; run it again"),
             Self::TooMuch { what } => write!(
                 f,
-                "{what} is too much for the service beside its work; narrow the question, or take a `varved snapshot` and \
-                 query that"
+                "{what} is too much for the service beside its work; narrow the question, or stop the service and ask \
+                 the file"
             ),
             Self::Damaged { segments, first } => {
                 write!(f, "{segments} segments that the answer needs can't be read ({first}); see `varved verify`")
@@ -508,7 +509,10 @@ impl fmt::Display for ReadError {
                 write!(f, "{source}; `varved query` without a statement shows the tables and examples")
             }
             Self::Writes => {
-                write!(f, "the statement would write, and files are opened to be read only; write a SELECT")
+                write!(
+                    f,
+                    "the statement would write, or reach for other files (ATTACH), and it may only read; write a SELECT"
+                )
             }
             Self::Io { doing, path, source } => {
                 write!(f, "cannot {doing} {}: {source}; check the directory and its free space", path.display())

@@ -8,6 +8,7 @@ use super::file::{MAX_SEQ, meta, set_meta};
 use super::{FreshWhy, SegmentHead, Store};
 use crate::clock::Now;
 use crate::reading::SegmentSeq;
+use crate::reading::ranges::RangeSet;
 use uuid::Uuid;
 
 impl Store {
@@ -37,7 +38,7 @@ impl Store {
     /// Those of a commit.
     pub fn begin_recheck(&mut self, uuid: Uuid, nonce: u64, now: Now) -> Result<(), StoreError> {
         set_meta(&self.conn, &key(uuid), nonce as i64)?;
-        self.set_acked(uuid, Vec::new())?;
+        self.set_acked(uuid, RangeSet::new())?;
         if uuid == self.uuid() {
             self.take_fresh_id(FreshWhy::Fleet, now)?;
         }
@@ -65,14 +66,14 @@ mod tests {
             put(&mut store, 2, 5, s).expect("committed");
         }
         let all = SeqRange::new(1, 3).expect("a range");
-        store.set_acked(old, vec![all]).expect("acked");
+        store.set_acked(old, RangeSet::from_iter([all])).expect("acked");
         assert_eq!(store.recheck(old).expect("read"), None);
         store.begin_recheck(old, u64::MAX, at(9)).expect("set");
         assert_ne!(store.uuid(), old);
         store.close().expect("closed");
         let store = bench.open().0;
         assert_eq!(store.recheck(old).expect("read"), Some(u64::MAX));
-        assert_eq!(store.pending_ranges(old).expect("read"), [all]);
+        assert_eq!(store.pending_ranges(old).expect("read"), RangeSet::from_iter([all]));
         assert_eq!(store.held(old, SegmentSeq(1), 9).expect("read").len(), 2);
     }
 }

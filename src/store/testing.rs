@@ -128,3 +128,24 @@ pub(super) fn held(store: &Store, uuid: Uuid) -> Vec<(u64, u64, usize)> {
 pub(super) fn compact_all(store: &mut Store, now: Now) {
     while store.compact_step(&[], now).unwrap() == Step::Worked {}
 }
+
+/// A file system of 8 MiB, in RAM; mounting needs root.
+pub(super) struct SmallMedium {
+    pub(super) path: PathBuf,
+}
+
+impl SmallMedium {
+    pub(super) fn mount(path: &std::path::Path) -> Self {
+        std::fs::create_dir_all(path).unwrap();
+        let mount =
+            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(path).status();
+        assert!(mount.unwrap().success(), "a file system of one's own needs root");
+        Self { path: path.to_owned() }
+    }
+}
+
+impl Drop for SmallMedium {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.path).status();
+    }
+}

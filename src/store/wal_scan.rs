@@ -13,7 +13,7 @@
 //! (sqlite.org/fileformat2.html §4.) Frames whose salt is that of the header are *live*. At most one transaction was in
 //! flight, so at most one commit may lie behind the first bad frame; two are rot. With `psow=0` SQLite fills the block up
 //! with copies of the commit frame, which are one commit together. A torn transaction that a shorter one overwrites leaves
-//! live frames behind it, which a later scan would take for rot; therefore [`super::open`] restarts the log (a new salt)
+//! live frames behind it, which a later scan would take for rot; therefore the room's `open` restarts the log (a new salt)
 //! whenever [`WalScan::live_behind`] isn't 0.
 
 use super::error::StoreError;

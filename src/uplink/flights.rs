@@ -4,9 +4,9 @@
 //! Each segment has its own timer, doubling, so that one that the fleet does not take neither stops the others nor is
 //! forgotten: after [`PARKED_AFTER`] sendings it no longer takes a place in the window.
 
-use super::ranges;
 use crate::clock::{BootNanos, SECOND};
 use crate::reading::SeqRange;
+use crate::reading::ranges::RangeSet;
 use crate::wire::StoreUuid;
 
 /// The most segments in the window.
@@ -83,8 +83,8 @@ impl Flights {
     }
 
     /// Everything covered by `acked` has arrived. When the last of it was sent: so has all that was published before.
-    pub(super) fn acked(&mut self, store: StoreUuid, acked: &[SeqRange]) -> Option<BootNanos> {
-        let arrived = |flight: &Flight| flight.store == store && ranges::covered(acked, &flight.range);
+    pub(super) fn acked(&mut self, store: StoreUuid, acked: &RangeSet) -> Option<BootNanos> {
+        let arrived = |flight: &Flight| flight.store == store && acked.covers(flight.range);
         let last = self.all.iter().filter(|flight| arrived(flight)).map(|flight| flight.sent).max();
         self.all.retain(|flight| !arrived(flight));
         last
@@ -146,7 +146,7 @@ mod tests {
         assert!(flights.room_for(2 << 20), "a large segment travels alone");
         flights.sent(STORE, range(1, 1), 2 << 20, at(0));
         assert!(!flights.room_for(1));
-        flights.acked(STORE, &[range(1, 1)]);
+        flights.acked(STORE, &RangeSet::from_iter([range(1, 1)]));
         for k in 1..=WINDOW as u64 {
             assert!(flights.room_for(100));
             flights.sent(STORE, range(k, k), 100, at(0));
@@ -176,11 +176,11 @@ mod tests {
     fn a_part_is_not_an_arrival() {
         let mut flights = Flights::default();
         flights.sent(STORE, range(5, 9), 1, at(0));
-        flights.acked(STORE, &[range(1, 8)]);
+        flights.acked(STORE, &RangeSet::from_iter([range(1, 8)]));
         assert!(flights.holds(STORE, &range(9, 9)));
-        flights.acked(StoreUuid::max(), &[range(1, 9)]);
+        flights.acked(StoreUuid::max(), &RangeSet::from_iter([range(1, 9)]));
         assert!(flights.holds(STORE, &range(9, 9)), "another store's ack");
-        flights.acked(STORE, &[range(1, 9)]);
+        flights.acked(STORE, &RangeSet::from_iter([range(1, 9)]));
         assert!(!flights.holds(STORE, &range(9, 9)));
     }
 }

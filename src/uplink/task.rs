@@ -2,25 +2,26 @@
 //!
 //! One task, one action at a time. While a publish waits for its turn, what arrives is taken in all the same.
 
-use super::lane::Head;
-use super::machine::{Action, Event, Line, Machine, Purpose};
-use super::ranges;
+mod end;
+mod perform;
+mod session;
+
+pub use end::UplinkEnd;
+
+use super::machine::{Event, Machine};
 use super::status::{SharedStatus, lock};
-use crate::clock::{BootNanos, Clock, UtcNanos};
+use crate::clock::{BootNanos, Clock};
 use crate::config::UplinkConfig;
-use crate::mqtt::{self, BackoffLimits, Client, Login, PublishError, Settings, Tls, Will};
-use crate::reading::{SegmentSeq, SeqRange};
+use crate::mqtt::{self, BackoffLimits, Client, Settings};
+use crate::store::StoreError;
 use crate::store::thread::{StoreGone, StoreHandle};
-use crate::store::{Store, StoreError};
+use crate::wire;
 use crate::wire::topics::{self, Topic};
-use crate::wire::{self, State, StoreState, StoreUuid};
+use session::{Session, settings};
 use smol::channel::Receiver;
 use smol::future::FutureExt;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// What an envelope adds to a catalogue page, and a little more.
-const PAGE_OVERHEAD: usize = 64;
 
 /// Runs until `stop` is closed or sends, or the store is gone; then publishes that the device is offline and takes leave.
 ///
@@ -52,7 +53,7 @@ pub(super) async fn run_with(
     stop: Receiver<()>,
     backoff: BackoffLimits,
 ) -> Result<(), UplinkEnd> {
-    let session = Session { number: mqtt_random(), run: store.run(|store| store.run()).await? };
+    let session = Session { number: random(), run: store.run(|store| store.run()).await? };
     let settings = settings(cfg, device, session.state(Vec::new(), None))?;
     let settings = Settings { backoff, ..settings };
     let max_payload = settings.max_payload_bytes;
@@ -80,88 +81,7 @@ pub(super) async fn run_with(
     ended
 }
 
-/// Why the uplink ended by itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum UplinkEnd {
-    /// The store's thread has ended.
-    StoreGone,
-    /// The system gives no thread.
-    Thread {
-        /// Its words.
-        cause: String,
-    },
-    /// The last will does not fit into an envelope: a fault of ours.
-    Will(wire::WireError),
-}
-
-impl std::fmt::Display for UplinkEnd {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::StoreGone => write!(f, "the store has been closed; restart varved"),
-            Self::Thread { cause } => {
-                write!(f, "no thread for the broker's connection: {cause}; free memory and restart varved")
-            }
-            Self::Will(e) => write!(f, "the last will: {e}"),
-        }
-    }
-}
-
-impl std::error::Error for UplinkEnd {}
-
-impl crate::fault::Fault for UplinkEnd {
-    fn verdict(&self) -> crate::fault::Verdict {
-        crate::fault::Verdict::Halt
-    }
-
-    fn exit(&self) -> crate::fault::Exit {
-        crate::fault::Exit::Unavailable
-    }
-}
-
-impl From<StoreGone> for UplinkEnd {
-    fn from(_: StoreGone) -> Self {
-        Self::StoreGone
-    }
-}
-
-/// What tells this run of the service from others.
-#[derive(Debug, Clone, Copy)]
-struct Session {
-    number: u64,
-    run: u64,
-}
-
-impl Session {
-    /// A birth with a moment, a will or a farewell without.
-    fn state(&self, stores: Vec<StoreState>, born: Option<(UtcNanos, bool)>) -> State {
-        State {
-            online: born.is_some(),
-            session: self.number,
-            run: self.run,
-            version: env!("CARGO_PKG_VERSION").into(),
-            utc: born.map_or(UtcNanos(0), |(utc, _)| utc),
-            clock_trusted: born.is_some_and(|(_, trusted)| trusted),
-            stores,
-        }
-    }
-}
-
-/// The connection's settings, with `will` as what the broker says for us when it breaks.
-fn settings(cfg: &UplinkConfig, device: &str, will: State) -> Result<Settings, UplinkEnd> {
-    let tls = cfg.broker.tls.then(|| Tls { ca: cfg.ca.clone(), cert: cfg.cert.clone(), key: cfg.key.clone() });
-    let login = |username: &String| Login { username: username.clone(), password_file: cfg.password_file.clone() };
-    let payload = wire::encode(&will).map_err(UplinkEnd::Will)?;
-    Ok(Settings {
-        tls,
-        login: cfg.username.as_ref().map(login),
-        filters: topics::device_filters(&cfg.prefix, device).to_vec(),
-        will: Some(Will { topic: topics::name(&cfg.prefix, device, Topic::State), payload }),
-        max_payload_bytes: (cfg.max_payload_bytes as usize).min(wire::MAX_ENVELOPE),
-        ..Settings::device(device, &cfg.broker.host, cfg.broker.port)
-    })
-}
-
-fn mqtt_random() -> u64 {
+fn random() -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().1
 }
 
@@ -314,174 +234,6 @@ impl Task {
         }
     }
 
-    async fn perform(&mut self, action: Action) -> Result<Event, Failed> {
-        match action {
-            Action::ReadStores => self.read_stores().await,
-            Action::ReadHeads { store, purpose, after, limit } => {
-                let heads = move |from: &mut Store| match purpose {
-                    Purpose::Snapshot => from.held(store, after, limit),
-                    _ => from.pending(store, after, limit),
-                };
-                let heads = self.store.run(heads).await??;
-                let heads = heads.iter().map(|head| Head { range: head.range, bytes: head.bytes }).collect();
-                Ok(Event::Heads { store, purpose, after, heads })
-            }
-            Action::Send { store, at, purpose, catalog } => self.send(store, at, purpose, catalog).await,
-            Action::PublishCatalog { all } => self.publish_catalog(all).await,
-            Action::PublishState => self.publish_state().await,
-            Action::SetAcked { store, ranges } => {
-                self.store.run(move |to| to.set_acked(store, ranges)).await??;
-                Ok(Event::AckedSet)
-            }
-            Action::RecordGone { store, range } => self.record_gone(store, range).await,
-            Action::Recheck { store, why } => {
-                log::warn!(
-                    "uplink: store {store}: {why:?}; all of it is sent again and new readings get a fresh store id"
-                );
-                let (nonce, now) = (mqtt_random(), self.clock.now());
-                self.store.run(move |to| to.begin_recheck(store, nonce, now)).await??;
-                Ok(Event::Rechecking { store, nonce })
-            }
-        }
-    }
-
-    async fn read_stores(&self) -> Result<Event, Failed> {
-        let read = |store: &mut Store| -> Result<_, StoreError> {
-            let line = |line: &crate::store::StoreLine| -> Result<Line, StoreError> {
-                let recheck = store.recheck(line.uuid)?;
-                Ok(Line { store: line.uuid, current: line.current, high: line.high, recheck })
-            };
-            Ok((lines_of(store).iter().map(line).collect::<Result<Vec<_>, _>>()?, store.catalog_version()))
-        };
-        let (lines, catalog) = self.store.run(read).await??;
-        Ok(Event::Stores { lines, catalog })
-    }
-
-    async fn send(
-        &mut self,
-        store: StoreUuid,
-        at: SegmentSeq,
-        purpose: Purpose,
-        catalog: u64,
-    ) -> Result<Event, Failed> {
-        let read =
-            move |from: &mut Store| -> Result<_, StoreError> { Ok((from.catalog_version(), from.body(store, at)?)) };
-        let (now, found) = self.store.run(read).await??;
-        if now != catalog {
-            return Ok(Event::CatalogChanged { catalog: now });
-        }
-        let Some((range, body)) = found else { return Ok(Event::Missing { store, at, purpose }) };
-        let topic = topics::name(&self.prefix, &self.device, Topic::Segment);
-        let mut bytes = 0;
-        for frame in wire::frames(store, range, &body, self.max_payload) {
-            let frame = match frame {
-                Ok(frame) => frame,
-                Err(e) => {
-                    log::warn!("uplink: segment {range} of store {store} cannot be sent: {e}");
-                    return Ok(Event::Missing { store, at, purpose });
-                }
-            };
-            bytes += frame.len() as u64;
-            self.publish(&topic, false, frame).await?;
-        }
-        let mut status = lock(&self.status);
-        status.sent_segments += 1;
-        status.sent_bytes += bytes;
-        drop(status);
-        Ok(Event::Sent { store, range, bytes: body.len() as u64, purpose })
-    }
-
-    async fn publish_catalog(&mut self, all: bool) -> Result<Event, Failed> {
-        let room = self.max_payload.saturating_sub(PAGE_OVERHEAD);
-        let read =
-            move |store: &mut Store| -> Result<_, StoreError> { Ok((store.catalog_version(), store.catalog(room)?)) };
-        let (catalog, pages) = self.store.run(read).await??;
-        for (number, page) in pages.iter().enumerate().take(usize::from(u16::MAX)) {
-            let payload = match wire::encode(page) {
-                Ok(payload) => payload,
-                Err(e) => {
-                    log::warn!("uplink: catalogue page {number}: {e}");
-                    continue;
-                }
-            };
-            let crc = wire::crc_of(&payload);
-            if !all && crc.is_some() && self.pages.get(number) == Some(&crc) {
-                continue;
-            }
-            let topic = topics::name(&self.prefix, &self.device, Topic::Catalog(number as u16));
-            self.publish(&topic, true, payload).await?;
-            self.pages.resize(self.pages.len().max(number + 1), None);
-            self.pages[number] = crc;
-        }
-        Ok(Event::CatalogPublished { catalog, all })
-    }
-
-    async fn publish_state(&mut self) -> Result<Event, Failed> {
-        let read = |store: &mut Store| -> Result<Vec<StoreState>, StoreError> {
-            let state = |line: &crate::store::StoreLine| -> Result<StoreState, StoreError> {
-                let pending = ranges::at_most(wire::MAX_RANGES, ranges::normal(store.pending_ranges(line.uuid)?));
-                Ok(StoreState { store: line.uuid, high: line.high, pending, recheck: store.recheck(line.uuid)? })
-            };
-            lines_of(store).iter().map(state).collect()
-        };
-        let stores = self.store.run(read).await??;
-        let now = self.clock.now();
-        match wire::encode(&self.session.state(stores, Some((now.utc, now.trusted)))) {
-            Ok(payload) => {
-                let topic = topics::name(&self.prefix, &self.device, Topic::State);
-                self.publish(&topic, true, payload).await?;
-            }
-            Err(e) => log::warn!("uplink: the state cannot be sent: {e}"),
-        }
-        Ok(Event::StatePublished)
-    }
-
-    async fn record_gone(&self, store: StoreUuid, range: SeqRange) -> Result<Event, Failed> {
-        let now = self.clock.now();
-        let record = move |to: &mut Store| -> Result<bool, StoreError> {
-            to.record_gone(store, range, now)?;
-            Ok(to.body(store, range.first)?.is_some())
-        };
-        // What is a loss now is sent as such; should it not be there all the same, it is passed over rather than asked for
-        // for ever.
-        let found = self.store.run(record).await??;
-        let through = if found { SegmentSeq(range.first.0 - 1) } else { range.first };
-        Ok(Event::Gone { store, through })
-    }
-
-    /// Publishes, taking in meanwhile what arrives.
-    async fn publish(&mut self, topic: &str, retain: bool, payload: Vec<u8>) -> Result<(), Failed> {
-        enum Either {
-            Taken(Result<(), PublishError>),
-            Arrived(Option<mqtt::Event>),
-            Stop,
-        }
-        let client = self.client.clone();
-        let mut publish = std::pin::pin!(client.publish(topic, retain, payload));
-        loop {
-            let taken = async { Either::Taken(publish.as_mut().await) };
-            let arrived = async { Either::Arrived(self.inbox.recv().await.ok()) };
-            let stop = async {
-                let _ = self.stop.recv().await;
-                Either::Stop
-            };
-            match taken.or(arrived).or(stop).await {
-                Either::Taken(Ok(())) => return Ok(()),
-                Either::Taken(Err(PublishError::NotConnected)) => return Err(Failed::Connection(None)),
-                Either::Taken(Err(e)) => {
-                    log::warn!("uplink: {topic}: {e}");
-                    return Ok(());
-                }
-                Either::Arrived(Some(event @ mqtt::Event::Disconnected { .. })) => {
-                    return Err(Failed::Connection(Some(event)));
-                }
-                Either::Arrived(Some(event)) => self.arrived(event),
-                Either::Arrived(None) => return Err(Failed::Connection(None)),
-                Either::Stop => return Err(Failed::Stopped),
-            }
-        }
-    }
-
     /// The farewell is retained like a birth, so that the fleet need not guess; then the broker is left in good order.
     async fn take_leave(&self) {
         let topic = topics::name(&self.prefix, &self.device, Topic::State);
@@ -496,11 +248,4 @@ impl Task {
         }
         self.client.stop().await;
     }
-}
-
-/// The stores that the wire has room for, the current one first.
-fn lines_of(store: &Store) -> Vec<crate::store::StoreLine> {
-    let mut lines = store.stores();
-    lines.truncate(wire::MAX_STORES);
-    lines
 }

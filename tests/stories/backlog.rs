@@ -12,7 +12,8 @@ fn a_million_readings_wait_in_flat_memory_and_then_arrive() {
     let mut broker = Broker::start(dir.path());
     broker.kill9();
     let uplink = format!("[uplink]\nbroker = \"{}\"", broker.url());
-    let site = Site::new(&dir.path().join("site"), "pump-17", "commit_interval = \"1s\"\nmax_size = \"256MiB\"", &uplink);
+    let site =
+        Site::new(&dir.path().join("site"), "pump-17", "commit_interval = \"1s\"\nmax_size = \"256MiB\"", &uplink);
     let device = site.run();
 
     let mut client = site.client();

@@ -145,7 +145,11 @@ fn a_store_without_room_waits_in_ram_and_recovers() {
     assert_eq!(site.status()["risk"]["readings"], 2);
     std::fs::remove_file(mount.path.join("ballast")).unwrap();
     wait_for("the readings to be committed", 60, || (site.status()["risk"]["readings"] == 0).then_some(()));
-    let out = Command::new(VARVED).args(["query", "--format", "json", "--db"]).arg(&db).arg("SELECT value FROM reading").output();
+    let out = Command::new(VARVED)
+        .args(["query", "--format", "json", "--db"])
+        .arg(&db)
+        .arg("SELECT value FROM reading")
+        .output();
     assert!(text(&out.unwrap()).contains('2'));
     assert_eq!(device.stop(), Some(0));
 }
@@ -216,4 +220,3 @@ fn publish(broker: &Broker, topic: &str, payload: &[u8]) {
     publisher.stdin.take().unwrap().write_all(payload).unwrap();
     assert!(publisher.wait().unwrap().success());
 }
-

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-/// Resident KiB of an idle service that is connected: mqtt://, mqtts://. The pages of code in it differ by 200 from run to run.
+/// Resident KiB of an idle service that is connected: mqtt://, mqtts://. The pages of code in it differ by 200 from run to
+/// run.
 struct Bounds {
     plain_kib: u64,
     tls_kib: u64,

@@ -1,5 +1,9 @@
 mod backlog;
 mod bad_input;
+mod clocks;
+mod commands;
+mod demo;
+mod flash;
 mod footprint;
 mod layers;
 mod main_job;

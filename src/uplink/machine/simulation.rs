@@ -2,6 +2,10 @@
 //! a store that compacts and expires beneath it and a fleet that loses its last day. Everything follows from one seed.
 
 use super::*;
+use crate::reading::SegmentSeq;
+use crate::reading::ranges::RangeSet;
+use crate::uplink::flights::WINDOW;
+use crate::wire::{self, Request, StoreAck};
 use std::collections::BTreeSet;
 
 const STORE: StoreUuid = StoreUuid::from_u128(1);
@@ -38,7 +42,7 @@ struct World {
     // The device's store: disjoint ranges, and from which version of the catalogue on their names are known.
     segments: Vec<(SeqRange, u64)>,
     high: u64,
-    acked: Vec<SeqRange>,
+    acked: RangeSet,
     catalog: u64,
     // On the way.
     to_fleet: VecDeque<(BootNanos, Up)>,
@@ -62,7 +66,7 @@ impl World {
             up: false,
             segments: vec![],
             high: 0,
-            acked: vec![],
+            acked: RangeSet::new(),
             catalog: 1,
             to_fleet: VecDeque::new(),
             to_device: vec![],
@@ -77,7 +81,7 @@ impl World {
     }
 
     fn pending(&self) -> Vec<SeqRange> {
-        self.segments.iter().map(|(range, _)| *range).filter(|range| !ranges::covered(&self.acked, range)).collect()
+        self.segments.iter().map(|(range, _)| *range).filter(|range| !self.acked.covers(*range)).collect()
     }
 
     fn step(&mut self) {
@@ -124,7 +128,7 @@ impl World {
             let acked = self.acked.clone();
             let flying = self.machine.in_flight();
             let spared = |range: &SeqRange| flying.iter().any(|(_, flight)| flight.overlaps(range));
-            self.segments.retain(|(range, _)| !ranges::covered(&acked, range) || spared(range));
+            self.segments.retain(|(range, _)| !acked.covers(*range) || spared(range));
         }
         if self.dice.percent(1) && self.dice.percent(20) {
             // The fleet's disk is put back to some earlier day.
@@ -143,7 +147,7 @@ impl World {
             a.last.0 + 1 == b.first.0
                 && free(a)
                 && free(b)
-                && ranges::covered(&self.acked, a) == ranges::covered(&self.acked, b)
+                && self.acked.covers(*a) == self.acked.covers(*b)
                 && b.last.0 - a.first.0 < 16
         };
         if let Some(at) = self.segments.windows(2).position(joins) {
@@ -188,7 +192,10 @@ impl World {
                 Event::CatalogPublished { catalog: self.catalog, all }
             }
             Action::PublishState => {
-                self.send(Up::State { high: self.high, pending: ranges::normal(self.pending()) });
+                self.send(Up::State {
+                    high: self.high,
+                    pending: self.pending().into_iter().collect::<RangeSet>().iter().collect(),
+                });
                 Event::StatePublished
             }
             Action::SetAcked { ranges, .. } => {
@@ -243,10 +250,8 @@ impl World {
 
     fn publish_ack(&mut self) {
         let one = |seq: &u64| SeqRange { first: SegmentSeq(*seq), last: SegmentSeq(*seq) };
-        let mut ranges = ranges::normal(self.held.iter().map(one).collect());
-        let cumulative =
-            if ranges.first().is_some_and(|r| r.first.0 == 1) { ranges.remove(0).last } else { SegmentSeq(0) };
-        ranges.truncate(wire::MAX_RANGES);
+        let held: RangeSet = self.held.iter().map(one).collect();
+        let (cumulative, ranges) = (held.cumulative(), held.rest(wire::MAX_RANGES));
         let high = SegmentSeq(self.fleet_high);
         let stated = StoreAck { store: STORE, cumulative, ranges, high, conflicts: vec![], verified: None };
         let ack = Ack { stores: vec![stated] };
@@ -265,13 +270,10 @@ impl World {
     fn ask_for_gaps(&mut self) {
         self.asked = self.now;
         let (high, pending) = &self.fleet_state;
-        let gap = |seq: &u64| {
-            let one = SeqRange { first: SegmentSeq(*seq), last: SegmentSeq(*seq) };
-            !self.held.contains(seq) && !ranges::covered(pending, &one)
-        };
         let one = |seq| SeqRange { first: SegmentSeq(seq), last: SegmentSeq(seq) };
-        let mut ranges = ranges::normal((1..=*high).filter(gap).map(one).collect());
-        ranges.truncate(wire::MAX_RANGES);
+        let mut gaps: RangeSet = (1..=*high).filter(|seq| !self.held.contains(seq)).map(one).collect();
+        pending.iter().for_each(|range| gaps.remove(*range));
+        let ranges: Vec<SeqRange> = gaps.iter().take(wire::MAX_RANGES).collect();
         if !ranges.is_empty() {
             self.tell(Down::Request(Request::Segments { store: STORE, ranges }));
         }

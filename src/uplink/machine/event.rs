@@ -1,0 +1,195 @@
+//! What goes into the machine and what comes out: the words between it and the task that performs it.
+
+use super::Head;
+use crate::reading::ranges::RangeSet;
+use crate::reading::{SegmentSeq, SeqRange};
+use crate::wire::{Ack, Request, StoreUuid};
+
+/// A store in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line {
+    /// Which.
+    pub store: StoreUuid,
+    /// Whether commits go there.
+    pub current: bool,
+    /// The highest sequence number committed.
+    pub high: SegmentSeq,
+    /// Set while it is rechecked.
+    pub recheck: Option<u64>,
+}
+
+/// Why a segment is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// It is pending, and new since the connection.
+    Live,
+    /// It is pending.
+    Backlog,
+    /// It was sent, and no ack came.
+    Again,
+    /// The fleet asked for it.
+    Wanted,
+    /// It is part of a snapshot.
+    Snapshot,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The broker answers and the subscriptions stand.
+    Connected,
+    /// The connection is gone.
+    Disconnected,
+    /// An ack came.
+    Ack(Ack),
+    /// A request came.
+    Request(Request),
+    /// The store committed something.
+    Committed,
+    /// Answer to [`Action::ReadStores`].
+    Stores {
+        /// The current one first.
+        lines: Vec<Line>,
+        /// Changes whenever a catalogue page would.
+        catalog: u64,
+    },
+    /// Answer to [`Action::ReadHeads`], with its fields.
+    Heads {
+        /// Whose.
+        store: StoreUuid,
+        /// Which lane.
+        purpose: Purpose,
+        /// After which sequence number.
+        after: SegmentSeq,
+        /// At most as many as were asked for; fewer where there are no more.
+        heads: Vec<Head>,
+    },
+    /// Answer to [`Action::Send`]: the broker's client took all of it.
+    Sent {
+        /// Whose.
+        store: StoreUuid,
+        /// What was sent: it covers what was asked for, and more where it has been compacted since.
+        range: SeqRange,
+        /// Length of its body.
+        bytes: u64,
+        /// As asked.
+        purpose: Purpose,
+    },
+    /// Answer to [`Action::Send`]: the store holds nothing that covers `at`, or it cannot be put in frames.
+    Missing {
+        /// Whose.
+        store: StoreUuid,
+        /// As asked.
+        at: SegmentSeq,
+        /// As asked.
+        purpose: Purpose,
+    },
+    /// Answer to [`Action::Send`]: the catalogue has changed since it was published; nothing was sent.
+    CatalogChanged {
+        /// Its version.
+        catalog: u64,
+    },
+    /// Answer to [`Action::PublishCatalog`]: all that was due is out.
+    CatalogPublished {
+        /// Its version.
+        catalog: u64,
+        /// Whether every page went out.
+        all: bool,
+    },
+    /// Answer to [`Action::PublishState`].
+    StatePublished,
+    /// Answer to [`Action::RecordGone`]: everything of what was asked for up to here is held, or is a loss now.
+    Gone {
+        /// Whose.
+        store: StoreUuid,
+        /// Inclusive.
+        through: SegmentSeq,
+    },
+    /// Answer to [`Action::SetAcked`].
+    AckedSet,
+    /// Answer to [`Action::Recheck`].
+    Rechecking {
+        /// The store that is rechecked now.
+        store: StoreUuid,
+        /// The number that the fleet answers with.
+        nonce: u64,
+    },
+    /// A publish was not taken: the connection ended.
+    NotPublished,
+    /// The store could not do what was asked.
+    StoreFailed,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Read which stores there are, and the catalogue's version.
+    ReadStores,
+    /// Read heads of segments of `store` above `after`, ascending: those pending, for [`Purpose::Snapshot`] all.
+    ReadHeads {
+        /// Whose.
+        store: StoreUuid,
+        /// For the answer.
+        purpose: Purpose,
+        /// Above this.
+        after: SegmentSeq,
+        /// At most so many.
+        limit: usize,
+    },
+    /// Send the segment that covers `at`, unless the catalogue's version is no longer `catalog`.
+    Send {
+        /// Whose.
+        store: StoreUuid,
+        /// Any of its numbers.
+        at: SegmentSeq,
+        /// For the answer.
+        purpose: Purpose,
+        /// The version that was published.
+        catalog: u64,
+    },
+    /// Publish the catalogue: the pages that differ from what was published, or all.
+    PublishCatalog {
+        /// Whether all.
+        all: bool,
+    },
+    /// Publish the state, as the store has it.
+    PublishState,
+    /// Tell the store what the fleet holds of `store`: this and nothing else.
+    SetAcked {
+        /// Of which.
+        store: StoreUuid,
+        /// All of it.
+        ranges: RangeSet,
+    },
+    /// Write down a loss for what is not held at the beginning of `range`.
+    RecordGone {
+        /// Whose.
+        store: StoreUuid,
+        /// What was asked for.
+        range: SeqRange,
+    },
+    /// Set a recheck of `store` that survives a restart, forget its acks and, where it is current, take a fresh id.
+    Recheck {
+        /// Which.
+        store: StoreUuid,
+        /// For the event log.
+        why: Doubt,
+    },
+}
+
+/// Why the fleet's account and ours of one store cannot both be of the same file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// The fleet has seen numbers that we have not used yet: the file was rolled back, or has a twin.
+    RolledBack {
+        /// Our highest.
+        ours: SegmentSeq,
+        /// The fleet's highest.
+        fleet: SegmentSeq,
+    },
+    /// A range came to the fleet with two contents.
+    Conflict {
+        /// The first such range.
+        range: SeqRange,
+    },
+}
