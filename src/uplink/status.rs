@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
 pub struct UplinkStatus {
     /// `down`, `waiting for the fleet's ack`, or `open`.
-    pub link: &'static str,
+    pub state: &'static str,
     /// UTC nanoseconds since which that holds, by the clock of the time.
     pub since: UtcNanos,
     /// Why there is no connection, or was none before this one; ends with what to do.
@@ -33,13 +33,13 @@ pub struct UplinkStatus {
 
 impl UplinkStatus {
     pub(super) fn stands(&mut self, standing: Standing, now: UtcNanos) {
-        let link = match standing {
+        let state = match standing {
             Standing::Down => "down",
             Standing::Waiting { .. } => "waiting for the fleet's ack",
             Standing::Open => "open",
         };
-        if self.link != link {
-            (self.link, self.since) = (link, now);
+        if self.state != state {
+            (self.state, self.since) = (state, now);
         }
     }
 }

@@ -65,7 +65,7 @@ fn site(dir: &Path, uplink: &str) -> Site {
 fn connected(site: &Site) {
     // "open" once the fleet has answered, or has had its time to.
     let up = |link: &str| link == "open" || link.starts_with("waiting");
-    wait_for("a connection", 60, || site.status()["link"]["link"].as_str().is_some_and(up).then_some(()));
+    wait_for("a connection", 60, || site.status()["link"]["state"].as_str().is_some_and(up).then_some(()));
 }
 
 /// Waits until the counts are what they were; what a moment needs (a client that is being hung up on) is given back.
@@ -101,13 +101,13 @@ fn an_idle_service_fits_a_small_board() {
         (name, site, device, bound)
     });
     for (_, site, ..) in &running {
-        wait_for("an open link", 60, || (site.status()["link"]["link"] == "open").then_some(()));
+        wait_for("an open link", 60, || (site.status()["link"]["state"] == "open").then_some(()));
     }
     std::thread::sleep(Duration::from_secs(if full() { 60 } else { 5 }));
     for (name, site, device, bound) in running {
         let taken = Taken::by(device.pid());
         println!("idle, {name}: {taken:?}");
-        assert_eq!(site.status()["link"]["link"], "open");
+        assert_eq!(site.status()["link"]["state"], "open");
         assert!(taken.rss_kib <= bound, "idle, {name}: {} KiB resident; the bound is {bound}", taken.rss_kib);
         assert_eq!(device.stop(), Some(0));
     }
@@ -186,7 +186,7 @@ fn clients(site: &Site, n: usize) {
 /// Kills the broker, sees it missed, and waits until the device is back.
 fn reconnect(broker: &mut Broker, site: &Site) {
     broker.kill9();
-    wait_for("the device to miss its broker", 20, || (site.status()["link"]["link"] == "down").then_some(()));
+    wait_for("the device to miss its broker", 20, || (site.status()["link"]["state"] == "down").then_some(()));
     broker.restart();
     connected(site);
 }
