@@ -33,6 +33,7 @@ pub mod plain;
 mod quarantine;
 pub mod query;
 mod raw;
+mod read_error;
 pub mod reader;
 mod rebuild;
 mod recheck;
