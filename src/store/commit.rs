@@ -58,7 +58,15 @@ impl Store {
         anchors: &[Anchor],
         now: Now,
     ) -> Result<Committed, StoreError> {
-        let draft = Draft { batch, defs, anchors };
+        let done = self.commit_in_room(Draft { batch, defs, anchors }, now);
+        if let Err(e @ StoreError::Damaged { .. }) = &done {
+            self.suspect(e);
+            self.damaged = true;
+        }
+        done
+    }
+
+    fn commit_in_room(&mut self, draft: Draft<'_>, now: Now) -> Result<Committed, StoreError> {
         self.check_log()?;
         for _ in 0..ROOM_TRIES {
             match self.try_commit(draft) {
@@ -139,6 +147,7 @@ impl Store {
             self.series[at] = Some(*id);
         }
         self.next_series += fresh.len() as u32;
+        self.anchor = draft.anchors.last().copied().or(self.anchor);
         if !fresh.is_empty() || !draft.anchors.is_empty() {
             self.catalog_changes += 1;
         }

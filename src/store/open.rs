@@ -218,6 +218,8 @@ fn connect(path: &Path, cfg: &StoreConfig, events: &mut Vec<Event>) -> Result<Re
     }
     let lines = lines(&conn)?;
     if suspected {
+        // What each commit reads, beyond the structure that was checked.
+        lines.iter().try_for_each(|line| commit::each_series(&conn, line.no, |_, _| ()))?;
         std::fs::remove_file(suspicion(path)).map_err(|e| StoreError::io("delete", &suspicion(path), e))?;
     }
     Ok(Ready { conn, scan, lines })
@@ -313,6 +315,8 @@ impl Ready {
             next_series,
             series: Vec::new(),
             catalog_changes: 0,
+            anchor: None,
+            damaged: false,
             restart_due: false,
             log_frames: 0,
             in_flight: Vec::new(),
@@ -321,6 +325,7 @@ impl Ready {
             body_bytes: 0,
             _locks: locks,
         };
+        store.anchor = store.newest_anchor()?;
         store.reserve(now, events)?;
         store.salvage(now, events)?;
         Ok(store)
