@@ -233,8 +233,9 @@ fn the_watchdog_is_answered_while_the_store_is_out_of_use() {
     let manager = std::os::unix::net::UnixDatagram::bind(dir.path().join("notify.sock")).unwrap();
     manager.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let _device = Process::start(
-        Command::new(VARVED)
-            .args(["run", "--config"])
+        // The word is meant for one process, by its number.
+        Command::new("sh")
+            .args(["-c", "WATCHDOG_PID=$$ exec \"$0\" run --config \"$1\"", VARVED])
             .arg(&site.config)
             .env("NOTIFY_SOCKET", dir.path().join("notify.sock"))
             .env("WATCHDOG_USEC", "1500000"),
