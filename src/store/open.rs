@@ -53,6 +53,8 @@ pub enum FreshWhy {
     Replaced,
     /// The fleet holds other content under the same numbers, or higher numbers than the file has.
     Fleet,
+    /// No sequence number is left under it.
+    Numbers,
     /// Somebody asked for it.
     Request,
 }
@@ -65,6 +67,7 @@ impl FreshWhy {
             Self::Copy => "the file is a copy",
             Self::Replaced => "the file was replaced by another one",
             Self::Fleet => "the fleet holds something else under its numbers",
+            Self::Numbers => "its sequence numbers are used up",
             Self::Request => "on request",
         }
     }
