@@ -38,6 +38,7 @@ use smol::{Executor, Task, Timer};
 use status::{Recorded, Shared};
 use std::fmt;
 use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -131,8 +132,12 @@ impl Fault for DeviceError {
 /// # Errors
 /// What makes a start impossible. Faults of the medium do not: readings wait in RAM, within the configured bound.
 pub fn run(config: Config) -> Result<Report, DeviceError> {
-    let mut signals = Signals::take().map_err(DeviceError::Signals)?;
-    let desk = Desk::new(config)?;
+    let signals = Signals::take().map_err(DeviceError::Signals)?;
+    serve(Desk::new(config)?, signals)
+}
+
+/// The tasks, from the first to the last.
+fn serve(desk: Desk, mut signals: Signals) -> Result<Report, DeviceError> {
     let executor = Executor::new();
     smol::block_on(executor.run(async {
         let (asks, hears) = bounded(ASKS_QUEUE);
@@ -140,17 +145,24 @@ pub fn run(config: Config) -> Result<Report, DeviceError> {
         let (committed_out, committed) = bounded(1);
         let (readings_out, readings) = bounded(READINGS_QUEUE);
         let ends = Ends { readings, anchors, asks: hears, committed: committed_out };
-        let recorder = executor.spawn(desk.recorder(ends).run());
+        let mut recorder = executor.spawn(desk.recorder(ends).run());
         let sensors = desk.start_sensors(&readings_out, &executor)?;
         let clock = executor.spawn(desk.clone().keep_anchors(anchors_out));
-        let upkeep = executor.spawn(desk.clone().keep_up());
+        let mut upkeep = executor.spawn(desk.clone().keep_up());
         let (stop_uplink, stopped) = bounded(1);
         let uplink = executor.spawn(desk.clone().upload(committed, stopped));
         let control = desk.clone().serve_control(asks.clone(), &sensors, &executor)?;
         watch::ready();
         log::info!("device {}: recording into {}", desk.config.device, desk.config.store.path.display());
 
-        until_told(&mut signals, &asks).await;
+        let told = async {
+            until_told(&mut signals, &asks).await;
+            Ok(())
+        };
+        // A service that can record no more must not go on as if it did: its end is what the service manager acts on.
+        let recorder_ended = async { (&mut recorder).await.map_err(DeviceError::StoreGone) };
+        let store_ended = async { Err(DeviceError::StoreGone((&mut upkeep).await)) };
+        or(told, or(recorder_ended, store_ended)).await?;
         watch::stopping();
         sensors.stop().await;
         drop((control, clock));
@@ -256,9 +268,16 @@ impl Desk {
 
     /// Compares the clocks once a second, for ever; tells the service manager that the loop turns.
     async fn keep_anchors(self, out: Sender<Anchor>) {
-        let known = self.store.run(|store| store.newest_anchor()).await.ok().and_then(Result::ok).flatten();
-        let mut keeper = Keeper::new(known);
         let mut watchdog = watch::Watchdog::default();
+        let known = async { self.store.run(|store| store.newest_anchor()).await.ok().and_then(Result::ok).flatten() };
+        // The answer may take as long as the medium is out of use, in which the service goes on.
+        let turning = async {
+            loop {
+                watchdog.tick();
+                Timer::after(CLOCK_TICK).await;
+            }
+        };
+        let mut keeper = Keeper::new(or(known, turning).await);
         loop {
             let now = self.clock.now();
             for anchor in keeper.observe(now) {
@@ -270,8 +289,8 @@ impl Desk {
         }
     }
 
-    /// Takes one bounded step of upkeep at a time, for ever.
-    async fn keep_up(self) {
+    /// Takes one bounded step of upkeep at a time, for as long as there is a store.
+    async fn keep_up(self) -> StoreGone {
         let mut upkeep = Upkeep::new(self.clock.now());
         loop {
             Timer::after(UPKEEP_TICK).await;
@@ -279,11 +298,14 @@ impl Desk {
                 Ok(Ok(facts)) => facts,
                 // What is wrong is told by the commits; upkeep leaves a medium in trouble alone.
                 Ok(Err(_)) => continue,
-                Err(_) => return,
+                Err(gone) => return gone,
             };
             let now = self.clock.now();
             let Some(chore) = upkeep.next(self.shared.idle(now), &facts, now) else { continue };
-            let Ok(outcome) = self.take_step(chore).await else { return };
+            let outcome = match self.take_step(chore).await {
+                Ok(outcome) => outcome,
+                Err(gone) => return gone,
+            };
             if let Err(why) = &outcome {
                 log::warn!("upkeep: {chore:?}: {why}");
             }
@@ -328,6 +350,7 @@ impl Desk {
             asks,
             counters: sensors.counters().to_vec(),
             inlets: sensors.inlets(),
+            waiting: AtomicUsize::new(0),
         });
         let worker = || {
             let hatch = hatch.clone();
@@ -431,10 +454,29 @@ struct Hatch {
     asks: Sender<Ask>,
     counters: Vec<Arc<Counters>>,
     inlets: Inlets,
+    /// Requests that wait for the store.
+    waiting: AtomicUsize,
 }
 
 impl Hatch {
+    /// What waits for the store may wait for as long as the medium takes no writes, whether or not its client is still
+    /// there. One worker is kept out of that: `status` is needed then most of all.
     async fn answer(&self, request: Request) -> Answer {
+        if request == Request::Status {
+            return Answer::Ok(self.desk.status(&self.counters).await);
+        }
+        let answer = match self.waiting.fetch_add(1, Relaxed) < control::WORKERS - 1 {
+            true => self.answer_of_store(request).await,
+            false => {
+                let text = "others wait for the store already; see `varved status` for why it takes long, try again";
+                Answer::Error { exit: Exit::TryAgain as u8, text: text.to_owned() }
+            }
+        };
+        self.waiting.fetch_sub(1, Relaxed);
+        answer
+    }
+
+    async fn answer_of_store(&self, request: Request) -> Answer {
         match request {
             Request::Status => Answer::Ok(self.desk.status(&self.counters).await),
             Request::Flush => {
@@ -456,4 +498,75 @@ fn written_bytes() -> u64 {
     let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
     let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
     line.and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+    use std::sync::mpsc;
+
+    /// A service with its store at `store`, its control socket, and what it ends with.
+    struct Service {
+        dir: tempfile::TempDir,
+        store: StoreHandle,
+        ended: mpsc::Receiver<Result<Report, DeviceError>>,
+    }
+
+    impl Service {
+        fn start(store: Option<&str>) -> Self {
+            let dir = tempfile::tempdir().expect("a folder");
+            let db = store.map_or_else(|| dir.path().join("v.db").display().to_string(), str::to_owned);
+            let text = format!(
+                "device = \"pump-17\"\n[store]\npath = \"{db}\"\n[control]\nlisten = \"unix://{}\"\n",
+                dir.path().join("c.sock").display()
+            );
+            let desk = Desk::new(Config::parse(&text, "test.toml").expect("a configuration")).expect("a start");
+            let (tell, ended) = mpsc::channel();
+            let store = desk.store.clone();
+            let signals = Signals::take().expect("signals");
+            std::thread::spawn(move || tell.send(serve(desk, signals)));
+            Self { dir, store, ended }
+        }
+
+        fn socket(&self) -> PathBuf {
+            self.dir.path().join("c.sock")
+        }
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// A fault of ours that ends the store's thread ends the service too, also where no reading is waiting: otherwise it
+    /// would go on, answer the watchdog, and record nothing.
+    #[test]
+    fn a_service_whose_store_has_ended_ends() {
+        let service = Service::start(None);
+        let _ = smol::block_on(service.store.run(|_| panic!("planted")));
+        let ended = service.ended.recv_timeout(PATIENCE);
+        assert!(matches!(ended, Ok(Err(DeviceError::StoreGone(_)))), "{ended:?}");
+    }
+
+    /// While the medium is out of use, requests that wait for it leave `status` its worker, and the rest are told.
+    #[test]
+    fn status_answers_while_others_wait_for_the_store() {
+        let service = Service::start(Some("/proc/nothing/v.db"));
+        let ask = |request: Request| {
+            let (socket, (tell, told)) = (service.socket(), mpsc::channel());
+            std::thread::spawn(move || {
+                while !socket.exists() {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                tell.send(control::ask(&socket, &request))
+            });
+            told
+        };
+        let queries: Vec<_> = (0..8).map(|_| ask(Request::Query { sql: "SELECT 1".into() })).collect();
+        std::thread::sleep(Duration::from_millis(500));
+        let status = ask(Request::Status).recv_timeout(PATIENCE).expect("status answers").expect("a status");
+        let Answer::Ok(status) = status else { panic!("{status:?}") };
+        assert!(status["recorded"]["fault"].as_str().is_some_and(|why| why.contains("/proc/nothing")), "{status}");
+        let told: Vec<_> = queries.iter().filter_map(|q| q.try_recv().ok()).filter_map(Result::ok).collect();
+        assert!(told.iter().all(|a| matches!(a, Answer::Error { exit: 75, .. })), "{told:?}");
+        assert_eq!(told.len(), 8 - (control::WORKERS - 1));
+    }
 }

@@ -54,7 +54,7 @@ pub use event::{Event, EventKind};
 pub use identity::Identity;
 pub use open::FreshWhy;
 
-use crate::clock::{BootNanos, UtcNanos};
+use crate::clock::{Anchor, BootNanos, UtcNanos};
 use crate::reading::ranges::RangeSet;
 use crate::reading::{BootId, SegmentSeq, SeqRange, SeriesId};
 use file::StoreNo;
@@ -79,6 +79,10 @@ pub struct Store {
     /// By [`crate::reading::SeriesKey`]: the id in the current store.
     series: Vec<Option<SeriesId>>,
     catalog_changes: u32,
+    /// The newest of this boot that is in the file.
+    anchor: Option<Anchor>,
+    /// A commit found the file damaged.
+    damaged: bool,
     /// The log holds frames of a transaction that failed; see [`wal_scan`].
     restart_due: bool,
     /// Frames in the log after the last commit.
@@ -110,6 +114,12 @@ struct Line {
     /// Whether `acked` differs from what the file says.
     ack_unwritten: bool,
     tally: Tally,
+}
+
+/// See [`Store::carry_on`].
+struct Carried {
+    anchor: Option<Anchor>,
+    catalog_changes: u32,
 }
 
 /// Counts of what a line holds.
@@ -198,6 +208,28 @@ impl Store {
     /// The id of the store that new commits go to.
     pub fn uuid(&self) -> Uuid {
         self.current().uuid
+    }
+
+    /// Whether a commit found the file damaged: only another open mends that.
+    fn is_damaged(&self) -> bool {
+        self.damaged
+    }
+
+    /// What another open in the same boot is to know.
+    fn carried(&self) -> Carried {
+        Carried { anchor: self.anchor, catalog_changes: self.catalog_changes }
+    }
+
+    /// Goes on from a store that was found damaged in this run: a new file knows nothing of the time of this boot, and the
+    /// one that gave the anchor will not give it again.
+    fn carry_on(&mut self, from: Carried) {
+        self.catalog_changes = from.catalog_changes + 1;
+        let Some(anchor) = from.anchor.filter(|_| self.anchor.is_none()) else { return };
+        let (no, boot) = (self.current().no, self.boot);
+        match self.transaction("carry an anchor on", |conn| file::upsert_anchor(conn, no, boot, &anchor)) {
+            Ok(()) => self.anchor = Some(anchor),
+            Err(e) => log::warn!("store: the time of this boot is not known in the new file: {e}"),
+        }
     }
 
     /// The number of the running boot in the current store.

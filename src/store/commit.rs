@@ -6,7 +6,7 @@
 
 use super::error::StoreError;
 use super::file::{MAX_SEQ, SegmentRow, StoreNo, execute, insert_segment, upsert_anchor, upsert_series};
-use super::{Step, Store};
+use super::{FreshWhy, Step, Store};
 use crate::batch::{Overflowed, Registry, Sealed};
 use crate::clock::{Anchor, Now};
 use crate::reading::{BootId, Kind, Scale, SegmentSeq, SeqRange, SeriesDef, SeriesId, SeriesKey};
@@ -17,6 +17,9 @@ use std::sync::Arc;
 
 /// How often a commit makes room before it gives up for now.
 const ROOM_TRIES: u32 = 64;
+
+/// Numbers that one commit never exceeds.
+const SPARE_SEQS: u64 = 1 << 16;
 
 /// What is on the medium.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -58,8 +61,20 @@ impl Store {
         anchors: &[Anchor],
         now: Now,
     ) -> Result<Committed, StoreError> {
-        let draft = Draft { batch, defs, anchors };
+        let done = self.commit_in_room(Draft { batch, defs, anchors }, now);
+        if let Err(e @ StoreError::Damaged { .. }) = &done {
+            self.suspect(e);
+            self.damaged = true;
+        }
+        done
+    }
+
+    fn commit_in_room(&mut self, draft: Draft<'_>, now: Now) -> Result<Committed, StoreError> {
         self.check_log()?;
+        if self.next_seq().0 > MAX_SEQ - SPARE_SEQS {
+            // Not by recording: a file that was damaged, or a fleet that named a number of no sense, led here.
+            self.take_fresh_id(FreshWhy::Numbers, now)?;
+        }
         for _ in 0..ROOM_TRIES {
             match self.try_commit(draft) {
                 // Where the medium is full and not the file, deleting readings would gain nothing.
@@ -139,6 +154,7 @@ impl Store {
             self.series[at] = Some(*id);
         }
         self.next_series += fresh.len() as u32;
+        self.anchor = draft.anchors.last().copied().or(self.anchor);
         if !fresh.is_empty() || !draft.anchors.is_empty() {
             self.catalog_changes += 1;
         }
@@ -470,6 +486,26 @@ mod tests {
         let pages = store.catalog(1 << 16).unwrap();
         assert_eq!(pages.len(), 1);
         assert_eq!(pages[0].boots[0].anchors, [anchor]);
+    }
+
+    /// A fleet that claims to hold the highest number there is takes the device's numbers, not its recording: it goes on
+    /// under a fresh id, also after a restart. (Every commit used to fail from then on, for ever.)
+    #[test]
+    fn a_line_without_numbers_left_goes_on_under_a_fresh_id() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        put(&mut store, 1, 1, 1).unwrap();
+        let old = store.uuid();
+        store.skip_above(SegmentSeq(u64::MAX), at(2)).unwrap();
+        let done = put(&mut store, 1, 1, 3).unwrap();
+        assert_eq!(done.ranges, [SeqRange::new(1, 1).unwrap()]);
+        assert_ne!(store.uuid(), old);
+        let fresh = store.uuid();
+        store.set_acked(fresh, [SeqRange::new(1, u64::MAX).unwrap()].into_iter().collect()).unwrap();
+        store.close().unwrap();
+        let (mut store, _) = bench.open();
+        put(&mut store, 1, 1, 4).unwrap();
+        assert!(store.uuid() != fresh && store.uuid() != old);
     }
 
     /// Numbers that the fleet has seen and the file hasn't are left out, and said to be.

@@ -108,7 +108,7 @@ impl Store {
         let no = self.lines[at].no;
         let all_losses = run.iter().all(|head| head.loss);
         let (mut losses, mut merge) = (Vec::new(), Merge::default());
-        let (parts, broken) =
+        let (mut parts, broken) =
             self.each_part(no, run, |part| if all_losses { losses.push(part) } else { merge.add(&part) })?;
         if let Some((head, why)) = broken {
             log::warn!("store: segment {} can't be read: {why}", head.range);
@@ -117,7 +117,12 @@ impl Store {
                 self.record_damaged(uuid, head.range.first, now)?;
             }
         }
-        let next = run[parts - usize::from(broken.is_none())].range.last.0 + 1;
+        let mut next = run[parts - usize::from(broken.is_none())].range.last.0 + 1;
+        if all_losses && alike(&losses) < parts {
+            parts = alike(&losses);
+            losses.truncate(parts);
+            next = run[parts - 1].range.last.0 + 1;
+        }
         if parts < 2 {
             return Ok(next);
         }
@@ -270,6 +275,16 @@ fn run_length(
         .count()
 }
 
+/// How many parts from the first on may be joined: losses are of one reason.
+fn alike(parts: &[Segment]) -> usize {
+    let reason = |part: &Segment| match &part.content {
+        Content::Loss(loss) => Some(loss.reason),
+        Content::Data { .. } => None,
+    };
+    let first = parts.first().and_then(reason);
+    parts.iter().take_while(|part| reason(part) == first).count()
+}
+
 /// Losses of one reason, one after the other.
 fn join_losses(parts: &[Segment]) -> Result<Segment, StoreError> {
     let loss_of = |segment: &Segment| match segment.content {
@@ -317,6 +332,24 @@ mod tests {
 
     fn range(first: u64, last: u64) -> SeqRange {
         SeqRange::new(first, last).unwrap()
+    }
+
+    /// Losses of one reason are joined also where one of another reason stands among them; before, none of them was.
+    #[test]
+    fn losses_of_one_reason_are_joined_beside_another() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        store.skip_above(SegmentSeq(3), at(1)).unwrap();
+        let batch = |n| {
+            let lost = crate::batch::Overflowed { readings: n, from: at(1).boot, to: at(2).boot, utc: None };
+            crate::batch::Sealed::new(Vec::new(), None, Some(lost))
+        };
+        for n in 1..=3 {
+            store.commit(&batch(n), &crate::batch::Registry::new(1), &[], at(2)).unwrap();
+        }
+        put(&mut store, 1, 1, 3).unwrap();
+        compact_all(&mut store, at(9));
+        assert_eq!(ranges(&store), [(1, 3), (4, 6), (7, 7)]);
     }
 
     fn ranges(store: &Store) -> Vec<(u64, u64)> {

@@ -111,7 +111,7 @@ impl Store {
                         || (current && head.range.last == line.high)
                         || self.flies(line.uuid, &head.range)
                 };
-                let heads = self.run_of(page, &stays, !acked);
+                let heads = self.run_of(line.no, page, &stays, !acked)?;
                 if heads.is_empty() {
                     continue;
                 }
@@ -126,7 +126,13 @@ impl Store {
     }
 
     /// From the first segment of `page` that may go, as many as one step takes; without a gap where they become one loss.
-    fn run_of(&self, page: Vec<SegmentHead>, stays: &dyn Fn(&SegmentHead) -> bool, unbroken: bool) -> Vec<SegmentHead> {
+    fn run_of(
+        &self,
+        no: StoreNo,
+        page: Vec<SegmentHead>,
+        stays: &dyn Fn(&SegmentHead) -> bool,
+        unbroken: bool,
+    ) -> Result<Vec<SegmentHead>, StoreError> {
         let most = (self.bounds.file_bytes / 64).max(32 << 10);
         let mut run: Vec<SegmentHead> = Vec::new();
         let mut bytes = 0;
@@ -150,6 +156,10 @@ impl Store {
                 if !follows || head.loss {
                     run.clear();
                 }
+                // One that does not know how much it stands for would make every later count unknown.
+                if head.loss && self.loss_at(no, &head)?.is_none_or(|loss| loss.readings.is_none()) {
+                    continue;
+                }
             }
             bytes += head.bytes;
             run.push(head);
@@ -160,10 +170,10 @@ impl Store {
         if unbroken && run.iter().all(|h| h.loss) {
             run.clear();
         }
-        run
+        Ok(run)
     }
 
-    /// What is written in place of `heads`. An earlier retention loss at their front is taken in; another loss is left.
+    /// What is written in place of `heads`. An earlier loss at their front is taken in, if it is counted.
     fn loss_of(&self, line: &Line, heads: &[SegmentHead]) -> Result<Option<(SeqRange, Loss)>, StoreError> {
         let (Some(first), Some(last)) = (heads.first(), heads.last()) else { return Ok(None) };
         let mut loss = Loss { reason: LossReason::Retention, readings: Some(0), from: None, to: None, utc: None };
@@ -356,6 +366,27 @@ mod tests {
         assert_eq!(held(&again, again.uuid()), all);
         let counted = (again.facts().unwrap().segments, again.facts().unwrap().pending_readings);
         assert_eq!(counted, (store.facts().unwrap().segments, store.facts().unwrap().pending_readings));
+    }
+
+    /// The count of what retention drops stays known behind a void, of which nobody knows what it held. (The void used to
+    /// be taken in, and with it every later count was unknown, for good.)
+    #[test]
+    fn what_retention_drops_behind_a_void_is_counted() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        (0..3).for_each(|s| drop(put(&mut store, 10, 10, s).unwrap()));
+        store.skip_above(SegmentSeq(6), at(3)).unwrap();
+        (4..8).for_each(|s| drop(put(&mut store, 10, 10, s).unwrap()));
+        while store.make_room(at(9)).unwrap() == Step::Worked {}
+        let found: Vec<_> = losses(&store).into_iter().map(|(at, loss)| (at, loss.reason, loss.readings)).collect();
+        let (retention, void) = (LossReason::Retention, LossReason::Void);
+        let expected =
+            [(range(1, 3), retention, Some(300)), (range(4, 6), void, None), (range(7, 9), retention, Some(300))];
+        assert_eq!(found, expected);
+        store.skip_above(SegmentSeq(11), at(10)).unwrap();
+        put(&mut store, 10, 10, 11).unwrap();
+        while store.make_room(at(12)).unwrap() == Step::Worked {}
+        assert_eq!(losses(&store)[2].1.readings, Some(400));
     }
 
     /// What the fleet has goes without a trace, but for the newest segment, which keeps the count; the acknowledgement is

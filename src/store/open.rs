@@ -53,6 +53,8 @@ pub enum FreshWhy {
     Replaced,
     /// The fleet holds other content under the same numbers, or higher numbers than the file has.
     Fleet,
+    /// No sequence number is left under it.
+    Numbers,
     /// Somebody asked for it.
     Request,
 }
@@ -65,6 +67,7 @@ impl FreshWhy {
             Self::Copy => "the file is a copy",
             Self::Replaced => "the file was replaced by another one",
             Self::Fleet => "the fleet holds something else under its numbers",
+            Self::Numbers => "its sequence numbers are used up",
             Self::Request => "on request",
         }
     }
@@ -218,6 +221,8 @@ fn connect(path: &Path, cfg: &StoreConfig, events: &mut Vec<Event>) -> Result<Re
     }
     let lines = lines(&conn)?;
     if suspected {
+        // What each commit reads, beyond the structure that was checked.
+        lines.iter().try_for_each(|line| commit::each_series(&conn, line.no, |_, _| ()))?;
         std::fs::remove_file(suspicion(path)).map_err(|e| StoreError::io("delete", &suspicion(path), e))?;
     }
     Ok(Ready { conn, scan, lines })
@@ -313,6 +318,8 @@ impl Ready {
             next_series,
             series: Vec::new(),
             catalog_changes: 0,
+            anchor: None,
+            damaged: false,
             restart_due: false,
             log_frames: 0,
             in_flight: Vec::new(),
@@ -321,6 +328,7 @@ impl Ready {
             body_bytes: 0,
             _locks: locks,
         };
+        store.anchor = store.newest_anchor()?;
         store.reserve(now, events)?;
         store.salvage(now, events)?;
         Ok(store)

@@ -1,7 +1,9 @@
 //! The store on its own thread. A commit may block for hundreds of milliseconds on a card; nothing else may wait for it.
 //!
 //! What enters: closures over the store, through a bounded channel. What leaves: their answers. One at a time, in order.
-//! It decides nothing. A closure that panics ends the thread, and every call after that answers [`StoreGone`].
+//! It decides one thing: a store whose file turns out to be damaged is opened again, which sets the file aside; nobody else
+//! may be there to restart the service. A closure that panics ends the thread, and every call after that answers
+//! [`StoreGone`].
 
 use super::{Store, StoreError};
 use crate::fault::{Fault, Verdict};
@@ -49,7 +51,7 @@ pub struct StoreHandle {
 /// # Errors
 /// [`StoreError::Io`] where the system gives no thread.
 pub fn spawn(store: Store) -> Result<StoreHandle, StoreError> {
-    on_thread(move |_| Some(store))
+    on_thread(move |queue, _| serve(store, queue, Some))
 }
 
 /// The same with a store that is yet to be opened. One that can't be opened now, but may be later (a full disk, a file system
@@ -66,19 +68,24 @@ pub fn spawn_opening(
         Err(why) if why.verdict() != Verdict::Retry || matches!(why, StoreError::InUse { .. }) => return Err(why),
         other => other,
     };
-    on_thread(move |closing| opened(first, open, told, closing))
+    on_thread(move |queue, closing| {
+        let Some(store) = opened(first, &mut open, &told, closing) else { return };
+        serve(store, queue, |damaged| {
+            log::error!("store: {} is damaged; it is opened again, which sets it aside", damaged.path().display());
+            let carried = damaged.carried();
+            drop(damaged);
+            let mut store = opened(open(), &mut open, &told, closing)?;
+            store.carry_on(carried);
+            Some(store)
+        });
+    })
 }
 
-/// Serves the store that `ready` gives, if it gives one.
-fn on_thread(ready: impl FnOnce(&AtomicBool) -> Option<Store> + Send + 'static) -> Result<StoreHandle, StoreError> {
+fn on_thread(run: impl FnOnce(&Receiver<Job>, &AtomicBool) + Send + 'static) -> Result<StoreHandle, StoreError> {
     let (jobs, queue) = bounded(QUEUE);
     let closing = Arc::new(AtomicBool::new(false));
     let asked = closing.clone();
-    let body = move || {
-        if let Some(store) = ready(&asked) {
-            serve(store, &queue);
-        }
-    };
+    let body = move || run(&queue, &asked);
     let thread = std::thread::Builder::new().name("varved-store".into()).stack_size(STACK_BYTES);
     thread.spawn(body).map_err(|e| StoreError::io("start a thread for", Path::new("the store"), e))?;
     Ok(StoreHandle { jobs, closing })
@@ -87,8 +94,8 @@ fn on_thread(ready: impl FnOnce(&AtomicBool) -> Option<Store> + Send + 'static) 
 /// Tries until the store is open; `None` once nobody wants it any more.
 fn opened(
     mut tried: Result<Store, StoreError>,
-    mut open: impl FnMut() -> Result<Store, StoreError>,
-    told: impl Fn(&StoreError),
+    open: &mut impl FnMut() -> Result<Store, StoreError>,
+    told: &impl Fn(&StoreError),
     closing: &AtomicBool,
 ) -> Option<Store> {
     loop {
@@ -110,10 +117,17 @@ fn opened(
     }
 }
 
-fn serve(mut store: Store, queue: &Receiver<Job>) {
+/// Answers calls; `again` gives the store to go on with where a commit has found this one damaged.
+fn serve(mut store: Store, queue: &Receiver<Job>, mut again: impl FnMut(Store) -> Option<Store>) {
     while let Ok(job) = queue.recv_blocking() {
         match job {
-            Job::Run(work) => work(&mut store),
+            Job::Run(work) => {
+                work(&mut store);
+                if store.is_damaged() {
+                    let Some(other) = again(store) else { return };
+                    store = other;
+                }
+            }
             Job::Close(answer) => {
                 queue.close();
                 // The one who asked may have gone; the store is closed all the same.
@@ -159,7 +173,7 @@ impl StoreHandle {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Bench, at, put};
+    use super::super::testing::{Bench, at, put, put_with};
     use super::*;
     use smol::future::block_on;
 
@@ -188,6 +202,49 @@ mod tests {
         assert_eq!((done.n, told.len()), (1, 1));
         assert!(matches!(spawn_opening(opener(&bench), |_| ()), Err(StoreError::InUse { .. })));
         block_on(handle.close()).unwrap().unwrap();
+    }
+
+    /// Damage that a commit runs into is not waited out: the file is set aside while the service runs, the batch that was
+    /// refused goes into the new file, what was committed before is taken over, and the time of this boot stays known. (A
+    /// store that only the next start would mend records nothing until somebody comes by.)
+    #[test]
+    fn a_file_that_is_damaged_while_running_is_set_aside() {
+        let bench = Bench::new();
+        let handle = spawn_opening(opener(&bench), |_| ()).unwrap();
+        let db = bench.file("");
+        let anchor = crate::clock::Anchor { boot: at(1).boot, utc: at(1).utc, trusted: true };
+        let first = block_on(handle.run(move |store| {
+            put_with(store, 2, 10, 1, &[anchor]).unwrap();
+            for s in 0..30 {
+                put(store, 40, 60, s * 60).unwrap();
+            }
+            // Twice: the log still holds what it was folded from, which would mend the file.
+            store.checkpoint().unwrap();
+            put(store, 1, 1, 3000).unwrap();
+            store.checkpoint().unwrap();
+            spoil(store, &db);
+            store.uuid()
+        }))
+        .unwrap();
+        let refused = block_on(handle.run(|store| put(store, 500, 20, 5000))).unwrap();
+        assert!(matches!(refused, Err(StoreError::Damaged { .. })), "{refused:?}");
+        let done = block_on(handle.run(|store| put(store, 500, 20, 5000))).unwrap().unwrap();
+        assert_eq!(done.n, 10_000);
+        let (now, known) = block_on(handle.run(|store| (store.uuid(), store.newest_anchor().unwrap()))).unwrap();
+        assert_ne!(now, first, "a new file has a new id");
+        assert_eq!(known, Some(anchor));
+        let aside = std::fs::read_dir(bench.dir.path()).unwrap().flatten();
+        assert!(aside.into_iter().any(|e| e.file_name().to_string_lossy().contains("quarantine")));
+        block_on(handle.close()).unwrap().unwrap();
+    }
+
+    /// Garbage over every page behind the first, which SQLite holds no copy of.
+    fn spoil(store: &Store, db: &Path) {
+        use std::os::unix::fs::FileExt;
+        store.conn.execute_batch("PRAGMA shrink_memory").unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(db).unwrap();
+        let len = file.metadata().unwrap().len();
+        file.write_all_at(&vec![0xa5; (len - 2048) as usize], 2048).unwrap();
     }
 
     /// Calls are answered in order from the store's own thread; after the clean stop every call says that it is gone, and

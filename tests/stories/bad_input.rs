@@ -220,3 +220,31 @@ fn publish(broker: &Broker, topic: &str, payload: &[u8]) {
     publisher.stdin.take().unwrap().write_all(payload).unwrap();
     assert!(publisher.wait().unwrap().success());
 }
+
+/// While the store can't be opened the service goes on, readings in RAM, and says so to the service manager's watchdog,
+/// which would otherwise end it and them.
+#[test]
+fn the_watchdog_is_answered_while_the_store_is_out_of_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = recorder(dir.path(), "");
+    let config = std::fs::read_to_string(&site.config).unwrap();
+    let db = site.db().display().to_string();
+    std::fs::write(&site.config, config.replace(&db, "/proc/nothing/v.db")).unwrap();
+    let manager = std::os::unix::net::UnixDatagram::bind(dir.path().join("notify.sock")).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let _device = Process::start(
+        // The word is meant for one process, by its number.
+        Command::new("sh")
+            .args(["-c", "WATCHDOG_PID=$$ exec \"$0\" run --config \"$1\"", VARVED])
+            .arg(&site.config)
+            .env("NOTIFY_SOCKET", dir.path().join("notify.sock"))
+            .env("WATCHDOG_USEC", "1500000"),
+        &dir.path().join("device.log"),
+    );
+    let mut heard = Vec::new();
+    while heard.iter().filter(|word| *word == "WATCHDOG=1").count() < 2 {
+        let mut bytes = [0; 64];
+        let n = manager.recv(&mut bytes).unwrap_or_else(|e| panic!("{e}; heard {heard:?}"));
+        heard.extend(String::from_utf8_lossy(&bytes[..n]).lines().map(str::to_owned));
+    }
+}
