@@ -323,6 +323,24 @@ fn a_rolled_back_file_takes_a_fresh_id_and_is_rechecked() {
     assert_eq!(story.run(), sent([1], "old", "Live"));
 }
 
+/// A commit that the machine has not heard of yet is in the state that goes out, or in a segment that compaction made
+/// meanwhile: the fleet's answer, which is faster, is not taken for the account of another file.
+#[test]
+fn the_fleet_may_know_of_a_commit_before_the_machine() {
+    let mut story = open(5, 3);
+    story.run();
+    story.on(Event::Stating(vec![(CURRENT, SegmentSeq(6))])).on(ack(&[stated(CURRENT, 3, 6)]));
+    let done = story.run();
+    assert!(done.iter().all(|what| !what.starts_with("recheck")), "{done:?}");
+    for purpose in [Purpose::Snapshot, Purpose::Wanted, Purpose::Again] {
+        let high = story.machine.plans[0].line.high.0 + 2;
+        story.on(Event::Sent { store: CURRENT, range: range(4, high), bytes: 1000, purpose });
+        story.on(ack(&[stated(CURRENT, 3, high)]));
+        let done = story.run();
+        assert!(done.iter().all(|what| !what.starts_with("recheck")), "{purpose:?}: {done:?}");
+    }
+}
+
 /// New readings under the fresh id go first and are acknowledged first: that says nothing of the old store, of which every
 /// segment stays in flight or pending until the fleet has verified it.
 #[test]
