@@ -162,6 +162,25 @@ fn verified_is_what_arrived_since_the_recheck_began() {
     assert_eq!(rig.hear(&[device.birth(4)]).of(&device).verified, None);
 }
 
+/// What was verified is known after a restart of the receiver: a device need not send all of its old store again.
+#[test]
+fn what_was_verified_is_known_after_a_restart() {
+    let mut device = Unit::new("a", 1);
+    let mut rig = with_held(&device, 4);
+    device.recheck = Some(u64::MAX);
+    rig.hear(&[device.birth(4)]);
+    rig.hear(&device.commits([1, 2, 4]));
+    rig.kill();
+    rig.start();
+    let ack = rig.hear(&[device.birth(4)]).of(&device);
+    assert_eq!(ack.verified, Some((u64::MAX, vec![range(1, 2), range(4, 4)])));
+    rig.hear(&device.pages());
+    assert_eq!(rig.hear(&device.commits([3])).of(&device).verified, Some((u64::MAX, vec![range(1, 4)])));
+    device.recheck = Some(3);
+    assert_eq!(rig.hear(&[device.birth(4)]).of(&device).verified, Some((3, vec![])));
+    assert_eq!(rig.hear(&device.commits([2])).of(&device).verified, Some((3, vec![range(2, 2)])));
+}
+
 /// The fleet's own disk was restored from yesterday: the ack says so, and what comes again is held once.
 #[test]
 fn a_replica_restored_from_yesterday_shrinks_the_ack() {
@@ -309,7 +328,8 @@ fn high_remembers_what_a_state_said() {
     assert_eq!(rig.hear(&[device.birth(3)]).of(&device).high, SegmentSeq(40));
 }
 
-/// A card that was moved to another device goes on in the same replica, and that is reported once.
+/// A card that was moved to another device goes on in the same replica, and that is reported once. What the card still
+/// holds comes once more, from the device that has it now, and is held once.
 #[test]
 fn a_moved_card_goes_on_in_its_replica() {
     let before = Unit::new("a", 1);
@@ -317,7 +337,8 @@ fn a_moved_card_goes_on_in_its_replica() {
     let mut rig = with_held(&before, 3);
     rig.hear(&after.pages());
     let ack = rig.hear(&after.commits(3..=5)).of(&after);
-    assert_eq!(ack.cumulative, SegmentSeq(5));
+    assert_eq!((ack.cumulative, ack.ranges), (SegmentSeq(0), vec![range(3, 5)]));
+    assert_eq!(rig.hear(&after.commits(1..=2)).of(&after).cumulative, SegmentSeq(5));
     assert_eq!(rig.readings(&before), before.expected(0, 1..=5));
     assert!(rig.path(&after).is_symlink());
     let moved = |rig: &Rig| rig.receiver.as_ref().expect("running").events.len();
