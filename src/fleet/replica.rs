@@ -48,6 +48,9 @@ pub const MAX_HISTORIES: usize = 16;
 const MAX_COMPARED_ROWS: usize = 300_000;
 const MAX_COMPARED_BYTES: u64 = 64 << 20;
 
+/// A loss over more segments than this is not compared with them: their numbers are enough to see what is news in it.
+const MAX_LOST_ROWS: usize = 16;
+
 /// One open replica.
 pub struct Replica {
     conn: Connection,
@@ -375,13 +378,21 @@ impl Replica {
         if !history.held.meets(range) {
             return Ok(Filing::New);
         }
+        let mut weighing = Weighing::new(arrived.content);
+        if weighing.is_of_an_absence() && history.overlapping(&self.conn, range, MAX_LOST_ROWS)?.len() == MAX_LOST_ROWS {
+            history.held.overlapping(range).for_each(|held| weighing.against_numbers(held));
+            return Ok(weighing.verdict());
+        }
         let held = history.overlapping(&self.conn, range, MAX_COMPARED_ROWS)?;
         let bytes: u64 = held.iter().map(|row| row.bytes).sum();
         if held.len() >= MAX_COMPARED_ROWS || bytes > MAX_COMPARED_BYTES {
             return Ok(Filing::Conflict);
         }
-        let mut weighing = Weighing::new(arrived.content);
         for row in held {
+            if weighing.is_a_conflict() {
+                // No more of what a device may make costly to read.
+                break;
+            }
             let body = history.body(&self.conn, row.range.first)?;
             if body == arrived.body {
                 return Ok(Filing::Duplicate);

@@ -181,6 +181,22 @@ fn what_was_verified_is_known_after_a_restart() {
     assert_eq!(rig.hear(&device.commits([2])).of(&device).verified, Some((3, vec![range(2, 2)])));
 }
 
+/// Retention's account grows at its end and takes in what it said before: all that was lost stays counted.
+#[test]
+fn a_loss_that_grew_is_counted_whole() {
+    let device = Unit::new("a", 1);
+    let mut rig = Rig::new();
+    rig.hear(&device.pages());
+    rig.hear(&[device.message(&device.lost(1, 5, LossReason::Retention, 10))]);
+    let ack = rig.hear(&[device.message(&device.lost(1, 9, LossReason::Retention, 18))]).of(&device);
+    assert_eq!(ack.cumulative, SegmentSeq(9));
+    // The earlier account once more, late, says nothing new.
+    rig.hear(&[device.message(&device.lost(1, 5, LossReason::Retention, 10))]);
+    assert_eq!(replica::segments(&rig.path(&device), true), vec![(0, range(1, 9))]);
+    let devices = crate::fleet::report::devices(rig.dir.path()).expect("an account");
+    assert_eq!(devices[0].stores[0].readings_lost, 18);
+}
+
 /// The fleet's own disk was restored from yesterday: the ack says so, and what comes again is held once.
 #[test]
 fn a_replica_restored_from_yesterday_shrinks_the_ack() {
