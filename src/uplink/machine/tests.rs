@@ -341,6 +341,33 @@ fn the_fleet_may_know_of_a_commit_before_the_machine() {
     }
 }
 
+/// More refused segments than are followed stop neither new readings nor each other; once the fleet takes them, those
+/// that were no longer followed come too.
+#[test]
+fn any_number_of_refused_segments_stops_nothing() {
+    let mut story = Story::new(&[line(CURRENT, true, 0), line(OLD, false, 400)]);
+    story.run();
+    story.on(Event::Connected).on(ack(&[stated(CURRENT, 0, 0), stated(OLD, 0, 0)]));
+    let mut done = Vec::new();
+    for _ in 0..250 {
+        done.extend(story.wait(30).run());
+    }
+    assert!(done.contains(&"old 400 Backlog".to_string()), "none waits for ever behind the others");
+    assert!(story.machine.in_flight().len() <= 256);
+    story.commit();
+    let done: Vec<String> = (0..10).flat_map(|_| story.wait(30).run()).collect();
+    assert!(done.contains(&"new 1 Live".to_string()));
+    let flying = story.machine.in_flight();
+    let lost = (1..=400).find(|seq| !flying.contains(&(OLD, range(*seq, *seq)))).expect("one that is not followed");
+    let rest = StoreAck {
+        ranges: flying.iter().map(|(_, r)| *r).filter(|r| r.first.0 > 1).take(200).collect(),
+        ..stated(OLD, 0, 400)
+    };
+    story.on(ack(&[stated(CURRENT, 1, 1), rest]));
+    let done: Vec<String> = (0..20).flat_map(|_| story.wait(30).run()).collect();
+    assert!(done.contains(&format!("old {lost} Backlog")), "{lost}");
+}
+
 /// New readings under the fresh id go first and are acknowledged first: that says nothing of the old store, of which every
 /// segment stays in flight or pending until the fleet has verified it.
 #[test]
