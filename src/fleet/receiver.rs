@@ -355,6 +355,11 @@ impl Receiver {
     /// All that `name` may be told, and its stores with gaps.
     fn ack(&mut self, name: &str, now: Now) -> Result<(Ack, Vec<StoreUuid>), FleetError> {
         let mut stores = self.device(name).stores_to_tell();
+        if !self.device(name).has_stated() {
+            // A store that is not named is not held: without the device's word, all of them may be in its file.
+            let more: Vec<_> = self.shelf.stores_of(name).filter(|store| !stores.contains(store)).collect();
+            stores.extend(more);
+        }
         stores.retain(|store| self.shelf.has(name, *store));
         stores.truncate(MAX_STORES);
         let mut ack = Ack { stores: Vec::new() };

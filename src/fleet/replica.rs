@@ -379,7 +379,8 @@ impl Replica {
             return Ok(Filing::New);
         }
         let mut weighing = Weighing::new(arrived.content);
-        if weighing.is_of_an_absence() && history.overlapping(&self.conn, range, MAX_LOST_ROWS)?.len() == MAX_LOST_ROWS {
+        if weighing.is_of_an_absence() && history.overlapping(&self.conn, range, MAX_LOST_ROWS)?.len() == MAX_LOST_ROWS
+        {
             history.held.overlapping(range).for_each(|held| weighing.against_numbers(held));
             return Ok(weighing.verdict());
         }

@@ -99,6 +99,11 @@ impl Device {
         stores
     }
 
+    /// Whether any of its states counted, so that the stores in its file are known.
+    pub(super) fn has_stated(&self) -> bool {
+        self.state.is_some()
+    }
+
     /// Compares what is held with what the device said: a gap is neither held (readings or an account of their loss) nor
     /// pending. Whether there is one.
     pub(super) fn find_gaps(&mut self, store: StoreUuid, held: &RangeSet, now: BootNanos) -> bool {

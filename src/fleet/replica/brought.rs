@@ -101,13 +101,7 @@ impl Lists {
 }
 
 /// Adds `range` to the set and makes its rows the same.
-fn grow(
-    conn: &Connection,
-    device: &str,
-    recheck: &str,
-    set: &mut RangeSet,
-    range: SeqRange,
-) -> Result<(), StoreError> {
+fn grow(conn: &Connection, device: &str, recheck: &str, set: &mut RangeSet, range: SeqRange) -> Result<(), StoreError> {
     if set.covers(range) {
         return Ok(());
     }

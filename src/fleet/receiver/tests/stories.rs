@@ -181,6 +181,21 @@ fn what_was_verified_is_known_after_a_restart() {
     assert_eq!(rig.hear(&device.commits([2])).of(&device).verified, Some((3, vec![range(2, 2)])));
 }
 
+/// The roster is gone and a segment comes before the state: the ack names the device's other stores as well, since one
+/// that is not named is not held.
+#[test]
+fn without_a_state_every_store_of_the_device_is_named() {
+    let (current, old) = (Unit::new("a", 2), Unit::new("a", 1));
+    let mut rig = with_held(&old, 3);
+    rig.kill();
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(rig.dir.path().join(format!("_roster.db{suffix}")));
+    }
+    rig.start();
+    let heard = rig.hear(&[current.pages(), current.commits([1])].concat());
+    assert_eq!((heard.of(&current).cumulative, heard.of(&old).cumulative), (SegmentSeq(1), SegmentSeq(3)));
+}
+
 /// Retention's account grows at its end and takes in what it said before: all that was lost stays counted.
 #[test]
 fn a_loss_that_grew_is_counted_whole() {
