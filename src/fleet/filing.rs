@@ -179,11 +179,18 @@ fn absence(segment: &Segment) -> Option<Loss> {
     }
 }
 
+/// Whether the account `whole` may have been joined from `part` and others of its reason. A count that is not known
+/// includes any.
+fn counts(whole: &Loss, part: &Loss) -> bool {
+    whole.reason == part.reason && whole.readings.is_none_or(|all| part.readings.is_some_and(|some| some <= all))
+}
+
 /// Whether `whole` says all that `part` says.
 fn says(whole: &Segment, part: &Segment) -> bool {
     match (&whole.content, &part.content) {
         (Content::Data { .. }, Content::Data { .. }) => segment::contains(whole, part),
-        (Content::Loss(a), Content::Loss(b)) => a == b && whole.range == part.range,
+        (Content::Loss(a), Content::Loss(b)) if whole.range == part.range => a == b,
+        (Content::Loss(a), Content::Loss(b)) => counts(a, b),
         _ => false,
     }
 }

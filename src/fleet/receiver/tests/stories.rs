@@ -432,6 +432,20 @@ fn an_overflow_is_content_and_not_an_absence() {
     assert_eq!(rig.hear(&device.commits([3])).of(&device).conflicts, vec![range(3, 3)]);
 }
 
+/// Compaction joins accounts of overflow like readings: the joined one is no other content, whichever comes first.
+#[test]
+fn joined_accounts_of_overflow_are_no_conflict() {
+    let device = Unit::new("a", 1);
+    let mut rig = with_held(&device, 4);
+    let lost = |first, last, n| device.message(&device.lost(first, last, LossReason::Overflow, n));
+    rig.hear(&[lost(5, 5, 3), lost(6, 6, 4)]);
+    let ack = rig.hear(&[lost(5, 7, 9), lost(6, 6, 4)]).of(&device);
+    assert_eq!((ack.cumulative, ack.conflicts), (SegmentSeq(7), vec![]));
+    assert_eq!(replica::segments(&rig.path(&device), true), vec![(0, range(5, 7))]);
+    let ack = rig.hear(&[lost(7, 7, 10)]).of(&device);
+    assert_eq!(ack.conflicts, vec![range(7, 7)], "more than the whole counts is another account");
+}
+
 /// A replica that is no database any more is set aside; the ack says that nothing is held, and it fills again.
 #[test]
 fn a_ruined_replica_is_set_aside_and_filled_again() {
