@@ -7,7 +7,8 @@
 //!                      held: nothing    data                        absence (a loss of numbers)
 //! incoming data        New              equal or nested: the same   takes the numbers; what it leaves stays lost
 //!                                       readings or a Conflict
-//! incoming absence     New              nothing to say              nothing to say
+//! incoming absence     New              nothing to say              nothing to say; or it has grown (the same reason,
+//!                                                                   around the held ones only): takes their place
 //!                                       └ only numbers of which nothing is held are news (Remainder)
 //! ```
 //!
@@ -47,12 +48,22 @@ pub struct Weighing<'a> {
     lost: Vec<(SeqRange, Loss)>,
     duplicate: bool,
     conflict: bool,
+    /// Something is held that an incoming absence does not take in.
+    apart: bool,
 }
 
 impl<'a> Weighing<'a> {
     /// Begins with nothing known.
     pub fn new(incoming: &'a Segment) -> Self {
-        Self { incoming, known: RangeSet::new(), gone: Vec::new(), lost: Vec::new(), duplicate: false, conflict: false }
+        Self {
+            incoming,
+            known: RangeSet::new(),
+            gone: Vec::new(),
+            lost: Vec::new(),
+            duplicate: false,
+            conflict: false,
+            apart: false,
+        }
     }
 
     /// Weighs it against a held segment that overlaps it.
@@ -60,7 +71,10 @@ impl<'a> Weighing<'a> {
         debug_assert!(held.range.overlaps(&self.incoming.range));
         self.known.insert(held.range);
         match (absence(self.incoming), absence(held)) {
-            (Some(_), _) => {}
+            (Some(new), Some(old)) if new.reason == old.reason && self.incoming.range.covers(&held.range) => {
+                self.gone.push(held.range);
+            }
+            (Some(_), _) => self.apart = true,
             (None, Some(loss)) => self.fill(held.range, loss),
             (None, None) if held.range.covers(&self.incoming.range) => self.inside(held),
             (None, None) if self.incoming.range.covers(&held.range) => self.around(held),
@@ -72,6 +86,7 @@ impl<'a> Weighing<'a> {
     pub fn against_damaged(&mut self, held: SeqRange) {
         self.known.insert(held);
         if absence(self.incoming).is_some() {
+            self.apart = true;
             return;
         }
         if self.incoming.range.covers(&held) {
@@ -79,6 +94,22 @@ impl<'a> Weighing<'a> {
         } else {
             self.conflict = true;
         }
+    }
+
+    /// Takes in that something is held for these numbers, where an absence comes in and no more needs to be known.
+    pub fn against_numbers(&mut self, held: SeqRange) {
+        self.known.insert(held);
+        self.apart = true;
+    }
+
+    /// Whether it says of its numbers that they have no readings.
+    pub fn is_of_an_absence(&self) -> bool {
+        absence(self.incoming).is_some()
+    }
+
+    /// Whether nothing else can come of it.
+    pub fn is_a_conflict(&self) -> bool {
+        self.conflict
     }
 
     /// What to do, once it was weighed against all that overlap it.
@@ -122,6 +153,11 @@ impl<'a> Weighing<'a> {
     }
 
     fn remainder(self) -> Filing {
+        // A loss that has grown counts all that was lost; its part beside the earlier one would not say how many.
+        let grown = self.gone.iter().any(|held| *held != self.incoming.range);
+        if grown && !self.apart {
+            return Filing::Replaces { gone: self.gone, lost: Vec::new() };
+        }
         let news: Vec<SeqRange> = self.known.gaps(self.incoming.range).iter().collect();
         match news.as_slice() {
             [] => Filing::Duplicate,
@@ -143,11 +179,18 @@ fn absence(segment: &Segment) -> Option<Loss> {
     }
 }
 
+/// Whether the account `whole` may have been joined from `part` and others of its reason. A count that is not known
+/// includes any.
+fn counts(whole: &Loss, part: &Loss) -> bool {
+    whole.reason == part.reason && whole.readings.is_none_or(|all| part.readings.is_some_and(|some| some <= all))
+}
+
 /// Whether `whole` says all that `part` says.
 fn says(whole: &Segment, part: &Segment) -> bool {
     match (&whole.content, &part.content) {
         (Content::Data { .. }, Content::Data { .. }) => segment::contains(whole, part),
-        (Content::Loss(a), Content::Loss(b)) => a == b && whole.range == part.range,
+        (Content::Loss(a), Content::Loss(b)) if whole.range == part.range => a == b,
+        (Content::Loss(a), Content::Loss(b)) => counts(a, b),
         _ => false,
     }
 }

@@ -199,18 +199,15 @@ impl Receiver {
             answers.catalogs.insert(name.to_owned());
             return Ok(());
         }
-        let known = brought.known.clone();
+        let (known, recheck) = (brought.known.clone(), brought.recheck);
         let (replica, notices) = self.shelf.replica(name, store, now.utc).map_err(bad_replica)?;
-        let placed = replica.place(name, &known, Arrived { view: &view, body: &whole.body });
+        let placed = replica.place(name, &known, recheck, Arrived { view: &view, body: &whole.body });
         self.report(notices, now);
         let placed = placed.map_err(|cause| self.fall_back(store, cause))?;
         if let Placed::Refused(why) = placed {
             return Err((why, format!("segment {} of store {store}", whole.range)));
         }
         let brought = self.device(name).brought(store);
-        if let Some((_, verified)) = &mut brought.recheck {
-            verified.insert(whole.range);
-        }
         if placed == Placed::Back {
             brought.known = Default::default();
             answers.catalogs.insert(name.to_owned());
@@ -358,27 +355,32 @@ impl Receiver {
     /// All that `name` may be told, and its stores with gaps.
     fn ack(&mut self, name: &str, now: Now) -> Result<(Ack, Vec<StoreUuid>), FleetError> {
         let mut stores = self.device(name).stores_to_tell();
+        if !self.device(name).has_stated() {
+            // A store that is not named is not held: without the device's word, all of them may be in its file.
+            let more: Vec<_> = self.shelf.stores_of(name).filter(|store| !stores.contains(store)).collect();
+            stores.extend(more);
+        }
         stores.retain(|store| self.shelf.has(name, *store));
         stores.truncate(MAX_STORES);
         let mut ack = Ack { stores: Vec::new() };
         let mut gaps = Vec::new();
         for store in stores {
+            let recheck = self.device(name).brought(store).recheck;
             let (replica, notices) = self.shelf.replica(name, store, now.utc)?;
-            let standing = replica.standing(name);
+            let standing = replica.standing(name, recheck);
             self.report(notices, now);
             let standing = standing?;
             let device = self.device(name);
-            if device.find_gaps(store, &standing.held, now.boot) {
+            if device.find_gaps(store, &standing.present, now.boot) {
                 gaps.push(store);
             }
-            let verified = device.brought(store).recheck.as_ref();
             ack.stores.push(StoreAck {
                 store,
                 cumulative: standing.held.cumulative(),
                 ranges: standing.held.rest(MAX_RANGES),
                 high: standing.high,
                 conflicts: standing.conflicts.joined(MAX_RANGES),
-                verified: verified.map(|(nonce, set)| (*nonce, set.iter().take(MAX_RANGES).collect())),
+                verified: recheck.map(|nonce| (nonce, standing.verified.iter().take(MAX_RANGES).collect())),
             });
         }
         Ok((ack, gaps))

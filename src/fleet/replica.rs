@@ -15,9 +15,11 @@
 //! | `fleet_owner/<variant>` | the device that brought the history |
 //! | `fleet_line/<device>` | the variant that the device's segments go to; 0 where there is none |
 //!
-//! and in `ack`, for a history, the numbers whose equal content stands in another one.
+//! in `ack`, for a history, the numbers whose equal content stands in another one, and in `fleet_brought` what each device
+//! brought itself.
 
 pub mod account;
+mod brought;
 mod history;
 pub mod roster;
 #[cfg(test)]
@@ -32,6 +34,7 @@ use crate::segment::{self, Content, Segment, View};
 use crate::store::StoreError;
 use crate::store::file::{self, Pragmas};
 use crate::wire::{CatalogPage, StoreUuid};
+use brought::Brought;
 use history::History;
 use rusqlite::{Connection, params};
 use std::collections::BTreeMap;
@@ -45,6 +48,9 @@ pub const MAX_HISTORIES: usize = 16;
 const MAX_COMPARED_ROWS: usize = 300_000;
 const MAX_COMPARED_BYTES: u64 = 64 << 20;
 
+/// A loss over more segments than this is not compared with them: their numbers are enough to see what is news in it.
+const MAX_LOST_ROWS: usize = 16;
+
 /// One open replica.
 pub struct Replica {
     conn: Connection,
@@ -53,6 +59,7 @@ pub struct Replica {
     histories: Vec<History>,
     /// Index into `histories` by device; 0 where a device has none.
     lines: BTreeMap<String, usize>,
+    brought: Brought,
     high: SegmentSeq,
     in_transaction: bool,
     /// The last commit failed: the connection must stay open until one succeeds, since a new one would believe the cache.
@@ -137,8 +144,12 @@ pub enum Merged {
 /// What a device may be told of the store.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Standing {
-    /// Held, in the device's history or with equal content in another.
+    /// Brought by this device and held, in its history or with equal content in another.
     pub held: RangeSet,
+    /// Of that, what it brought since it began to compare.
+    pub verified: RangeSet,
+    /// Held in its history, whoever brought it.
+    pub present: RangeSet,
     /// Numbers of the device's history that another one has with other content.
     pub conflicts: RangeSet,
     /// The highest number ever seen.
@@ -154,6 +165,7 @@ impl Replica {
     pub fn open(path: &Path, uuid: StoreUuid, device: &str, now: UtcNanos) -> Result<Self, StoreError> {
         let conn = file::open_rw(path, &Pragmas::replica())?;
         file::create_schema(&conn, env!("CARGO_PKG_VERSION"))?;
+        Brought::create(&conn)?;
         let major: i64 = file::meta(&conn, "format_major")?.unwrap_or(file::FORMAT_MAJOR);
         if major > file::FORMAT_MAJOR {
             return Err(StoreError::Newer { major });
@@ -169,6 +181,7 @@ impl Replica {
             uuid,
             histories: Vec::new(),
             lines: BTreeMap::new(),
+            brought: Brought::default(),
             high: SegmentSeq(0),
             in_transaction: false,
             troubled: false,
@@ -208,9 +221,23 @@ impl Replica {
     }
 
     /// Puts a segment of `device`, which stated the meaning of all that is `known`, where it belongs, in the transaction
-    /// that [`Replica::commit`] ends.
-    pub fn place(&mut self, device: &str, known: &Known, segment: Arrived<'_>) -> Result<Placed, StoreError> {
+    /// that [`Replica::commit`] ends. While the device compares, `recheck` is its number.
+    pub fn place(
+        &mut self,
+        device: &str,
+        known: &Known,
+        recheck: Option<u64>,
+        segment: Arrived<'_>,
+    ) -> Result<Placed, StoreError> {
         self.begin()?;
+        let placed = self.place_in_line(device, known, segment)?;
+        if !matches!(placed, Placed::Refused(_)) {
+            self.brought.add(&self.conn, device, recheck, segment.view.range())?;
+        }
+        Ok(placed)
+    }
+
+    fn place_in_line(&mut self, device: &str, known: &Known, segment: Arrived<'_>) -> Result<Placed, StoreError> {
         let line = self.line(device);
         if !self.histories[line].names_agree(segment.view) {
             return Ok(Placed::Refused(Refusal::OtherNames));
@@ -266,19 +293,22 @@ impl Replica {
         file::execute(&self.conn, "write an event", sql, params![now.0, kind, detail]).map(drop)
     }
 
-    /// What `device` may be told. Right only between a commit and what is placed next.
-    pub fn standing(&mut self, device: &str) -> Result<Standing, StoreError> {
+    /// What `device` may be told, while it compares under the number `recheck` if it does. Right only between a commit and
+    /// what is placed next.
+    pub fn standing(&mut self, device: &str, recheck: Option<u64>) -> Result<Standing, StoreError> {
         debug_assert!(!self.in_transaction, "what is not committed is not held");
         self.settle()?;
         let line = self.line(device);
         let mine = &self.histories[line];
-        let mut held = mine.held.clone();
-        held.extend(mine.elsewhere.iter());
+        let mut present = mine.held.clone();
+        present.extend(mine.elsewhere.iter());
+        let held = present.common(&self.brought.ever(device));
+        let verified = recheck.map(|nonce| present.common(&self.brought.since(device, nonce))).unwrap_or_default();
         let mut conflicts = RangeSet::new();
         for other in self.histories.iter().filter(|h| h.no != mine.no) {
             conflicts.extend(mine.held.common(&other.held).iter());
         }
-        Ok(Standing { held, conflicts, high: self.high })
+        Ok(Standing { held, verified, present, conflicts, high: self.high })
     }
 
     /// Every commit fails from now on, or none does.
@@ -348,13 +378,22 @@ impl Replica {
         if !history.held.meets(range) {
             return Ok(Filing::New);
         }
+        let mut weighing = Weighing::new(arrived.content);
+        if weighing.is_of_an_absence() && history.overlapping(&self.conn, range, MAX_LOST_ROWS)?.len() == MAX_LOST_ROWS
+        {
+            history.held.overlapping(range).for_each(|held| weighing.against_numbers(held));
+            return Ok(weighing.verdict());
+        }
         let held = history.overlapping(&self.conn, range, MAX_COMPARED_ROWS)?;
         let bytes: u64 = held.iter().map(|row| row.bytes).sum();
         if held.len() >= MAX_COMPARED_ROWS || bytes > MAX_COMPARED_BYTES {
             return Ok(Filing::Conflict);
         }
-        let mut weighing = Weighing::new(arrived.content);
         for row in held {
+            if weighing.is_a_conflict() {
+                // No more of what a device may make costly to read.
+                break;
+            }
             let body = history.body(&self.conn, row.range.first)?;
             if body == arrived.body {
                 return Ok(Filing::Duplicate);
@@ -439,6 +478,7 @@ impl Replica {
         }
         self.lines = history::lines(&self.conn)?;
         self.lines.retain(|_, history| *history < self.histories.len());
+        self.brought = Brought::load(&self.conn)?;
         let high: i64 = file::meta(&self.conn, "fleet_high")?.unwrap_or(0);
         self.high = SegmentSeq(u64::try_from(high).unwrap_or(0));
         Ok(())

@@ -24,7 +24,8 @@ pub(super) const LONGEST_WAIT_NS: i64 = 600 * SECOND;
 /// A segment sent so often has its place in the window given to others.
 const PARKED_AFTER: u32 = 3;
 
-/// The most segments that are sent and not acknowledged, parked ones included; with so many refused, nothing new is sent.
+/// The most segments that are followed, parked ones included. With more, the one that was sent longest ago is dropped: it
+/// is still pending, and comes again when its lane begins anew. Segments that the fleet refuses never stop others.
 const MOST: usize = 256;
 
 #[derive(Debug, Clone, Copy)]
@@ -47,13 +48,15 @@ impl Flight {
 #[derive(Debug, Default)]
 pub(super) struct Flights {
     all: Vec<Flight>,
+    /// Something was dropped for want of room.
+    dropped: bool,
 }
 
 impl Flights {
     /// Whether one more segment of `bytes` may be sent.
     pub(super) fn room_for(&self, bytes: u64) -> bool {
         let (count, in_window) = self.window();
-        self.all.len() < MOST && (count == 0 || (count < WINDOW && in_window + bytes <= WINDOW_BYTES))
+        count == 0 || (count < WINDOW && in_window + bytes <= WINDOW_BYTES)
     }
 
     /// How many segments, and bytes, take a place in the window.
@@ -75,6 +78,18 @@ impl Flights {
         let wait = FIRST_WAIT_NS.saturating_mul(1 << (sendings - 1).min(10)).min(LONGEST_WAIT_NS);
         let due = BootNanos(now.0.saturating_add(wait));
         self.all.push(Flight { store, range, bytes, sendings, sent: now, due });
+        if self.all.len() > MOST {
+            let parked = self.all.iter().enumerate().filter(|(_, flight)| flight.parked());
+            if let Some((oldest, _)) = parked.min_by_key(|(_, flight)| flight.sent) {
+                self.all.remove(oldest);
+                self.dropped = true;
+            }
+        }
+    }
+
+    /// Whether there is room again for what was dropped; asked once, it is taken as told.
+    pub(super) fn recovered(&mut self) -> bool {
+        self.all.len() < MOST / 2 && std::mem::take(&mut self.dropped)
     }
 
     /// Whether any of `range` is in flight.
@@ -117,7 +132,7 @@ impl Flights {
 
     /// The connection is gone, and with it what was on the way.
     pub(super) fn clear(&mut self) {
-        self.all.clear();
+        *self = Self::default();
     }
 
     pub(super) fn ranges(&self) -> Vec<(StoreUuid, SeqRange)> {

@@ -210,6 +210,7 @@ impl Machine {
             Event::Missing { store, at, purpose } => self.missing(store, at, purpose),
             Event::CatalogChanged { catalog } => self.catalog.is(catalog),
             Event::CatalogPublished { catalog, all } => self.catalog_published(catalog, all, now),
+            Event::Stating(highs) => highs.into_iter().for_each(|(store, high)| self.committed_to(store, high)),
             Event::StatePublished => self.state_published(now),
             Event::Gone { store, through } => self.gone(store, through),
             Event::AckedSet => {

@@ -36,8 +36,8 @@ pub(super) struct Device {
 pub(super) struct Brought {
     /// Definitions that the device has stated since the receiver started.
     pub(super) known: Known,
-    /// While the device compares: its number, and what arrived since it was set and is held.
-    pub(super) recheck: Option<(u64, RangeSet)>,
+    /// While the device compares: its number.
+    pub(super) recheck: Option<u64>,
     gaps: RangeSet,
     gaps_since: Option<BootNanos>,
     gaps_asked: Option<BootNanos>,
@@ -87,8 +87,7 @@ impl Device {
     /// Drops what is believed of `store`, but for what the device compares.
     pub(super) fn forget(&mut self, store: StoreUuid) {
         if let Some(brought) = self.stores.get_mut(&store) {
-            let nonce = brought.recheck.as_ref().map(|(nonce, _)| *nonce);
-            *brought = Brought { recheck: nonce.map(|nonce| (nonce, RangeSet::new())), ..Brought::default() };
+            *brought = Brought { recheck: brought.recheck, ..Brought::default() };
         }
     }
 
@@ -98,6 +97,11 @@ impl Device {
         let mut stores: Vec<StoreUuid> = told.iter().map(|s| s.store).collect();
         stores.extend(self.stores.keys().filter(|id| told.iter().all(|s| s.store != **id)));
         stores
+    }
+
+    /// Whether any of its states counted, so that the stores in its file are known.
+    pub(super) fn has_stated(&self) -> bool {
+        self.state.is_some()
     }
 
     /// Compares what is held with what the device said: a gap is neither held (readings or an account of their loss) nor
@@ -135,10 +139,7 @@ impl Device {
 
     fn follow(&mut self, stores: &[StoreState]) {
         for said in stores {
-            let brought = self.brought(said.store);
-            if brought.recheck.as_ref().map(|(nonce, _)| *nonce) != said.recheck {
-                brought.recheck = said.recheck.map(|nonce| (nonce, RangeSet::new()));
-            }
+            self.brought(said.store).recheck = said.recheck;
         }
     }
 }

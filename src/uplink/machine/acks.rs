@@ -4,7 +4,7 @@
 //! told. The ack is the only truth, and may shrink.
 
 use super::event::Action;
-use super::plan::doubt;
+use super::plan::{Plan, doubt};
 use super::{Machine, Standing};
 use crate::reading::SeqRange;
 use crate::reading::ranges::RangeSet;
@@ -16,6 +16,9 @@ impl Machine {
             let uuid = self.plans[at].line.store;
             let stated = ack.stores.iter().find(|stated| stated.store == uuid);
             self.acked_store(at, stated);
+        }
+        if self.flights.recovered() {
+            self.plans.iter_mut().for_each(Plan::restart);
         }
         if matches!(self.standing, Standing::Waiting { .. }) {
             self.standing = Standing::Open;

@@ -96,6 +96,8 @@ pub enum Event {
         /// Whether every page went out.
         all: bool,
     },
+    /// The highest numbers that a state is about to name: the fleet may answer with them before the stores are looked at.
+    Stating(Vec<(StoreUuid, SegmentSeq)>),
     /// Answer to [`Action::PublishState`].
     StatePublished,
     /// Answer to [`Action::RecordGone`]: everything of what was asked for up to here is held, or is a loss now.

@@ -77,10 +77,11 @@ impl Machine {
     }
 
     pub(super) fn sent(&mut self, store: StoreUuid, range: SeqRange, bytes: u64, purpose: Purpose, now: BootNanos) {
+        // Compaction may have joined it with what was committed since the last look.
+        self.committed_to(store, range.last);
         match purpose {
             Purpose::Live | Purpose::Backlog => {
                 if let Some(plan) = self.plan(store) {
-                    plan.line.high = plan.line.high.max(range.last);
                     plan.lane(purpose).sent(&range);
                 }
                 self.flights.sent(store, range, bytes, now);
@@ -88,6 +89,14 @@ impl Machine {
             Purpose::Again => self.flights.sent(store, range, bytes, now),
             Purpose::Wanted => self.wanted_through(store, range.last),
             Purpose::Snapshot => self.snapshot_through(store, range.last),
+        }
+    }
+
+    /// What the fleet has been told of was committed, whatever an older look said: to learn of it from the fleet must not
+    /// look like a file that was rolled back.
+    pub(super) fn committed_to(&mut self, store: StoreUuid, high: SegmentSeq) {
+        if let Some(plan) = self.plan(store) {
+            plan.line.high = plan.line.high.max(high);
         }
     }
 

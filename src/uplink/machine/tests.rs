@@ -323,6 +323,51 @@ fn a_rolled_back_file_takes_a_fresh_id_and_is_rechecked() {
     assert_eq!(story.run(), sent([1], "old", "Live"));
 }
 
+/// A commit that the machine has not heard of yet is in the state that goes out, or in a segment that compaction made
+/// meanwhile: the fleet's answer, which is faster, is not taken for the account of another file.
+#[test]
+fn the_fleet_may_know_of_a_commit_before_the_machine() {
+    let mut story = open(5, 3);
+    story.run();
+    story.on(Event::Stating(vec![(CURRENT, SegmentSeq(6))])).on(ack(&[stated(CURRENT, 3, 6)]));
+    let done = story.run();
+    assert!(done.iter().all(|what| !what.starts_with("recheck")), "{done:?}");
+    for purpose in [Purpose::Snapshot, Purpose::Wanted, Purpose::Again] {
+        let high = story.machine.plans[0].line.high.0 + 2;
+        story.on(Event::Sent { store: CURRENT, range: range(4, high), bytes: 1000, purpose });
+        story.on(ack(&[stated(CURRENT, 3, high)]));
+        let done = story.run();
+        assert!(done.iter().all(|what| !what.starts_with("recheck")), "{purpose:?}: {done:?}");
+    }
+}
+
+/// More refused segments than are followed stop neither new readings nor each other; once the fleet takes them, those
+/// that were no longer followed come too.
+#[test]
+fn any_number_of_refused_segments_stops_nothing() {
+    let mut story = Story::new(&[line(CURRENT, true, 0), line(OLD, false, 400)]);
+    story.run();
+    story.on(Event::Connected).on(ack(&[stated(CURRENT, 0, 0), stated(OLD, 0, 0)]));
+    let mut done = Vec::new();
+    for _ in 0..250 {
+        done.extend(story.wait(30).run());
+    }
+    assert!(done.contains(&"old 400 Backlog".to_string()), "none waits for ever behind the others");
+    assert!(story.machine.in_flight().len() <= 256);
+    story.commit();
+    let done: Vec<String> = (0..10).flat_map(|_| story.wait(30).run()).collect();
+    assert!(done.contains(&"new 1 Live".to_string()));
+    let flying = story.machine.in_flight();
+    let lost = (1..=400).find(|seq| !flying.contains(&(OLD, range(*seq, *seq)))).expect("one that is not followed");
+    let rest = StoreAck {
+        ranges: flying.iter().map(|(_, r)| *r).filter(|r| r.first.0 > 1).take(200).collect(),
+        ..stated(OLD, 0, 400)
+    };
+    story.on(ack(&[stated(CURRENT, 1, 1), rest]));
+    let done: Vec<String> = (0..20).flat_map(|_| story.wait(30).run()).collect();
+    assert!(done.contains(&format!("old {lost} Backlog")), "{lost}");
+}
+
 /// New readings under the fresh id go first and are acknowledged first: that says nothing of the old store, of which every
 /// segment stays in flight or pending until the fleet has verified it.
 #[test]

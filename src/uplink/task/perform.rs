@@ -128,6 +128,7 @@ impl Task {
             lines_of(store).iter().map(state).collect()
         };
         let stores = self.store.run(read).await??;
+        self.tell(Event::Stating(stores.iter().map(|state| (state.store, state.high)).collect()));
         let now = self.clock.now();
         match wire::encode(&self.session.state(stores, Some((now.utc, now.trusted)))) {
             Ok(payload) => {

@@ -91,6 +91,29 @@ fn foreign_topics_and_paths_touch_nothing() {
     assert!(receiver.devices.is_empty());
 }
 
+/// Someone else was first with a store id and said that its numbers are lost: the device that has the readings is not
+/// told that they are held until it has brought them itself, and they then take the numbers.
+#[test]
+fn what_another_brought_of_a_store_is_not_acknowledged_to_this_device() {
+    let device = Unit::new("a", 1);
+    let other = device.twin("e", 0);
+    let mut rig = Rig::new();
+    rig.hear(&other.pages());
+    let ack = rig.hear(&[other.message(&other.lost(1, 5, segment::LossReason::Expired, 10))]).of(&other);
+    assert_eq!(ack.cumulative, SegmentSeq(5));
+    let ack = rig.hear(&[device.pages(), vec![device.birth(5)]].concat()).of(&device);
+    assert_eq!((ack.cumulative, ack.ranges), (SegmentSeq(0), vec![]));
+    let ack = rig.hear(&device.commits(1..=4)).of(&device);
+    assert_eq!((ack.cumulative, ack.ranges, ack.conflicts), (SegmentSeq(4), vec![], vec![]));
+    // Readings of another's for what comes next, under the same names, do not stand in for this device's either.
+    rig.hear(&other.commits(6..=7));
+    rig.kill();
+    rig.start();
+    let ack = rig.hear(&[device.birth(7)]).of(&device);
+    assert_eq!((ack.cumulative, ack.ranges), (SegmentSeq(4), vec![]));
+    assert_eq!(rig.readings(&other), device.expected(0, [1, 2, 3, 4, 6, 7]));
+}
+
 /// A device that names a new store with every message gets so many and no more.
 #[test]
 fn a_device_gets_so_many_stores_and_no_more() {

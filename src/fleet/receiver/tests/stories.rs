@@ -162,6 +162,56 @@ fn verified_is_what_arrived_since_the_recheck_began() {
     assert_eq!(rig.hear(&[device.birth(4)]).of(&device).verified, None);
 }
 
+/// What was verified is known after a restart of the receiver: a device need not send all of its old store again.
+#[test]
+fn what_was_verified_is_known_after_a_restart() {
+    let mut device = Unit::new("a", 1);
+    let mut rig = with_held(&device, 4);
+    device.recheck = Some(u64::MAX);
+    rig.hear(&[device.birth(4)]);
+    rig.hear(&device.commits([1, 2, 4]));
+    rig.kill();
+    rig.start();
+    let ack = rig.hear(&[device.birth(4)]).of(&device);
+    assert_eq!(ack.verified, Some((u64::MAX, vec![range(1, 2), range(4, 4)])));
+    rig.hear(&device.pages());
+    assert_eq!(rig.hear(&device.commits([3])).of(&device).verified, Some((u64::MAX, vec![range(1, 4)])));
+    device.recheck = Some(3);
+    assert_eq!(rig.hear(&[device.birth(4)]).of(&device).verified, Some((3, vec![])));
+    assert_eq!(rig.hear(&device.commits([2])).of(&device).verified, Some((3, vec![range(2, 2)])));
+}
+
+/// The roster is gone and a segment comes before the state: the ack names the device's other stores as well, since one
+/// that is not named is not held.
+#[test]
+fn without_a_state_every_store_of_the_device_is_named() {
+    let (current, old) = (Unit::new("a", 2), Unit::new("a", 1));
+    let mut rig = with_held(&old, 3);
+    rig.kill();
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(rig.dir.path().join(format!("_roster.db{suffix}")));
+    }
+    rig.start();
+    let heard = rig.hear(&[current.pages(), current.commits([1])].concat());
+    assert_eq!((heard.of(&current).cumulative, heard.of(&old).cumulative), (SegmentSeq(1), SegmentSeq(3)));
+}
+
+/// Retention's account grows at its end and takes in what it said before: all that was lost stays counted.
+#[test]
+fn a_loss_that_grew_is_counted_whole() {
+    let device = Unit::new("a", 1);
+    let mut rig = Rig::new();
+    rig.hear(&device.pages());
+    rig.hear(&[device.message(&device.lost(1, 5, LossReason::Retention, 10))]);
+    let ack = rig.hear(&[device.message(&device.lost(1, 9, LossReason::Retention, 18))]).of(&device);
+    assert_eq!(ack.cumulative, SegmentSeq(9));
+    // The earlier account once more, late, says nothing new.
+    rig.hear(&[device.message(&device.lost(1, 5, LossReason::Retention, 10))]);
+    assert_eq!(replica::segments(&rig.path(&device), true), vec![(0, range(1, 9))]);
+    let devices = crate::fleet::report::devices(rig.dir.path()).expect("an account");
+    assert_eq!(devices[0].stores[0].readings_lost, 18);
+}
+
 /// The fleet's own disk was restored from yesterday: the ack says so, and what comes again is held once.
 #[test]
 fn a_replica_restored_from_yesterday_shrinks_the_ack() {
@@ -309,7 +359,8 @@ fn high_remembers_what_a_state_said() {
     assert_eq!(rig.hear(&[device.birth(3)]).of(&device).high, SegmentSeq(40));
 }
 
-/// A card that was moved to another device goes on in the same replica, and that is reported once.
+/// A card that was moved to another device goes on in the same replica, and that is reported once. What the card still
+/// holds comes once more, from the device that has it now, and is held once.
 #[test]
 fn a_moved_card_goes_on_in_its_replica() {
     let before = Unit::new("a", 1);
@@ -317,7 +368,8 @@ fn a_moved_card_goes_on_in_its_replica() {
     let mut rig = with_held(&before, 3);
     rig.hear(&after.pages());
     let ack = rig.hear(&after.commits(3..=5)).of(&after);
-    assert_eq!(ack.cumulative, SegmentSeq(5));
+    assert_eq!((ack.cumulative, ack.ranges), (SegmentSeq(0), vec![range(3, 5)]));
+    assert_eq!(rig.hear(&after.commits(1..=2)).of(&after).cumulative, SegmentSeq(5));
     assert_eq!(rig.readings(&before), before.expected(0, 1..=5));
     assert!(rig.path(&after).is_symlink());
     let moved = |rig: &Rig| rig.receiver.as_ref().expect("running").events.len();
@@ -378,6 +430,20 @@ fn an_overflow_is_content_and_not_an_absence() {
     assert_eq!(rig.hear(std::slice::from_ref(&overflow)).of(&device).cumulative, SegmentSeq(3));
     assert!(rig.hear(&[overflow]).of(&device).conflicts.is_empty());
     assert_eq!(rig.hear(&device.commits([3])).of(&device).conflicts, vec![range(3, 3)]);
+}
+
+/// Compaction joins accounts of overflow like readings: the joined one is no other content, whichever comes first.
+#[test]
+fn joined_accounts_of_overflow_are_no_conflict() {
+    let device = Unit::new("a", 1);
+    let mut rig = with_held(&device, 4);
+    let lost = |first, last, n| device.message(&device.lost(first, last, LossReason::Overflow, n));
+    rig.hear(&[lost(5, 5, 3), lost(6, 6, 4)]);
+    let ack = rig.hear(&[lost(5, 7, 9), lost(6, 6, 4)]).of(&device);
+    assert_eq!((ack.cumulative, ack.conflicts), (SegmentSeq(7), vec![]));
+    assert_eq!(replica::segments(&rig.path(&device), true), vec![(0, range(5, 7))]);
+    let ack = rig.hear(&[lost(7, 7, 10)]).of(&device);
+    assert_eq!(ack.conflicts, vec![range(7, 7)], "more than the whole counts is another account");
 }
 
 /// A replica that is no database any more is set aside; the ack says that nothing is held, and it fills again.
