@@ -11,18 +11,21 @@
 //! ```
 
 pub mod control;
+mod error;
 pub mod recorder;
 pub mod status;
 pub mod watch;
+
+pub use error::DeviceError;
 
 use crate::batch::{Batch, BatchLimits, Registry};
 use crate::clock::keeper::Keeper;
 use crate::clock::system::SystemClock;
 use crate::clock::{Anchor, Clock, UtcNanos};
 use crate::config::Config;
-use crate::fault::{Exit, Fault, Verdict};
+use crate::fault::{Exit, Fault};
 use crate::reading::Reading;
-use crate::sensor::{self, Counters, Inlets, Running, SensorError, SocketFile};
+use crate::sensor::{self, Counters, Inlets, Running, SocketFile};
 use crate::signals::{Call, Signals};
 use crate::store::thread::{StoreGone, StoreHandle};
 use crate::store::{self, Identity, Step, Store, StoreError, StoreFacts};
@@ -36,7 +39,6 @@ use smol::channel::{Receiver, Sender, bounded};
 use smol::future::or;
 use smol::{Executor, Task, Timer};
 use status::{Recorded, Shared};
-use std::fmt;
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -68,63 +70,6 @@ const FAREWELL_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long `status` waits for the store, which may be busy with a commit.
 const STATUS_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Why the device ended without being told to.
-#[derive(Debug)]
-pub enum DeviceError {
-    /// The store can't be used, and waiting will not help.
-    Store(StoreError),
-    /// The store's thread ended.
-    StoreGone(StoreGone),
-    /// A sensor can't be set up.
-    Sensor(SensorError),
-    /// The control socket can't be made: why, with its path.
-    Control(std::io::Error),
-    /// Signals can't be taken over.
-    Signals(std::io::Error),
-    /// At the end the medium took no writes.
-    LastCommit {
-        /// What was in RAM only.
-        readings: u64,
-        /// What the store said last.
-        why: String,
-    },
-}
-
-impl fmt::Display for DeviceError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Store(why) => why.fmt(f),
-            Self::StoreGone(why) => write!(f, "{why}; the log above says why; start the service again"),
-            Self::Sensor(why) => why.fmt(f),
-            Self::Control(why) => write!(
-                f,
-                "control socket {why}; make its folder, owned by the user of the service, or set control.listen"
-            ),
-            Self::LastCommit { readings, why } => {
-                write!(f, "ended with {readings} readings in RAM that could not be committed: {why}")
-            }
-            Self::Signals(why) => write!(f, "signals can't be taken over: {why}; start the service again"),
-        }
-    }
-}
-
-impl std::error::Error for DeviceError {}
-
-impl Fault for DeviceError {
-    fn verdict(&self) -> Verdict {
-        Verdict::Halt
-    }
-
-    fn exit(&self) -> Exit {
-        match self {
-            Self::Store(why) => why.exit(),
-            Self::StoreGone(_) | Self::Signals(_) | Self::LastCommit { .. } => Exit::Io,
-            Self::Sensor(why) => why.exit(),
-            Self::Control(_) => Exit::Config,
-        }
-    }
-}
 
 /// The service in the foreground, until SIGTERM or SIGINT: then it commits what is in RAM and ends, leaving the WAL in
 /// place.

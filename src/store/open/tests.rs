@@ -1,0 +1,325 @@
+//! What an open does to every kind of file.
+
+use super::super::testing::{Bench, at, held, put};
+use super::*;
+use crate::fault::{Exit, Fault, Verdict};
+use crate::segment::View;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+
+fn kinds(events: &[Event]) -> Vec<EventKind> {
+    events.iter().map(|e| e.kind).collect()
+}
+
+fn fill(bench: &Bench, commits: i64) -> Uuid {
+    let mut store = bench.open_calm();
+    (0..commits).for_each(|s| drop(put(&mut store, 10, 10, s * 10).unwrap()));
+    let uuid = store.uuid();
+    store.close().unwrap();
+    uuid
+}
+
+/// A clean stop and a start are no event, and leave the log in place and the number where it was.
+#[test]
+fn a_clean_stop_is_no_event() {
+    let bench = Bench::new();
+    let uuid = fill(&bench, 3);
+    let wal = std::fs::metadata(bench.file("-wal")).unwrap().len();
+    assert!(wal >= 4 << 20, "{wal}");
+    let store = bench.open_calm();
+    assert_eq!((store.uuid(), store.next_seq()), (uuid, SegmentSeq(4)));
+    drop(store);
+    assert_eq!(std::fs::metadata(bench.file("-wal")).unwrap().len(), wal);
+}
+
+/// Two services on one file would tear each other's numbers apart: the second is told who the first is.
+#[test]
+fn a_second_service_is_told_who_has_the_file() {
+    let bench = Bench::new();
+    let _first = bench.open_calm();
+    let Err(refused) = Store::open(&bench.cfg, &bench.me, at(0)) else { panic!("two stores on one file") };
+    assert!(refused.to_string().contains(&std::process::id().to_string()), "{refused}");
+    assert_eq!((refused.verdict(), refused.exit()), (Verdict::Retry, Exit::TryAgain));
+}
+
+/// A directory that is missing is made; one that can't be is an error that says what to do, and may be tried again.
+#[test]
+fn a_missing_directory_is_made_or_named() {
+    let mut bench = Bench::new();
+    bench.cfg.path = bench.dir.path().join("a/b/v.db");
+    drop(bench.open_calm());
+    let mode = std::fs::metadata(bench.dir.path().join("a/b")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o750 & mode);
+    bench.cfg.path = PathBuf::from("/proc/nothing/v.db");
+    let Err(refused) = Store::open(&bench.cfg, &bench.me, at(0)) else { panic!("a file in /proc") };
+    assert!(refused.to_string().contains("/proc/nothing"), "{refused}");
+    assert_eq!(refused.verdict(), Verdict::Retry);
+}
+
+/// An older copy put back in place is found out by the mark beside it: the numbers in between become a void, none is
+/// used twice, and it is said once.
+#[test]
+fn a_file_put_back_is_found_out() {
+    let bench = Bench::new();
+    let uuid = fill(&bench, 3);
+    let old: Vec<_> = ["", "-wal"].map(|s| (s, std::fs::read(bench.file(s)).unwrap())).into();
+    let mut store = bench.open_calm();
+    (3..8).for_each(|s| drop(put(&mut store, 10, 10, s * 10).unwrap()));
+    store.close().unwrap();
+    old.iter().for_each(|(s, bytes)| std::fs::write(bench.file(s), bytes).unwrap());
+    std::fs::remove_file(bench.file("-shm")).unwrap();
+    let (mut store, events) = bench.open();
+    assert_eq!(kinds(&events), [EventKind::Rollback]);
+    assert_eq!((store.uuid(), store.next_seq()), (uuid, SegmentSeq(9)));
+    put(&mut store, 10, 1, 99).unwrap();
+    assert_eq!(held(&store, uuid)[3..], [(4, 8, 0), (9, 9, 10)]);
+    let (_, body) = store.body(uuid, SegmentSeq(4)).unwrap().unwrap();
+    assert_eq!(View::parse(&body).unwrap().loss().unwrap().reason, LossReason::Void);
+    store.close().unwrap();
+    bench.open_calm();
+}
+
+/// On another machine the file takes a fresh id: a golden image on a thousand boards is a thousand stores. What it
+/// held stays readable and pending.
+#[test]
+fn another_machine_takes_a_fresh_id() {
+    let mut bench = Bench::new();
+    let old = fill(&bench, 2);
+    bench.me.machine_hash = [8; 16];
+    let (mut store, events) = bench.open();
+    assert_eq!(kinds(&events), [EventKind::FreshId]);
+    assert_ne!(store.uuid(), old);
+    assert_eq!(store.next_seq(), SegmentSeq(1));
+    put(&mut store, 10, 1, 5).unwrap();
+    assert_eq!(held(&store, old), [(1, 1, 100), (2, 2, 100)]);
+    assert_eq!(store.pending_ranges(old).unwrap(), RangeSet::from_iter([SeqRange::new(1, 2).unwrap()]));
+    let fresh = store.uuid();
+    assert_eq!(store.stores().iter().map(|l| (l.uuid, l.current)).collect::<Vec<_>>(), [(fresh, true), (old, false)]);
+    store.close().unwrap();
+    assert_eq!(bench.open_calm().uuid(), fresh);
+}
+
+/// A copy that says it is one takes a fresh id, once.
+#[test]
+fn a_marked_copy_takes_a_fresh_id() {
+    let bench = Bench::new();
+    let old = fill(&bench, 2);
+    let conn = open_rw(&bench.cfg.path, &Pragmas::device(&bench.cfg)).unwrap();
+    set_meta(&conn, "copied_from", old.to_string()).unwrap();
+    drop(conn);
+    let (store, events) = bench.open();
+    assert_eq!(kinds(&events), [EventKind::FreshId]);
+    assert_ne!(store.uuid(), old);
+    drop(store);
+    bench.open_calm();
+}
+
+/// A database that was exchanged for another one leaves a mark that doesn't fit: its numbers are not gone on with.
+#[test]
+fn a_replaced_file_takes_a_fresh_id() {
+    let (bench, other) = (Bench::new(), Bench::new());
+    fill(&bench, 2);
+    fill(&other, 2);
+    std::fs::copy(other.file("-high-water"), bench.file("-high-water")).unwrap();
+    assert_eq!(kinds(&bench.open().1), [EventKind::FreshId]);
+}
+
+/// On request, and in mid run: the boot and its anchors go with it, and commits go on under the new id.
+#[test]
+fn a_fresh_id_can_be_taken_while_running() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    put(&mut store, 3, 1, 1).unwrap();
+    let old = store.uuid();
+    let fresh = store.take_fresh_id(FreshWhy::Fleet, at(2)).unwrap();
+    put(&mut store, 3, 1, 3).unwrap();
+    assert_eq!((held(&store, old), held(&store, fresh)), (vec![(1, 1, 3)], vec![(1, 1, 3)]));
+    assert_eq!(store.catalog(1 << 16).unwrap().iter().map(|p| p.series.len()).collect::<Vec<_>>(), [3, 3]);
+    drop(store);
+    assert_eq!(bench.open_calm().uuid(), fresh);
+}
+
+/// A bit that flips in mid-log costs what is behind it, and this is said: SQLite alone goes back in silence. The
+/// numbers lost are not used again.
+#[test]
+fn rot_in_the_log_raises_an_alarm() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    (0..20).for_each(|s| drop(put(&mut store, 10, 10, s * 10).unwrap()));
+    let crashed = bench.crash();
+    let wal = std::fs::File::options().write(true).open(crashed.file("-wal")).unwrap();
+    let (_, frames, _) = store.log_state("NOOP").unwrap();
+    wal.write_all_at(&[0xFF; 3], 32 + (frames / 2) * 2072 + 700).unwrap();
+    let (again, events) = crashed.open();
+    assert_eq!(kinds(&events), [EventKind::Rot]);
+    assert!(again.next_seq() > SegmentSeq(21), "{}", again.next_seq());
+    let kept = held(&again, again.uuid());
+    assert!(kept.len() > 3 && kept.last().unwrap().2 == 0, "{kept:?}");
+    let again = crashed.crash();
+    again.open_calm();
+}
+
+/// A torn end is no alarm, and what the tear left in the log is none later, when shorter commits have been written
+/// over its beginning.
+#[test]
+fn what_a_torn_commit_left_is_never_taken_for_rot() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    put(&mut store, 10, 10, 0).unwrap();
+    let (_, before, _) = store.log_state("NOOP").unwrap();
+    put(&mut store, 400, 40, 10).unwrap();
+    let crashed = bench.crash();
+    let wal = std::fs::File::options().write(true).open(crashed.file("-wal")).unwrap();
+    wal.write_all_at(&[0xA5; 100], 32 + before * 2072 + 300).unwrap();
+    let mut store = crashed.open_calm();
+    assert_eq!(store.next_seq(), SegmentSeq(2));
+    for round in 0..3 {
+        put(&mut store, 2, 1, 100 + round).unwrap();
+        let again = crashed.crash();
+        assert_eq!(again.open_calm().next_seq(), SegmentSeq(3 + round as u64));
+    }
+    let scan = wal_scan::scan(&crashed.cfg.path, None).unwrap();
+    assert_eq!(scan.live_behind, 0);
+}
+
+/// A transaction that failed may have left its frames in the log; they too are never taken for rot.
+#[test]
+fn what_a_failed_commit_left_is_never_taken_for_rot() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    put(&mut store, 10, 10, 0).unwrap();
+    let failed: Result<(), _> = store.transaction("fail", |_| Err(StoreError::Busy { doing: "fail" }));
+    assert!(failed.is_err() && store.restart_due);
+    put(&mut store, 10, 10, 1).unwrap();
+    assert!(!store.restart_due);
+    put(&mut store, 10, 10, 2).unwrap();
+    assert!(store.log_state("NOOP").unwrap().1 < 10);
+}
+
+/// Garbage, half a file, or somebody else's database: recording goes on in a new file, and nothing is deleted.
+#[test]
+fn a_file_beyond_use_is_set_aside() {
+    type Spoil = (&'static str, fn(&Bench));
+    let spoil: [Spoil; 4] = [
+        ("garbage", |b| std::fs::write(b.file(""), [0x5A; 9000]).unwrap()),
+        ("short", |b| std::fs::write(b.file(""), b"SQLite").unwrap()),
+        ("foreign", |b| {
+            std::fs::remove_file(b.file("")).unwrap();
+            std::fs::remove_file(b.file("-wal")).unwrap();
+            Connection::open(b.file("")).unwrap().execute_batch("CREATE TABLE x (y)").unwrap();
+        }),
+        ("gone", |b| std::fs::remove_file(b.file("")).unwrap()),
+    ];
+    for (name, spoil) in spoil {
+        let bench = Bench::new();
+        let old = fill(&bench, 2);
+        spoil(&bench);
+        let (mut store, events) = bench.open();
+        assert!(kinds(&events).starts_with(&[EventKind::Quarantine]), "{name}: {events:?}");
+        assert_ne!(store.uuid(), old, "{name}");
+        put(&mut store, 3, 3, 1).unwrap();
+        store.close().unwrap();
+        let aside = quarantine::aside(&bench.cfg.path).unwrap();
+        assert_eq!(aside.len(), 1, "{name}: {aside:?}");
+        bench.open_calm();
+    }
+}
+
+/// Where tables are damaged but others can be read, every segment that is whole is taken over under its old id.
+#[test]
+fn what_is_readable_is_salvaged() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    (0..40).for_each(|s| drop(put(&mut store, 40, 30, s * 30).unwrap()));
+    let old = store.uuid();
+    store.set_acked(old, RangeSet::from_iter([SeqRange::new(1, 5).unwrap()])).unwrap();
+    store.close().unwrap();
+    std::fs::remove_file(bench.file("-wal")).unwrap();
+    std::fs::remove_file(bench.file("-shm")).unwrap();
+    // One leaf of the segment table becomes garbage, and the file is marked as it would be once that was met.
+    let db = std::fs::File::options().read(true).write(true).open(bench.file("")).unwrap();
+    let pages = db.metadata().unwrap().len() / 2048;
+    let leaf = (pages / 2..pages)
+        .find(|p| {
+            let mut byte = [0];
+            db.read_exact_at(&mut byte, p * 2048).unwrap();
+            byte[0] == 0x0D
+        })
+        .unwrap();
+    db.write_all_at(&[0xEE; 2048], leaf * 2048).unwrap();
+    std::fs::write(suspicion(&bench.cfg.path), "").unwrap();
+    let (store, events) = bench.open();
+    assert_eq!(kinds(&events), [EventKind::Quarantine, EventKind::Salvage]);
+    let kept = held(&store, old);
+    assert!(kept.len() < 40 && kept.len() >= 20, "{} segments", kept.len());
+    assert!(kept.iter().all(|(_, _, n)| *n == 1200));
+    assert_ne!(store.uuid(), old);
+    let pending = store.pending_ranges(old).unwrap();
+    assert!(!pending.is_empty() && !pending.meets(SeqRange::new(1, 5).unwrap()));
+    assert!(store.catalog(1 << 20).unwrap().iter().any(|p| p.store == old && p.series.len() == 40));
+    drop(store);
+    bench.open_calm();
+}
+
+/// A move that a power cut interrupts is gone on with: the database never meets a log that isn't there yet.
+#[test]
+fn a_quarantine_that_was_cut_off_is_finished() {
+    let bench = Bench::new();
+    let old = fill(&bench, 2);
+    let aside = quarantine::set_aside(&bench.cfg.path, at(0)).unwrap();
+    std::fs::rename(&aside, bench.file("")).unwrap();
+    std::fs::write(bench.file("-moving"), aside.as_os_str().as_encoded_bytes()).unwrap();
+    let (store, events) = bench.open();
+    assert_eq!(kinds(&events), [EventKind::Salvage]);
+    assert_eq!(held(&store, old).len(), 2);
+    assert!(aside.exists() && !bench.file("-moving").exists());
+}
+
+/// A newer format is not damage: it is left alone, and recording goes on beside it, at every start.
+#[test]
+fn a_newer_format_is_left_alone() {
+    let bench = Bench::new();
+    fill(&bench, 2);
+    let conn = open_rw(&bench.cfg.path, &Pragmas::device(&bench.cfg)).unwrap();
+    set_meta(&conn, "format_major", FORMAT_MAJOR + 1).unwrap();
+    drop(conn);
+    let before = std::fs::read(bench.file("")).unwrap();
+    for run in 1..3 {
+        let (mut store, events) = bench.open();
+        assert_eq!(kinds(&events), [EventKind::Newer]);
+        assert_eq!((store.path(), store.run()), (bench.dir.path().join("v.v1.db").as_path(), run));
+        put(&mut store, 1, 1, 1).unwrap();
+    }
+    assert_eq!(std::fs::read(bench.file("")).unwrap(), before);
+    let conn = open_rw(&bench.cfg.path, &Pragmas::device(&bench.cfg)).unwrap();
+    set_meta(&conn, "format_major", FORMAT_MAJOR).unwrap();
+    set_meta(&conn, "format_minor", 7).unwrap();
+    drop(conn);
+    assert_eq!(bench.open_calm().path(), bench.cfg.path);
+}
+
+/// A change of the page size rewrites the file at the next start, with everything in it.
+#[test]
+fn another_page_size_rewrites_the_file() {
+    let mut bench = Bench::new();
+    let uuid = fill(&bench, 5);
+    for (powersafe, bytes) in [(true, 512), (false, 2048)] {
+        bench.cfg.powersafe = powersafe;
+        let (store, events) = bench.open();
+        assert_eq!(kinds(&events), [EventKind::Rebuild]);
+        assert_eq!(store.facts().unwrap().page_bytes, bytes);
+        assert_eq!(held(&store, uuid).len(), 5);
+        assert_eq!(store.pragma("auto_vacuum").unwrap(), 2);
+        store.close().unwrap();
+        bench.open_calm();
+    }
+}
+
+/// Exclusive locking leaves no shared memory file on flash.
+#[test]
+fn exclusive_locking_needs_no_shared_memory() {
+    let mut bench = Bench::new();
+    bench.cfg.locking = Locking::Exclusive;
+    let mut store = bench.open_calm();
+    put(&mut store, 1, 1, 1).unwrap();
+    assert!(!bench.file("-shm").exists());
+}
