@@ -11,7 +11,8 @@ fn a_commit_is_one_fdatasync() {
     let site = Site::new(dir.path(), "pump-17", "commit_interval = \"1h\"", "");
     let trace = dir.path().join("trace");
     let mut traced = Command::new("strace");
-    traced.args(["-f", "-qq", "-e", "trace=fsync,fdatasync", "-o"]).arg(&trace);
+    // -D: the tracer is the grandchild, so that ending this process ends the service and not only its tracer.
+    traced.args(["-D", "-f", "-qq", "-e", "trace=fsync,fdatasync", "-o"]).arg(&trace);
     traced.args([VARVED, "run", "--config"]).arg(&site.config);
     let service = Process::start(&mut traced, &dir.path().join("strace.log"));
     wait_for("the traced device to answer (strace is installed by tests/run)", 30, || site.try_status());
