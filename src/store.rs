@@ -10,6 +10,7 @@
 //! | [`mod@file`] | how a file is opened and filled; shared with the fleet's replica |
 //! | `ground`, [`wal_scan`], [`high_water`], [`identity`], `rebuild` | what is looked at before SQLite opens |
 //! | `open`, `quarantine` | from those to a store that can be written, whatever the file is like |
+//! | `log`, `neighbours`, `vfs` | when and how the write-ahead log is folded into the file |
 //! | `commit`, `ack`, `catalog`, `recheck` | what comes in, what goes out |
 //! | `compact`, `rollup`, `expire` | steps of upkeep |
 //! | [`reader`], [`scan`], [`vtab`], [`query`] | the read side: segments to rows, and SQL over them |
@@ -28,6 +29,8 @@ pub mod file;
 mod ground;
 pub mod high_water;
 pub mod identity;
+mod log;
+mod neighbours;
 mod open;
 pub mod plain;
 mod quarantine;
@@ -44,6 +47,7 @@ pub mod scan;
 #[cfg(test)]
 mod testing;
 pub mod thread;
+mod vfs;
 pub mod vtab;
 pub mod wal_scan;
 
@@ -60,6 +64,7 @@ use crate::reading::{BootId, SegmentSeq, SeqRange, SeriesId};
 use file::StoreNo;
 use ground::Lock;
 use high_water::{HighWater, Mark};
+use log::Log;
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -83,10 +88,7 @@ pub struct Store {
     anchor: Option<Anchor>,
     /// A commit found the file damaged.
     damaged: bool,
-    /// The log holds frames of a transaction that failed; see [`wal_scan`].
-    restart_due: bool,
-    /// Frames in the log after the last commit.
-    log_frames: u64,
+    log: Log,
     /// As of the last step of upkeep.
     in_flight: Vec<(Uuid, SeqRange)>,
     compacted_to: compact::Cursor,
@@ -228,7 +230,7 @@ impl Store {
         let (no, boot) = (self.current().no, self.boot);
         match self.transaction("carry an anchor on", |conn| file::upsert_anchor(conn, no, boot, &anchor)) {
             Ok(()) => self.anchor = Some(anchor),
-            Err(e) => log::warn!("store: the time of this boot is not known in the new file: {e}"),
+            Err(e) => ::log::warn!("store: the time of this boot is not known in the new file: {e}"),
         }
     }
 
@@ -260,7 +262,7 @@ impl Store {
     /// Those of SQLite and the file system.
     pub fn facts(&self) -> Result<StoreFacts, StoreError> {
         let pages = self.pragma("page_count")?;
-        let (_, in_log, folded) = self.log_state("NOOP")?;
+        let (in_log, folded) = self.log.state(&self.conn)?;
         let oldest = self.oldest_pending()?;
         let sum = |count: fn(&Tally) -> u64| self.lines.iter().map(|l| count(&l.tally)).sum();
         Ok(StoreFacts {
@@ -313,22 +315,10 @@ impl Store {
 
     /// Folds what the log holds, so far as readers let it, and marks the high water: all of it is durable by then.
     fn fold(&mut self) -> Result<(), StoreError> {
-        let mode = if self.restart_due { "RESTART" } else { "PASSIVE" };
-        let (busy, ..) = self.log_state(mode)?;
-        self.restart_due &= busy;
+        self.log.fold(&self.conn, &self.path)?;
         let line = self.current();
         let mark = Mark { store: line.uuid, seq: line.high };
         self.high.set(mark)
-    }
-
-    /// `PRAGMA wal_checkpoint`: whether a reader was in the way, frames in the log, frames of them in the database.
-    fn log_state(&self, mode: &'static str) -> Result<(bool, u64, u64), StoreError> {
-        let count = |n: i64| u64::try_from(n).unwrap_or(0);
-        self.conn
-            .query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
-                Ok((row.get(0)?, count(row.get(1)?), count(row.get(2)?)))
-            })
-            .map_err(|e| StoreError::sql("checkpoint", &self.path, e))
     }
 
     /// A pragma that answers a count.
@@ -343,29 +333,33 @@ impl Store {
         doing: &'static str,
         work: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        self.fold_if_due();
         let done = file::in_transaction(&self.conn, &self.path, doing, work);
-        if let Err(e) = &done {
-            self.restart_due = true;
-            self.suspect(e);
+        match &done {
+            Ok(_) => self.log.look(&self.conn),
+            Err(e) => {
+                self.log.failed();
+                self.suspect(e);
+            }
         }
         done
+    }
+
+    /// Folds the log if it is time. That isn't part of what was committed before: it is on the medium whatever happens here.
+    fn fold_if_due(&mut self) {
+        if self.log.fold_is_due() {
+            if let Err(e) = self.fold() {
+                ::log::warn!("store: {e}");
+            }
+        }
     }
 
     /// Damage that is met while running is looked into at the next open.
     fn suspect(&self, error: &StoreError) {
         if matches!(error, StoreError::Damaged { .. }) {
             if let Err(e) = std::fs::write(open::suspicion(&self.path), error.to_string()) {
-                log::warn!("store: {} could not be marked as damaged: {e}", self.path.display());
+                ::log::warn!("store: {} could not be marked as damaged: {e}", self.path.display());
             }
-        }
-    }
-}
-
-impl Drop for Store {
-    /// With a limit in force SQLite would cut the log to nothing when it closes, and its growth would be paid again.
-    fn drop(&mut self) {
-        if let Err(e) = self.conn.pragma_update(None, "journal_size_limit", -1) {
-            log::warn!("store: the WAL may be cut: {e}");
         }
     }
 }

@@ -6,9 +6,10 @@
 //! It does not decide when to commit, checkpoint or expire, and it does not look for damage: see the room's `open`.
 
 use super::error::StoreError;
-use super::raw;
+use super::{raw, vfs};
 use crate::clock::{Anchor, UtcNanos};
 use crate::reading::{BootId, SegmentSeq, SeqRange, SeriesDef, SeriesId};
+use rusqlite::config::DbConfig;
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use std::os::unix::ffi::OsStrExt;
@@ -37,8 +38,9 @@ pub struct Pragmas {
     pub mmap_bytes: u64,
     /// Keep the file to this connection: no `-shm`, no other readers.
     pub exclusive: bool,
-    /// Trust the medium to keep the neighbours of a torn write.
-    pub powersafe: bool,
+    /// Whether SQLite checkpoints by itself, in the commit that fills the `-wal`. Otherwise the store does, and commits
+    /// what a checkpoint may tear beforehand: see [`super::neighbours`].
+    pub automatic: bool,
     /// The `-wal` is checkpointed at about this many bytes, and made this long by [`reserve_wal`]; a reset cuts it back to
     /// twice that.
     pub wal_bytes: u64,
@@ -56,16 +58,22 @@ impl Pragmas {
             cache_bytes: 2 << 20,
             mmap_bytes: 0,
             exclusive: false,
-            powersafe: false,
+            automatic: true,
             wal_bytes: 4 << 20,
             max_bytes: None,
             busy: Duration::from_secs(10),
         }
     }
 
-    fn wal_frames(&self, page_bytes: u64) -> u64 {
-        (self.wal_bytes / (page_bytes + FRAME_HEADER_BYTES)).max(16)
+    /// SQLite's own threshold, in frames; 0 where it has none.
+    fn automatic_frames(&self, page_bytes: u64) -> u64 {
+        if self.automatic { frames(self.wal_bytes, page_bytes) } else { 0 }
     }
+}
+
+/// So many frames of pages of `page_bytes` fill a log of `wal_bytes`.
+pub(super) fn frames(wal_bytes: u64, page_bytes: u64) -> u64 {
+    (wal_bytes / (page_bytes + FRAME_HEADER_BYTES)).max(16)
 }
 
 /// Number of a store inside one file, 1..=32,767: the upper bits of a segment's row id.
@@ -90,8 +98,12 @@ pub fn open_rw(path: &Path, pragmas: &Pragmas) -> Result<Connection, StoreError>
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_URI
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let uri = uri(path, if pragmas.powersafe { "psow=1" } else { "psow=0" });
-    let conn = Connection::open_with_flags(uri, flags).map_err(|e| StoreError::sql("open the database", path, e))?;
+    let query = match pragmas.automatic {
+        true => "psow=0".to_string(),
+        false => format!("psow=0&vfs={}", vfs::name(pragmas.exclusive)),
+    };
+    let conn =
+        Connection::open_with_flags(uri(path, &query), flags).map_err(|e| StoreError::sql("open the database", path, e))?;
     settle(&conn, path, pragmas)?;
     Ok(conn)
 }
@@ -130,7 +142,7 @@ fn settle(conn: &Connection, path: &Path, want: &Pragmas) -> Result<(), StoreErr
     set.number("mmap_size", int(want.mmap_bytes))?;
     set.number("temp_store", 2)?;
     let page_bytes = u64::try_from(set.get::<i64>("page_size")?).unwrap_or(u64::from(want.page_bytes));
-    set.number("wal_autocheckpoint", int(want.wal_frames(page_bytes)))?;
+    set.number("wal_autocheckpoint", int(want.automatic_frames(page_bytes)))?;
     set.number("journal_size_limit", int(2 * want.wal_bytes))?;
     set.number("trusted_schema", 0)?;
     set.number("cell_size_check", 1)?;
@@ -140,7 +152,11 @@ fn settle(conn: &Connection, path: &Path, want: &Pragmas) -> Result<(), StoreErr
     let kept = raw::persist_wal(conn, true).map_err(|code| no_control("persist_wal", "1", code))?;
     let psow = raw::powersafe_overwrite(conn).map_err(|code| no_control("psow", "0", code))?;
     require("persist_wal", true, kept)?;
-    require("psow", want.powersafe, psow)
+    require("psow", false, psow)?;
+    // Closing folds nothing by itself: what must come before that is the store's to do.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, !want.automatic)
+        .map(drop)
+        .map_err(|e| StoreError::sql("keep the log when closing", path, e))
 }
 
 fn int(value: u64) -> i64 {

@@ -18,6 +18,7 @@ use super::file::{
 use super::ground::{self, Lock};
 use super::high_water::{HighWater, Mark};
 use super::identity::Identity;
+use super::log::Log;
 use super::wal_scan::{self, WalScan};
 use super::{Bounds, Line, Store, Tally, commit, compact, quarantine, rebuild};
 use crate::clock::Now;
@@ -33,9 +34,8 @@ use uuid::Uuid;
 /// What is written into a file as its writer.
 pub(crate) const WRITER: &str = concat!("varved ", env!("CARGO_PKG_VERSION"));
 
-/// Page sizes of the measurements in docs/store.md: the smallest cost per commit with and without padded commits.
-const PAGE_BYTES: u32 = 2048;
-const PAGE_BYTES_POWERSAFE: u32 = 512;
+/// The smallest that SQLite has: a commit of some hundred bytes then takes one block of the log.
+const PAGE_BYTES: u32 = 512;
 
 /// Sequence numbers that are left out for each commit that rotted away: more segments than a commit ever has.
 const SEQS_PER_COMMIT: u64 = 64;
@@ -86,11 +86,11 @@ impl Pragmas {
     pub fn device(cfg: &StoreConfig) -> Self {
         let bounds = Bounds::of(cfg.max_size_bytes);
         Self {
-            page_bytes: if cfg.powersafe { PAGE_BYTES_POWERSAFE } else { PAGE_BYTES },
+            page_bytes: PAGE_BYTES,
             cache_bytes: cfg.cache_bytes,
             mmap_bytes: cfg.mmap_bytes,
             exclusive: cfg.locking == Locking::Exclusive,
-            powersafe: cfg.powersafe,
+            automatic: false,
             wal_bytes: bounds.wal_bytes,
             max_bytes: Some(bounds.file_bytes),
             busy: Duration::from_secs(2),
@@ -278,8 +278,9 @@ impl Ready {
     ) -> Result<Store, StoreError> {
         let Self { conn, scan, mut lines } = self;
         let mut high = HighWater::open(&path)?;
-        if scan.live_behind > 0 {
-            restart_log(&conn)?;
+        let mut log = Log::new(&conn, Bounds::of(cfg.max_size_bytes).wal_bytes, cfg.powersafe)?;
+        if scan.live_behind > 0 && !log.restart(&conn, &path)? {
+            log::warn!("store: a reader keeps the WAL from being begun anew; a later start may take its torn end for damage");
         }
         let fresh = why_fresh(&conn, &lines, high.mark(), me)?;
         let floor = lines.last().map(|line| floor(line, high.mark(), scan, events));
@@ -320,8 +321,7 @@ impl Ready {
             catalog_changes: 0,
             anchor: None,
             damaged: false,
-            restart_due: false,
-            log_frames: 0,
+            log,
             in_flight: Vec::new(),
             compacted_to: compact::Cursor::default(),
             commits: 0,
@@ -350,19 +350,6 @@ impl Store {
 
 fn fresh_event(why: FreshWhy) -> Event {
     Event::new(EventKind::FreshId, format!("a fresh store id was taken: {}", why.as_str()))
-}
-
-/// Has the next commit begin the log anew, under another salt.
-fn restart_log(conn: &Connection) -> Result<(), StoreError> {
-    let busy: bool = conn
-        .query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0))
-        .map_err(|e| sql_of(conn, "begin the WAL anew", e))?;
-    if busy {
-        log::warn!(
-            "store: a reader keeps the WAL from being begun anew; a later start may take its torn end for damage"
-        );
-    }
-    Ok(())
 }
 
 /// Whether the numbers of the last line may be gone on with.

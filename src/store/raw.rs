@@ -27,3 +27,24 @@ fn file_control(conn: &Connection, op: c_int, value: c_int) -> Result<c_int, c_i
     let code = unsafe { ffi::sqlite3_file_control(conn.handle(), c"main".as_ptr(), op, (&raw mut argument).cast()) };
     if code == ffi::SQLITE_OK { Ok(argument) } else { Err(code) }
 }
+
+/// Fills `into` with what the `-wal` holds from `at` on, as this connection sees it.
+pub(crate) fn read_log(conn: &Connection, at: u64, into: &mut [u8]) -> Result<(), c_int> {
+    let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
+    let op = ffi::SQLITE_FCNTL_JOURNAL_POINTER;
+    // SAFETY: as in `file_control`; this control fills in a pointer to the connection's open log, which stays open while
+    // `conn` is borrowed, for no statement runs on it meanwhile. Its methods are set once it is open, and `into` is as long
+    // as is said.
+    unsafe {
+        let code = ffi::sqlite3_file_control(conn.handle(), c"main".as_ptr(), op, (&raw mut file).cast());
+        if code != ffi::SQLITE_OK || file.is_null() || (*file).pMethods.is_null() {
+            return Err(if code == ffi::SQLITE_OK { ffi::SQLITE_NOTFOUND } else { code });
+        }
+        let count = c_int::try_from(into.len()).map_err(|_| ffi::SQLITE_TOOBIG)?;
+        let read = (*(*file).pMethods).xRead.ok_or(ffi::SQLITE_NOTFOUND)?;
+        match read(file, into.as_mut_ptr().cast(), count, at as i64) {
+            ffi::SQLITE_OK => Ok(()),
+            code => Err(code),
+        }
+    }
+}
