@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`Chore::Expire`] | at once when the file is nearly full; else once an hour, to let go of what nothing cites |
 //! | [`Chore::Vacuum`] | at once when the file is above its limit, after `max_size` was lowered |
-//! | [`Chore::Checkpoint`] | in a pause, when nothing has been committed for a minute, or the log is an hour old |
+//! | [`Chore::Checkpoint`] | in a pause, when nothing has been committed for a minute, or the log is six hours old |
 //! | [`Chore::Compact`] | in a pause, once a minute, and on as long as there is something to join |
 
 use crate::clock::{BootNanos, Now, SECOND};
@@ -42,8 +42,9 @@ pub struct Idle {
 const SHORT: Duration = Duration::from_millis(1500);
 /// Without a commit for so long, what is in the log is folded: a bit that rots there costs more than one in the database.
 const QUIET: Duration = Duration::from_secs(60);
-/// A log is not left to rot for longer than this, even while commits go on.
-const FOLD_NANOS: i64 = 3600 * SECOND;
+/// A log is not left to rot for longer than this, even while commits go on. Each fold writes pages that the next hours
+/// would have changed again: at a commit a minute, a fold an hour costs a byte and a half per reading more than this.
+const FOLD_NANOS: i64 = 6 * 3600 * SECOND;
 const COMPACT_NANOS: i64 = 60 * SECOND;
 const TIDY_NANOS: i64 = 3600 * SECOND;
 /// After a step that failed, so that a medium in trouble isn't pressed.
@@ -184,15 +185,15 @@ mod tests {
         assert_eq!(upkeep.next(idle(1, 9), &StoreFacts { free_pages: 900, ..facts() }, at(1)), None);
     }
 
-    /// While commits go on the log is folded once an hour; after a minute of silence at once, and once.
+    /// While commits go on the log is folded every six hours; after a minute of silence at once, and once.
     #[test]
     fn the_log_is_folded_in_silence() {
         let mut upkeep = Upkeep::new(at(0));
         upkeep.compact_at = at(1 << 30).boot;
         upkeep.expire_at = at(1 << 30).boot;
         let waiting = StoreFacts { wal_pages_waiting: 5, ..facts() };
-        assert_eq!(upkeep.next(idle(5, 5), &waiting, at(3599)), None);
-        assert_eq!(upkeep.next(idle(5, 5), &waiting, at(3600)), Some(Chore::Checkpoint));
+        assert_eq!(upkeep.next(idle(5, 5), &waiting, at(6 * 3600 - 1)), None);
+        assert_eq!(upkeep.next(idle(5, 5), &waiting, at(6 * 3600)), Some(Chore::Checkpoint));
         assert_eq!(upkeep.next(idle(60, 5), &waiting, at(100)), Some(Chore::Checkpoint));
         upkeep.done(Chore::Checkpoint, Some(Step::Worked), at(100));
         assert_eq!(upkeep.next(idle(61, 5), &waiting, at(101)), None, "a reader holds the rest: not again and again");

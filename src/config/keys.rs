@@ -237,7 +237,7 @@ pub const KEYS: &[Key] = &[
         "powersafe",
         Form::Flag,
         Fallback::Value("false"),
-        "True only for media known to keep the neighbours of a torn write. A change rebuilds the file at the next start.",
+        "True only for media known to keep the neighbours of a torn write. It may be changed at any start.",
         "False writes up to 1.6 times as much. True on a medium that does not hold it loses committed readings.",
     ),
     key(

@@ -395,12 +395,12 @@ mod tests {
     fn what_the_fleet_has_goes_first() {
         let bench = small();
         let mut store = bench.open_calm();
-        churn(&mut store, 500, true);
+        churn(&mut store, 700, true);
         assert_eq!(losses(&store), []);
         let uuid = store.uuid();
         assert!(held(&store, uuid)[0].0 > 100);
         let again = bench.crash().open_calm();
-        assert_eq!(again.next_seq(), SegmentSeq(501));
+        assert_eq!(again.next_seq(), SegmentSeq(701));
         let first = held(&again, uuid)[0].0;
         assert!(again.line(uuid).unwrap().acked.covers(range(1, first - 1)), "deleted, so acknowledged in the file");
     }

@@ -97,7 +97,7 @@ impl Touched {
         self.blocks.iter().flat_map(of).filter(|&page| page <= pages && page != reserved).collect()
     }
 
-    /// Commits what is lacking, as it is. How many pages that were.
+    /// Commits what is lacking, as it is, but for pages that hold nothing. How many pages that were.
     ///
     /// # Errors
     /// Those of a commit; nothing has changed then.
@@ -105,10 +105,12 @@ impl Touched {
         let pages: i64 = conn
             .pragma_query_value(None, "page_count", |row| row.get(0))
             .map_err(|e| sql_of(conn, "count the pages", e))?;
-        let missing = self.missing(u64::try_from(pages).unwrap_or(0));
+        let mut missing = self.missing(u64::try_from(pages).unwrap_or(0));
         if missing.is_empty() {
             return Ok(0);
         }
+        let empty = empty_pages(conn)?;
+        missing.retain(|page| empty.binary_search(page).is_err());
         in_transaction(conn, path, "complete the blocks of the log", |conn| {
             let fail = |e| sql_of(conn, "complete the blocks of the log", e);
             let sql = "UPDATE sqlite_dbpage SET data = data WHERE pgno = ?1";
@@ -117,6 +119,30 @@ impl Touched {
         })?;
         Ok(missing.len() as u64)
     }
+}
+
+/// The pages that are free and hold nothing, ascending: the leaves of the freelist (sqlite.org/fileformat2.html §1.5).
+/// Garbage in them harms nobody: the commit that takes one writes it anew.
+fn empty_pages(conn: &Connection) -> Result<Vec<u64>, StoreError> {
+    let fail = |e| sql_of(conn, "read the free pages", e);
+    let mut read = conn.prepare_cached("SELECT data FROM sqlite_dbpage WHERE pgno = ?1").map_err(fail)?;
+    let mut page = |no: u64| read.query_row([no as i64], |row| row.get::<_, Vec<u8>>(0)).map_err(fail);
+    let number = |page: &[u8], at: usize| -> u64 {
+        page.get(at..at + 4).map_or(0, |bytes| bytes.iter().fold(0, |n, byte| n << 8 | u64::from(*byte)))
+    };
+    let first = page(1)?;
+    let (mut trunk, mut left) = (number(&first, 32), number(&first, 36));
+    let mut empty = Vec::new();
+    // The count bounds the walk, also in a file whose chain is damaged.
+    while trunk != 0 && left > 0 {
+        let list = page(trunk)?;
+        let leaves = number(&list, 4).min(left - 1);
+        empty.extend((0..leaves).map(|i| number(&list, 8 + 4 * i as usize)));
+        left -= leaves + 1;
+        trunk = number(&list, 0);
+    }
+    empty.sort_unstable();
+    Ok(empty)
 }
 
 #[cfg(test)]

@@ -148,7 +148,7 @@ fn rot_in_the_log_raises_an_alarm() {
     let crashed = bench.crash();
     let wal = std::fs::File::options().write(true).open(crashed.file("-wal")).unwrap();
     let (frames, _) = store.log.state(&store.conn).unwrap();
-    wal.write_all_at(&[0xFF; 3], 32 + (frames / 2) * 2072 + 700).unwrap();
+    wal.write_all_at(&[0xFF; 3], 32 + (frames / 2) * 536 + 300).unwrap();
     let (again, events) = crashed.open();
     assert_eq!(kinds(&events), [EventKind::Rot]);
     assert!(again.next_seq() > SegmentSeq(21), "{}", again.next_seq());
