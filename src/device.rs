@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::fault::{Exit, Fault};
 use crate::reading::Reading;
 use crate::sensor::{self, Counters, Inlets, Running, SocketFile};
-use crate::signals::{Call, Signals};
+use crate::signals::{Call, Signals, Visits};
 use crate::store::thread::{StoreGone, StoreHandle};
 use crate::store::{self, Identity, Step, Store, StoreError, StoreFacts};
 use crate::upkeep::{Chore, Upkeep};
@@ -94,6 +94,8 @@ fn serve(desk: Desk, mut signals: Signals) -> Result<Report, DeviceError> {
         let sensors = desk.start_sensors(&readings_out, &executor)?;
         let clock = executor.spawn(desk.clone().keep_anchors(anchors_out));
         let mut upkeep = executor.spawn(desk.clone().keep_up());
+        let visits = Visits::take().map_err(DeviceError::Signals)?;
+        let door = executor.spawn(desk.clone().let_readers_in(visits));
         let (stop_uplink, stopped) = bounded(1);
         let uplink = executor.spawn(desk.clone().upload(committed, stopped));
         let control = desk.clone().serve_control(asks.clone(), &sensors, &executor)?;
@@ -110,7 +112,7 @@ fn serve(desk: Desk, mut signals: Signals) -> Result<Report, DeviceError> {
         or(told, or(recorder_ended, store_ended)).await?;
         watch::stopping();
         sensors.stop().await;
-        drop((control, clock));
+        drop((control, clock, door));
         let finished = async {
             ask(&asks, Ask::Finish).await;
             recorder.await.map_err(DeviceError::StoreGone)
@@ -209,6 +211,18 @@ impl Desk {
         let config = &self.config;
         sensor::start(&config.sensors, &config.root, &self.registry, &self.clock, out, executor)
             .map_err(DeviceError::Sensor)
+    }
+
+    /// Answers who wants to read the live file. Without it they would wait for the next commit.
+    async fn let_readers_in(self, mut visits: Visits) {
+        loop {
+            visits.next().await;
+            match self.store.run(|store| store.let_readers_in()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(e)) => log::warn!("store: {e}"),
+                Err(StoreGone) => return,
+            }
+        }
     }
 
     /// Compares the clocks once a second, for ever; tells the service manager that the loop turns.

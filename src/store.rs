@@ -301,6 +301,18 @@ impl Store {
         self.checkpoint()
     }
 
+    /// Lets in other processes that wait to read the live file: called on SIGURG, which says that there is one, and by
+    /// every commit. Until then an `open` of theirs waits; see docs/store.md.
+    ///
+    /// # Errors
+    /// Those of the file system; they wait on, and it is tried again with the next commit.
+    pub fn let_readers_in(&mut self) -> Result<(), StoreError> {
+        raw::let_readers_in(&self.conn).map_err(|code| {
+            let why = std::io::Error::other(format!("SQLite error {code}"));
+            StoreError::io("give the index back to", &file::beside(&self.path, "-shm"), why)
+        })
+    }
+
     fn current(&self) -> &Line {
         self.lines.last().expect("open() leaves at least one line, and expiry never takes the current one")
     }

@@ -409,7 +409,7 @@ mod tests {
         bench.cfg.max_size_bytes = 1 << 20;
         let mut store = bench.open_calm();
         put(&mut store, 40, 60, 0).unwrap();
-        let reader = Connection::open(bench.file("")).unwrap();
+        let reader = bench.beside();
         reader.execute_batch("BEGIN; SELECT * FROM segment").unwrap();
         let refused = (1..2000).find_map(|s| put(&mut store, 40, 60, s * 60).err());
         let Some(StoreError::Held { pids, .. }) = refused else { panic!("{refused:?}") };

@@ -17,15 +17,20 @@ pub(crate) fn powersafe_overwrite(conn: &Connection) -> Result<bool, c_int> {
     Ok(file_control(conn, ffi::SQLITE_FCNTL_POWERSAFE_OVERWRITE, -1)? == 1)
 }
 
-/// A file control of the main database whose argument is one `int`, in and out. For the two above, −1 asks
+/// A file control of the main database whose argument is one `int`, in and out. For the first two above, −1 asks
 /// (sqlite.org/c3ref/c_fcntl_begin_atomic_write.html).
 fn file_control(conn: &Connection, op: c_int, value: c_int) -> Result<c_int, c_int> {
     let mut argument = value;
     // SAFETY: the handle is open for as long as `conn` is borrowed, and no other thread uses it: `Connection` is not
-    // Sync. The name is a NUL-terminated constant. Both controls used here take a pointer to one int, which outlives
+    // Sync. The name is a NUL-terminated constant. The controls used here take a pointer to one int or none, which outlives
     // the call and is not kept.
     let code = unsafe { ffi::sqlite3_file_control(conn.handle(), c"main".as_ptr(), op, (&raw mut argument).cast()) };
     if code == ffi::SQLITE_OK { Ok(argument) } else { Err(code) }
+}
+
+/// Lets in processes that wait to read the live file; see `store/vfs/index.rs`.
+pub(crate) fn let_readers_in(conn: &Connection) -> Result<(), c_int> {
+    file_control(conn, super::vfs::LET_READERS_IN, 0).map(drop)
 }
 
 /// Fills `into` with what the `-wal` holds from `at` on, as this connection sees it.

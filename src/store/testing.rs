@@ -51,6 +51,11 @@ impl Bench {
         store
     }
 
+    /// A reader of the live file in the same process.
+    pub(super) fn beside(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(super::file::uri(&self.cfg.path, "vfs=varved-beside")).unwrap()
+    }
+
     pub(super) fn file(&self, suffix: &str) -> PathBuf {
         super::file::beside(&self.cfg.path, suffix)
     }

@@ -177,6 +177,7 @@ fn what_a_torn_commit_left_is_never_taken_for_rot() {
         let again = crashed.crash();
         assert_eq!(again.open_calm().next_seq(), SegmentSeq(3 + round as u64));
     }
+    drop(store);
     let scan = wal_scan::scan(&crashed.cfg.path, None).unwrap();
     assert_eq!(scan.live_behind, 0);
 }
