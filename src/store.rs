@@ -8,6 +8,7 @@
 //! | file | holds |
 //! |---|---|
 //! | [`mod@file`] | how a file is opened and filled; shared with the fleet's replica |
+//! | `disk` | what is written beside SQLite |
 //! | `ground`, [`wal_scan`], [`high_water`], [`identity`], `rebuild` | what is looked at before SQLite opens |
 //! | `open`, `quarantine` | from those to a store that can be written, whatever the file is like |
 //! | `log`, `neighbours`, `vfs` | when and how the write-ahead log is folded into the file |
@@ -16,12 +17,16 @@
 //! | [`reader`], [`scan`], [`vtab`], [`query`] | the read side: segments to rows, and SQL over them |
 //! | [`audit`], [`plain`] | what `verify` and `export` do with it |
 //! | [`thread`] | the thread that it runs on |
+//! | `crash` (tests only) | power cuts at every write |
 
 mod ack;
 pub mod audit;
 mod catalog;
 mod commit;
 mod compact;
+#[cfg(test)]
+mod crash;
+mod disk;
 pub mod error;
 pub mod event;
 mod expire;
@@ -369,7 +374,7 @@ impl Store {
     /// Damage that is met while running is looked into at the next open.
     fn suspect(&self, error: &StoreError) {
         if matches!(error, StoreError::Damaged { .. }) {
-            if let Err(e) = std::fs::write(open::suspicion(&self.path), error.to_string()) {
+            if let Err(e) = disk::write_whole(&open::suspicion(&self.path), error.to_string().as_bytes()) {
                 ::log::warn!("store: {} could not be marked as damaged: {e}", self.path.display());
             }
         }

@@ -5,6 +5,7 @@
 //! block), that the `-wal` stays when the connection closes, and that the file is made with incremental auto-vacuum.
 //! It does not decide when to commit, checkpoint or expire, and it does not look for damage: see the room's `open`.
 
+use super::disk::PlainFile;
 use super::error::StoreError;
 use super::{raw, vfs};
 use crate::clock::{Anchor, UtcNanos};
@@ -119,6 +120,10 @@ pub fn uri(path: &Path, query: &str) -> String {
     }
     uri.push('?');
     uri.push_str(query);
+    #[cfg(test)]
+    if let Some(vfs) = super::crash::log::vfs() {
+        uri.push_str(if query.contains("vfs=") { "" } else { vfs });
+    }
     uri
 }
 
@@ -213,21 +218,20 @@ impl Settings<'_> {
 /// # Errors
 /// [`StoreError::Full`] where there is no room; what was written of it stays.
 pub fn reserve_wal(path: &Path, bytes: u64) -> Result<(), StoreError> {
-    use std::os::unix::fs::FileExt;
     let wal = beside(path, "-wal");
-    let fail = |e| StoreError::io("grow", &wal, e);
-    let file = std::fs::OpenOptions::new().write(true).open(&wal).map_err(fail)?;
-    let mut at = file.metadata().map_err(fail)?.len();
+    let missing = || StoreError::io("grow", &wal, std::io::ErrorKind::NotFound.into());
+    let wal = PlainFile::open_to_write(&wal)?.ok_or_else(missing)?;
+    let mut at = wal.length()?;
     if at >= bytes {
         return Ok(());
     }
     let zeros = [0u8; 4096];
     while at < bytes {
         let piece = zeros.len().min(usize::try_from(bytes - at).unwrap_or(zeros.len()));
-        file.write_all_at(&zeros[..piece], at).map_err(fail)?;
+        wal.write_at(&zeros[..piece], at)?;
         at += piece as u64;
     }
-    file.sync_all().map_err(fail)
+    wal.fsync()
 }
 
 /// `path` with `suffix` behind its name: the files that belong to it.

@@ -5,6 +5,7 @@
 //! fsync the kernel keeps pages as clean that the medium never took; a process that then restarts would read, and trust,
 //! what a power cut takes away. So everything is fsynced and dropped from the cache first.
 
+use super::disk::{self, PlainFile};
 use super::error::StoreError;
 use super::file::beside;
 use rustix::fs::{Advice, FlockOperation, fadvise, flock};
@@ -79,15 +80,10 @@ pub(crate) fn make_directory(db: &Path) -> Result<(), StoreError> {
 /// Fsyncs the database, its WAL and their directory, and has the kernel forget what it holds of them.
 pub(crate) fn settle_cache(db: &Path) -> Result<(), StoreError> {
     for suffix in ["", "-wal"] {
-        let path = beside(db, suffix);
-        match File::open(&path) {
-            Ok(file) => {
-                file.sync_all().map_err(|e| StoreError::io("fsync", &path, e))?;
-                // Advice only: a file system that has none of it still holds what was just fsynced.
-                let _ = fadvise(&file, 0, None, Advice::DontNeed);
-            }
-            Err(e) if e.kind() == ErrorKind::NotFound => {}
-            Err(e) => return Err(StoreError::io("open", &path, e)),
+        if let Some(file) = PlainFile::open(&beside(db, suffix))? {
+            file.fsync()?;
+            // Advice only: a file system that has none of it still holds what was just fsynced.
+            let _ = fadvise(file.handle(), 0, None, Advice::DontNeed);
         }
     }
     sync_directory(db)
@@ -95,8 +91,7 @@ pub(crate) fn settle_cache(db: &Path) -> Result<(), StoreError> {
 
 /// Fsyncs the directory of `db`, so that names made, moved or deleted in it stay so.
 pub(crate) fn sync_directory(db: &Path) -> Result<(), StoreError> {
-    let dir = directory(db);
-    File::open(dir).and_then(|d| d.sync_all()).map_err(|e| StoreError::io("fsync the directory", dir, e))
+    disk::fsync_directory(directory(db))
 }
 
 /// Length in bytes, 0 where there is no such file.
@@ -105,6 +100,22 @@ pub(crate) fn length(path: &Path) -> Result<u64, StoreError> {
         Ok(meta) => Ok(meta.len()),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(0),
         Err(e) => Err(StoreError::io("look at", path, e)),
+    }
+}
+
+/// Whether the database was empty when the transaction began that its rollback journal is of (sqlite.org/fileformat2.html
+/// §3): nothing has been committed to it, whatever is in it.
+pub(crate) fn was_being_made(db: &Path) -> Result<bool, StoreError> {
+    let path = beside(db, "-journal");
+    let mut bytes = [0; 20];
+    let read = match File::open(&path) {
+        Ok(mut file) => file.read_exact(&mut bytes),
+        Err(e) => Err(e),
+    };
+    match read {
+        Ok(()) => Ok(bytes[..8] == [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7] && bytes[16..] == [0; 4]),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) => Ok(false),
+        Err(e) => Err(StoreError::io("read", &path, e)),
     }
 }
 

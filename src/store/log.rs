@@ -119,7 +119,19 @@ impl Log {
     /// # Errors
     /// Those of SQLite; nothing is lost, and it may be tried again.
     pub(super) fn restart(&mut self, conn: &Connection, path: &Path) -> Result<bool, StoreError> {
-        let busy = self.fold_as(conn, path, "RESTART")?;
+        self.begin_anew(conn, path, "RESTART")
+    }
+
+    /// As [`Self::restart`], and cuts the file to nothing.
+    ///
+    /// # Errors
+    /// As of [`Self::restart`].
+    pub(super) fn cut(&mut self, conn: &Connection, path: &Path) -> Result<bool, StoreError> {
+        self.begin_anew(conn, path, "TRUNCATE")
+    }
+
+    fn begin_anew(&mut self, conn: &Connection, path: &Path, mode: &'static str) -> Result<bool, StoreError> {
+        let busy = self.fold_as(conn, path, mode)?;
         let done = !busy && self.frames == self.folded;
         self.restart_due &= !done;
         Ok(done)

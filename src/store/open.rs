@@ -20,7 +20,7 @@ use super::high_water::{HighWater, Mark};
 use super::identity::Identity;
 use super::log::Log;
 use super::wal_scan::{self, WalScan};
-use super::{Bounds, Line, Store, Tally, commit, compact, quarantine, rebuild};
+use super::{Bounds, Line, Store, Tally, commit, compact, disk, quarantine, rebuild};
 use crate::clock::Now;
 use crate::config::{Locking, StoreConfig};
 use crate::reading::ranges::RangeSet;
@@ -193,12 +193,22 @@ fn set_aside(path: &Path, what: &str, now: Now, events: &mut Vec<Event>) -> Resu
 
 fn connect(path: &Path, cfg: &StoreConfig, events: &mut Vec<Event>) -> Result<Ready, StoreError> {
     let pragmas = Pragmas::device(cfg);
-    let header = ground::header(path)?;
-    if header.is_none() && ground::length(path)? > 0 {
-        return Err(StoreError::Damaged { what: format!("{} does not begin as a database", path.display()) });
+    if ground::was_being_made(path)? {
+        // SQLite would take the file off its journal, and with it the reason why the file is garbage.
+        disk::empty(path)?;
     }
+    let header = ground::header(path)?;
     let scan = wal_scan::scan(path, header.map(|h| h.page_bytes))?;
-    if header.is_some() {
+    let bytes = ground::length(path)?;
+    let headless = header.is_none() && bytes > 0;
+    if headless {
+        // A cut may have made garbage of the first block, which then is in the log still, or in the journal.
+        let kept = scan.replayed > 0 || ground::length(&file::beside(path, "-journal"))? > 0;
+        if !kept || bytes % 512 != 0 {
+            return Err(StoreError::Damaged { what: format!("{} does not begin as a database", path.display()) });
+        }
+    }
+    if bytes > 0 {
         check_format(path)?;
     }
     if let Some(header) = header {
@@ -216,14 +226,14 @@ fn connect(path: &Path, cfg: &StoreConfig, events: &mut Vec<Event>) -> Result<Re
     conn.set_prepared_statement_cache_capacity(48);
     create_schema(&conn, WRITER)?;
     let suspected = suspicion(path).exists();
-    if suspected || scan.rot() {
+    if suspected || headless || scan.rot() {
         check_closely(&conn)?;
     }
     let lines = lines(&conn)?;
     if suspected {
         // What each commit reads, beyond the structure that was checked.
         lines.iter().try_for_each(|line| commit::each_series(&conn, line.no, |_, _| ()))?;
-        std::fs::remove_file(suspicion(path)).map_err(|e| StoreError::io("delete", &suspicion(path), e))?;
+        disk::remove(&suspicion(path))?;
     }
     Ok(Ready { conn, scan, lines })
 }
@@ -279,8 +289,8 @@ impl Ready {
         let Self { conn, scan, mut lines } = self;
         let mut high = HighWater::open(&path)?;
         let mut log = Log::new(&conn, Bounds::of(cfg.max_size_bytes).wal_bytes, cfg.powersafe)?;
-        if scan.live_behind > 0 && !log.restart(&conn, &path)? {
-            log::warn!("store: a reader keeps the WAL from being begun anew; a later start may take its torn end for damage");
+        if scan.replayed > 0 || scan.live_behind > 0 {
+            restart_log(&mut log, &conn, &path, scan)?;
         }
         let fresh = why_fresh(&conn, &lines, high.mark(), me)?;
         let floor = lines.last().map(|line| floor(line, high.mark(), scan, events));
@@ -350,6 +360,18 @@ impl Store {
 
 fn fresh_event(why: FreshWhy) -> Event {
     Event::new(EventKind::FreshId, format!("a fresh store id was taken: {}", why.as_str()))
+}
+
+/// Folds the log and has the next commit begin it anew, under another salt. Behind a torn end that keeps what the tear left
+/// from being taken for damage later. Behind a whole one it keeps the next commit out of the last one's block: a cut may have
+/// come between a commit and what pads it.
+fn restart_log(log: &mut Log, conn: &Connection, path: &Path, scan: WalScan) -> Result<(), StoreError> {
+    // With nothing to fold, RESTART would leave the salt as it is; the reserve is made again later.
+    let done = if scan.replayed > 0 { log.restart(conn, path)? } else { log.cut(conn, path)? };
+    if !done {
+        log::warn!("store: a reader keeps the WAL from being begun anew; a later start may take its torn end for damage");
+    }
+    Ok(())
 }
 
 /// Whether the numbers of the last line may be gone on with.

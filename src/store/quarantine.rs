@@ -6,6 +6,7 @@
 //! damage costs what it hit. It reads through SQLite: where the tables themselves can't be found, nothing is salvaged and
 //! the set-aside files wait for better tools.
 
+use super::disk::{self, remove};
 use super::error::StoreError;
 use super::event::{Event, EventKind, record};
 use super::file::{
@@ -17,8 +18,6 @@ use crate::clock::{Anchor, BootNanos, Now, UtcNanos, civil};
 use crate::reading::BootId;
 use crate::segment::View;
 use rusqlite::{Connection, OpenFlags, params};
-use std::fs::File;
-use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -32,7 +31,7 @@ const MARK: &str = ".quarantine-";
 /// The key in `meta` under which the last file stands of which nothing is left to salvage.
 const DONE: &str = "salvaged";
 /// Everything that belongs to a database.
-const SUFFIXES: [&str; 5] = ["-shm", "-suspect", "-high-water", "-wal", ""];
+const SUFFIXES: [&str; 6] = ["-shm", "-suspect", "-high-water", "-journal", "-wal", ""];
 
 /// A file beside the database while it is being moved: a move that is cut off is gone on with, since a database without
 /// its log would pass for an older one.
@@ -64,9 +63,7 @@ pub(super) fn set_aside(db: &Path, now: Now) -> Result<PathBuf, StoreError> {
     let free = |path: &PathBuf| SUFFIXES.iter().all(|suffix| !beside(path, suffix).exists());
     let aside = (1..1000).map(name).find(free).unwrap_or_else(|| name(1000));
     let intent = intent(db);
-    let written =
-        File::create(&intent).and_then(|mut f| f.write_all(aside.as_os_str().as_bytes()).and_then(|()| f.sync_all()));
-    written.map_err(|e| StoreError::io("write", &intent, e))?;
+    disk::write_whole(&intent, aside.as_os_str().as_bytes())?;
     sync_directory(db)?;
     move_all(db, &aside)?;
     Ok(aside)
@@ -74,22 +71,11 @@ pub(super) fn set_aside(db: &Path, now: Now) -> Result<PathBuf, StoreError> {
 
 fn move_all(db: &Path, aside: &Path) -> Result<(), StoreError> {
     for suffix in SUFFIXES {
-        let (from, to) = (beside(db, suffix), beside(aside, suffix));
-        match std::fs::rename(&from, &to) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(StoreError::io("set aside", &from, e)),
-            _ => {}
-        }
+        disk::rename(&beside(db, suffix), &beside(aside, suffix))?;
     }
     sync_directory(db)?;
     remove(&intent(db))?;
     sync_directory(db)
-}
-
-fn remove(path: &Path) -> Result<(), StoreError> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("delete", path, e)),
-        _ => Ok(()),
-    }
 }
 
 /// The databases that were set aside, oldest first.

@@ -5,11 +5,11 @@
 //! file is complete and fsynced before its name replaces the old one. A power cut leaves one or the other. It needs room for
 //! both; where there is none, or somebody else has the file open, it stays as it is and is tried at the next start.
 
+use super::disk::{PlainFile, remove, rename};
 use super::error::StoreError;
 use super::file::{beside, uri};
 use super::ground::{Header, sync_directory};
 use rusqlite::{Connection, OpenFlags};
-use std::fs::File;
 use std::path::Path;
 
 /// Rewrites the file at `db` if `found` isn't what is wanted. True where it did.
@@ -39,15 +39,10 @@ pub(crate) fn rebuild(db: &Path, found: Header, page_bytes: u32) -> Result<bool,
         remove(&anew)?;
         return Err(e);
     }
-    File::open(&anew).and_then(|f| f.sync_all()).map_err(|e| StoreError::io("fsync", &anew, e))?;
-    std::fs::rename(&anew, db).map_err(|e| StoreError::io("rename", &anew, e))?;
+    if let Some(file) = PlainFile::open(&anew)? {
+        file.fsync()?;
+    }
+    rename(&anew, db)?;
     sync_directory(db)?;
     Ok(true)
-}
-
-fn remove(path: &Path) -> Result<(), StoreError> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("delete", path, e)),
-        _ => Ok(()),
-    }
 }

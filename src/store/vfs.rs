@@ -62,6 +62,15 @@ pub(super) fn name(exclusive: bool) -> &'static str {
         #[cfg(test)]
         register(None, c"varved-beside", Use::Beside);
     });
+    #[cfg(test)]
+    if super::crash::log::vfs().is_some() {
+        static CUT: OnceLock<()> = OnceLock::new();
+        CUT.get_or_init(|| {
+            register(Some(c"recorder"), c"varved-cut", Use::Shared);
+            register(Some(c"recorder"), c"varved-exclusive-cut", Use::Exclusive);
+        });
+        return if exclusive { "varved-exclusive-cut" } else { "varved-cut" };
+    }
     if exclusive { "varved-exclusive" } else { "varved" }
 }
 
