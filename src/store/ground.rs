@@ -103,8 +103,9 @@ pub(crate) fn length(path: &Path) -> Result<u64, StoreError> {
     }
 }
 
-/// Whether the database was empty when the transaction began that its rollback journal is of (sqlite.org/fileformat2.html
-/// §3): nothing has been committed to it, whatever is in it.
+/// Whether the database was still being made when the transaction began that its rollback journal is of
+/// (sqlite.org/fileformat2.html §3): it was empty, or too short for the tables and without a log. Then nothing has been
+/// committed to it, whatever is in it.
 pub(crate) fn was_being_made(db: &Path) -> Result<bool, StoreError> {
     let path = beside(db, "-journal");
     let mut bytes = [0; 20];
@@ -113,7 +114,11 @@ pub(crate) fn was_being_made(db: &Path) -> Result<bool, StoreError> {
         Err(e) => Err(e),
     };
     match read {
-        Ok(()) => Ok(bytes[..8] == [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7] && bytes[16..] == [0; 4]),
+        Ok(()) => {
+            let journal = bytes[..8] == [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+            let short = length(db)? < 4096 && length(&beside(db, "-wal"))? == 0;
+            Ok(journal && (short || bytes[16..] == [0; 4]))
+        }
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) => Ok(false),
         Err(e) => Err(StoreError::io("read", &path, e)),
     }

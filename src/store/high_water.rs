@@ -16,6 +16,7 @@
 use super::disk::PlainFile;
 use super::error::StoreError;
 use super::file::beside;
+use super::ground::sync_directory;
 use crate::reading::SegmentSeq;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -59,6 +60,7 @@ impl HighWater {
             file.set_length(0)?;
             file.write_at(&[0; BLOCK_BYTES as usize], 0)?;
             file.fsync()?;
+            sync_directory(db)?;
         }
         let newest = SLOT_AT.iter().filter_map(|&at| read_slot(&file, at)).max_by_key(|(counter, _)| *counter);
         Ok(Self { file, counter: newest.map_or(0, |(c, _)| c), mark: newest.map(|(_, m)| m) })

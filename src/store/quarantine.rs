@@ -48,12 +48,21 @@ pub(super) fn remains(db: &Path) -> Result<bool, StoreError> {
 pub(super) fn finish_move(db: &Path) -> Result<(), StoreError> {
     let intent = intent(db);
     match std::fs::read(&intent) {
-        // Empty: cut off before anything was moved.
-        Ok(name) if name.is_empty() => remove(&intent),
-        Ok(name) => move_all(db, Path::new(std::ffi::OsStr::from_bytes(&name))),
+        Ok(name) => match intended(db, Path::new(std::ffi::OsStr::from_bytes(&name))) {
+            Some(aside) => move_all(db, aside),
+            // Cut off while it was being written, before anything was moved.
+            None => remove(&intent),
+        },
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(StoreError::io("read", &intent, e)),
     }
+}
+
+/// `path`, if it is a name that [`set_aside`] gives.
+fn intended<'a>(db: &Path, path: &'a Path) -> Option<&'a Path> {
+    let known = beside(db, MARK);
+    let rest = path.as_os_str().as_bytes().strip_prefix(known.as_os_str().as_bytes())?;
+    (!rest.is_empty() && rest.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')).then_some(path)
 }
 
 /// Moves the database at `db` and all that belongs to it aside; the new name of the database.

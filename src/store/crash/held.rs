@@ -5,7 +5,8 @@
 
 use super::super::{Store, commit};
 use super::chance::{hash, scatter};
-use crate::reading::BootId;
+use crate::reading::ranges::RangeSet;
+use crate::reading::{BootId, SegmentSeq, SeqRange};
 use crate::segment::{self, Column, Content, Timeline, TimelineClock, Values};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -32,6 +33,19 @@ enum Body {
     /// Per series: readings, and the sum of their hashes without the name.
     Data(Vec<(u32, u64, u64)>),
     Loss(u64),
+}
+
+/// Numbers that were given, and that neither a segment nor a loss nor an acknowledgement accounts for.
+pub(super) fn unaccounted(store: &Store) -> Result<(), String> {
+    for line in &store.lines {
+        let Some(given) = SeqRange::new(1, line.high.0) else { continue };
+        let heads = store.held(line.uuid, SegmentSeq(0), 1 << 20).map_err(|e| e.to_string())?;
+        let gaps = heads.iter().map(|head| head.range).collect::<RangeSet>().gaps(given);
+        if !line.acked.covers_all(&gaps) {
+            return Err(format!("{gaps:?} of store {} are unaccounted for, {:?} acknowledged", line.no.0, line.acked));
+        }
+    }
+    Ok(())
 }
 
 /// Everything that `store` holds, decoded to the last value.

@@ -8,7 +8,7 @@ use super::super::event::{Event, EventKind};
 use super::super::testing::{at, put};
 use super::super::{Identity, Store};
 use super::chance::{Chance, scatter};
-use super::held::{Bodies, Held, held};
+use super::held::{Bodies, Held, held, unaccounted};
 use super::log::{self, Change, Entry, Lies};
 use super::medium::{Image, Medium, SHAPES, Shape, Threat, identity};
 use crate::config::StoreConfig;
@@ -40,8 +40,8 @@ pub(super) struct Figures {
 /// How much is done.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Effort {
-    /// Of so many boundaries one is cut at.
-    pub(super) one_in: usize,
+    /// Boundaries to cut at, about; where there are more, some of them are left out.
+    pub(super) boundaries: usize,
     /// Images per boundary beside those of everything and of nothing.
     pub(super) per_boundary: usize,
     /// One image in so many is cut again.
@@ -89,6 +89,7 @@ impl Proof {
         let mut medium = Medium::default();
         let (mut acked, mut begun) = (0, 0);
         let from = case.entries.iter().rposition(|entry| entry.change == Change::Settled).unwrap_or(0);
+        let one_in = ((case.entries.len() - from) / effort.boundaries).max(1);
         for (at, entry) in case.entries.iter().enumerate() {
             match entry.change {
                 Change::Begun(n) => begun = n,
@@ -99,7 +100,7 @@ impl Proof {
             if at < from {
                 continue;
             }
-            if !chance.one_in(effort.one_in) {
+            if !chance.one_in(one_in) {
                 continue;
             }
             self.figures.boundaries += u64::from(changed);
@@ -214,6 +215,9 @@ impl Proof {
         let found = held(&store, &mut self.bodies)?;
         if !right.contains(&found) {
             return Err(format!("{LOST} {found:?} instead of one of {right:?}"));
+        }
+        if !case.events.contains(&EventKind::Salvage) {
+            unaccounted(&store)?;
         }
         log::mark(Change::Acknowledged(1));
         log::mark(Change::Begun(2));
