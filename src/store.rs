@@ -14,6 +14,7 @@
 //! | `compact`, `rollup`, `expire` | steps of upkeep |
 //! | [`reader`], [`scan`], [`vtab`], [`query`] | the read side: segments to rows, and SQL over them |
 //! | [`audit`], [`plain`] | what `verify` and `export` do with it |
+//! | [`medium`] | the flash under it: what it took, and how worn it says it is |
 //! | [`thread`] | the thread that it runs on |
 
 mod ack;
@@ -28,6 +29,7 @@ pub mod file;
 mod ground;
 pub mod high_water;
 pub mod identity;
+pub mod medium;
 mod open;
 pub mod plain;
 mod quarantine;
@@ -52,6 +54,7 @@ pub use commit::Committed;
 pub use error::StoreError;
 pub use event::{Event, EventKind};
 pub use identity::Identity;
+pub use medium::Medium;
 pub use open::FreshWhy;
 
 use crate::clock::{Anchor, BootNanos, UtcNanos};

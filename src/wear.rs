@@ -1,0 +1,343 @@
+//! The wear governor: how long the flash will live, and what is done for it.
+//!
+//! What enters: the account as saved, and samples of the counters, each with its moment. What leaves: [`Action`]s. Pure: it
+//! reads no file and asks no clock. It promises an account that restarts and power cuts do not reset and that costs no
+//! write of its own while the service runs; a commit interval within its span, and, where that suffices, a budget that is kept. What
+//! it does not do: hold back a commit, or lose a reading, for the sake of the flash. Where the longest interval overspends, it
+//! says so.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `account` | counters to sums |
+//! | `life` | what an eMMC says of itself |
+//! | `cost` | what commits cost here, as learnt |
+//! | `governor` | the choice of the interval |
+//! | `report` | what `status` shows |
+
+mod account;
+mod cost;
+mod governor;
+mod life;
+mod report;
+#[cfg(test)]
+mod simulation;
+
+pub use account::{Account, Sample, Tally};
+pub use report::Report;
+
+use crate::clock::{BootNanos, Now, SECOND, UtcNanos};
+use crate::config::{FlashConfig, Goal};
+use crate::store::Medium;
+use account::Before;
+use cost::{Cost, Stretch};
+use governor::{Allowance, Governor};
+use report::{date, size};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// How often the account is given out to be saved with the next commit. What a power cut takes of it is estimated, so this
+/// is about the estimate only, and each saving is a page more in one commit.
+const SAVE_EVERY_NS: u64 = 3600 * SECOND as u64;
+/// How long a stretch of time is before it is learnt from.
+const STRETCH_S: f64 = 600.0;
+/// How often the interval is chosen.
+const CHOOSE_EVERY_S: f64 = 3600.0;
+/// What is spent at once for so long a time's budget is looked at at once.
+const URGENT_S: f64 = 6.0 * 3600.0;
+
+const DAY_S: f64 = 86_400.0;
+const YEAR_S: f64 = 365.0 * DAY_S;
+/// However worn a medium is, it is given this part of its endurance to be spent: a budget of nothing can't be kept.
+const LAST_PART: f64 = 0.01;
+
+/// What the caller is to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Commit at this interval from now on.
+    Interval(Duration),
+    /// Save this with the next commit, in place of what was saved.
+    Save(String),
+    /// Tell the operator.
+    Warn(String),
+    /// Write this into the log.
+    Note(String),
+}
+
+/// What the store has kept of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Saved {
+    account: Account,
+    cost: Cost,
+    interval_ms: u64,
+}
+
+/// What the store had of an earlier run.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Kept(Option<Saved>);
+
+impl Kept {
+    /// Reads what was saved. A text that is none of ours, or of a newer version, is as good as none, and `told`.
+    pub fn read(text: Option<&str>) -> (Self, Option<Action>) {
+        let Some(text) = text else { return (Self::default(), None) };
+        match serde_json::from_str::<Saved>(text) {
+            Ok(saved) if saved.account.is_plausible() => (Self(Some(saved)), None),
+            _ => {
+                let told = "flash: the saved account of writes can't be read; it begins anew, delete the row `wear` of the \
+                            table `meta` if this is told again";
+                (Self::default(), Some(Action::Warn(told.to_owned())))
+            }
+        }
+    }
+
+    /// The boot in which it was saved.
+    pub fn boot(&self) -> Option<Uuid> {
+        self.0.as_ref().map(|saved| saved.account.boot())
+    }
+}
+
+/// Where a service begins.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// `[flash]`.
+    pub config: FlashConfig,
+    /// `commit_interval`.
+    pub interval: Duration,
+    /// Under the store.
+    pub medium: Medium,
+    /// The running boot.
+    pub boot: Uuid,
+    /// From the store.
+    pub kept: Kept,
+    /// The latest reading of the boot in which that was saved.
+    pub last_recorded: Option<BootNanos>,
+}
+
+/// The account and the governor of one service.
+#[derive(Debug, Clone)]
+pub struct Wear {
+    config: FlashConfig,
+    medium: Medium,
+    account: Account,
+    cost: Cost,
+    governor: Governor,
+    stretch: Stretch,
+    chosen_s: f64,
+    saved_ns: Option<i64>,
+    told_overspent: bool,
+    told_alarm: Option<String>,
+}
+
+impl Wear {
+    /// Begins or goes on; the first sample is taken before anything else happens. With no span, and while nothing says what
+    /// may be spent, the interval stays `commit_interval`.
+    pub fn new(start: Start, first: &Sample) -> (Self, Vec<Action>) {
+        let Start { config, interval, medium, boot, kept, last_recorded } = start;
+        let (account, cost, kept_interval) = match kept.0 {
+            Some(saved) => {
+                let before = Before { last_recorded, bytes_per_s: saved.cost.bytes_per_s };
+                let account = saved.account.resume(medium.identity.clone(), boot, first, before);
+                (account, saved.cost, Some(Duration::from_millis(saved.interval_ms)))
+            }
+            None => (Account::begin(medium.identity.clone(), boot, first), Cost::default(), None),
+        };
+        let span = config.span.unwrap_or(crate::config::Span { min: interval, max: interval });
+        let now_s = seconds(first.now);
+        let mut wear = Self {
+            governor: Governor::new(span, interval, now_s),
+            config,
+            medium,
+            account,
+            cost,
+            stretch: Stretch::default(),
+            chosen_s: now_s,
+            saved_ns: None,
+            told_overspent: false,
+            told_alarm: None,
+        };
+        let _ = wear.account.take(wear.medium.source, first);
+        if let (Some(kept), true) = (kept_interval, wear.allowance().is_some()) {
+            wear.governor = Governor::new(span, kept, now_s);
+        }
+        let mut actions = vec![Action::Note(format!("flash: counting {}", wear.medium))];
+        actions.extend(wear.no_endurance().map(Action::Warn));
+        actions.push(Action::Interval(wear.governor.interval()));
+        (wear, actions)
+    }
+
+    /// Takes a sample, some seconds after the one before.
+    pub fn observe(&mut self, sample: &Sample) -> Vec<Action> {
+        let spent = self.account.take(self.medium.source, sample);
+        self.stretch.add(&spent, self.governor.interval());
+        let mut actions = Vec::new();
+        let allowance = self.allowance();
+        let urgent = allowance.is_some_and(|may| self.stretch.bytes as f64 > URGENT_S * may.bytes_per_s);
+        if urgent || self.stretch.seconds() >= STRETCH_S {
+            self.cost.learn(&std::mem::take(&mut self.stretch));
+        }
+        let now_s = seconds(sample.now);
+        if let (Some(may), true) = (allowance, urgent || now_s - self.chosen_s >= CHOOSE_EVERY_S) {
+            if !urgent {
+                self.chosen_s = now_s;
+            }
+            self.choose(&may, urgent, now_s, &mut actions);
+        }
+        let alarm = self.account.life.alarm();
+        if alarm.is_some() && alarm != self.told_alarm {
+            actions.extend(alarm.iter().map(|told| Action::Warn(format!("flash: {}: {told}", self.medium.name))));
+            self.told_alarm = alarm;
+        }
+        let save_due = self.saved_ns.is_none_or(|at| (sample.now.boot.0 - at).unsigned_abs() >= SAVE_EVERY_NS);
+        if save_due {
+            self.saved_ns = Some(sample.now.boot.0);
+            actions.extend(self.save().map(Action::Save));
+        }
+        actions
+    }
+
+    /// The account as of the last sample, to be saved.
+    pub fn save(&self) -> Option<String> {
+        let interval_ms = u64::try_from(self.governor.interval().as_millis()).unwrap_or(u64::MAX);
+        serde_json::to_string(&Saved { account: self.account.clone(), cost: self.cost, interval_ms }).ok()
+    }
+
+    fn choose(&mut self, may: &Allowance, urgent: bool, now_s: f64, actions: &mut Vec<Action>) {
+        let before = self.governor.interval();
+        self.governor.choose(may, &self.cost, urgent, now_s);
+        let interval = self.governor.interval();
+        if interval != before {
+            let told = format!(
+                "flash: commits every {} s now, {} s before: {}",
+                interval.as_secs_f64(),
+                before.as_secs_f64(),
+                self.why()
+            );
+            actions.extend([Action::Interval(interval), Action::Note(told)]);
+        }
+        let overspends = self.governor.overspends();
+        if overspends && !self.told_overspent {
+            actions.push(Action::Warn(format!("flash: {}", self.why())));
+        }
+        self.told_overspent = overspends;
+    }
+
+    /// What the medium stands, in bytes.
+    fn endurance(&self) -> Option<f64> {
+        self.config.endurance_bytes.or(self.account.life.endurance_bytes()).map(|bytes| bytes as f64)
+    }
+
+    /// What of it was left when the account began.
+    fn endurance_at_first(&self) -> Option<f64> {
+        self.endurance().map(|bytes| bytes * (1.0 - self.account.life.used_at_first()).max(LAST_PART))
+    }
+
+    fn allowance(&self) -> Option<Allowance> {
+        let bytes_per_s = match self.config.goal? {
+            Goal::BytesPerDay(bytes) => bytes / DAY_S,
+            Goal::Days(days) => self.endurance_at_first()? / (days * DAY_S),
+        };
+        Some(Allowance { bytes_per_s, balance: bytes_per_s * self.account.elapsed_s() - self.account.bytes as f64 })
+    }
+
+    fn no_endurance(&self) -> Option<String> {
+        let unknown = matches!(self.config.goal, Some(Goal::Days(_))) && self.endurance().is_none();
+        unknown.then(|| {
+            "flash: lifetime is set, and nothing says what the medium stands: writes are counted and not governed. Write \
+             endurance = \"3TiB\" with the figure of its data sheet under [flash]; an eMMC's own estimate serves too, once \
+             it has moved by two steps of 10 %"
+                .to_owned()
+        })
+    }
+
+    /// Why the interval is what it is.
+    fn why(&self) -> String {
+        let Some(may) = self.allowance() else {
+            return match self.config.goal {
+                Some(_) => {
+                    "commit_interval: what the medium stands is not known yet, see endurance of [flash]".to_owned()
+                }
+                None => "commit_interval: no budget is set".to_owned(),
+            };
+        };
+        let year = |bytes_per_s: f64| size(bytes_per_s * YEAR_S);
+        let (budget, span) = (year(may.bytes_per_s), self.governor.span());
+        let others = || format!("{:.0} % of it by other programs", 100.0 * self.cost.others_share());
+        if self.governor.overspends() {
+            let spends = year(self.cost.at(span.max));
+            return match self.config.span {
+                Some(_) => format!(
+                    "even the longest interval spends {spends} a year, {}, of a budget of {budget}; raise the budget or \
+                     commit_interval_max, or write less",
+                    others()
+                ),
+                None => format!(
+                    "commit_interval, which spends {spends} a year, {}, of a budget of {budget}; write commit_interval_max to \
+                     let it be governed",
+                    others()
+                ),
+            };
+        }
+        match self.config.span {
+            None => format!("commit_interval, which keeps to {budget} a year"),
+            Some(_) if self.cost.observed_s() < CHOOSE_EVERY_S => "what commits cost here is being measured".to_owned(),
+            Some(span) if self.governor.interval() == span.min => {
+                format!("commit_interval_min, which {budget} a year affords")
+            }
+            Some(_) if may.balance < 0.0 => format!("to pay back what is overspent of {budget} a year"),
+            Some(_) => format!("as short as {budget} a year affords"),
+        }
+    }
+
+    /// What `status` shows, as of the last sample.
+    pub fn report(&self, now: Now) -> Report {
+        let account = &self.account;
+        let may = self.allowance();
+        let per_s = if self.cost.observed_s() > 0.0 { self.cost.long_bytes_per_s } else { self.present_rate() };
+        let left = self.endurance_at_first().map(|bytes| (bytes - account.bytes as f64).max(0.0));
+        let left_s = left.filter(|_| per_s > 0.0).map(|bytes| bytes / per_s);
+        let due = may.map(|may| may.bytes_per_s * account.elapsed_s()).filter(|due| *due > 0.0);
+        let span = self.governor.span();
+        Report {
+            medium: self.medium.name.clone(),
+            source: self.medium.source,
+            counted: self.medium.to_string(),
+            since: account.began.map(date),
+            days: account.elapsed_s() / DAY_S,
+            written_bytes: account.bytes,
+            estimated_bytes: account.estimated_bytes,
+            own_bytes: account.own_bytes,
+            before_bytes: account.before_bytes,
+            bytes_per_day: (per_s * DAY_S) as u64,
+            others_share: self.cost.others_share(),
+            bytes_per_reading: (account.tally_readings > 0)
+                .then(|| account.bytes as f64 / account.tally_readings as f64),
+            bytes_per_commit: self.cost.per_commit() as u64,
+            life: account.life.now,
+            endurance_bytes: self.endurance().map(|bytes| bytes as u64),
+            budget_bytes_per_year: may.map(|may| (may.bytes_per_s * YEAR_S) as u64),
+            budget_used: due.map(|due| account.bytes as f64 / due),
+            years_left: left_s.map(|s| s / YEAR_S),
+            end_of_life: left_s.filter(|_| now.trusted).and_then(|s| later(now, s)).map(date),
+            commit_interval_s: self.governor.interval().as_secs_f64(),
+            commit_interval_min_s: span.min.as_secs_f64(),
+            commit_interval_max_s: span.max.as_secs_f64(),
+            overspends: self.governor.overspends(),
+            why: self.why(),
+        }
+    }
+
+    /// Before anything was learnt.
+    fn present_rate(&self) -> f64 {
+        if self.stretch.seconds() > 0.0 { self.stretch.bytes as f64 / self.stretch.seconds() } else { 0.0 }
+    }
+}
+
+/// `s` seconds after now; none beyond what a stamp can say.
+fn later(now: Now, s: f64) -> Option<UtcNanos> {
+    let ns = s * SECOND as f64;
+    (ns < (i64::MAX - now.utc.0.max(0)) as f64).then(|| UtcNanos(now.utc.0.saturating_add(ns as i64)))
+}
+
+fn seconds(now: Now) -> f64 {
+    now.boot.0 as f64 / SECOND as f64
+}

@@ -1,0 +1,411 @@
+//! The account: what has been written to the medium since varved first saw it, over restarts, power cuts and boots.
+//!
+//! What enters: the account as it was last saved, then counters, each with its moment. What leaves: what happened since the
+//! call before, and the sums. It promises that nothing is counted twice, that a counter which begins anew costs nothing,
+//! and that what a power cut took of the account is estimated and not left out. Time is counted by the clock that does not
+//! jump; what passes while the machine is off, by the difference of two trusted ones. What it does not do: save itself.
+
+use super::life::LifeLog;
+use crate::clock::{BootNanos, Now, SECOND, UtcNanos};
+use crate::store::medium::{SECTOR_BYTES, Sight, Source};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// What is put at a commit where nothing can be counted: see docs/flash.md, guarded and shared, with compaction and
+/// retention. At 50, 500 and 3,000 readings this gives 11, 17 and 52 KiB, and 11, 19 and 53 were measured.
+pub(super) const COMMIT_BYTES: f64 = 10.0 * 1024.0;
+/// The same for each reading.
+pub(super) const READING_BYTES: f64 = 14.0;
+
+/// The most that a power cut is taken to have cost where the store does not tell: half of the time between two savings.
+const UNKNOWN_GAP_NS: u64 = super::SAVE_EVERY_NS / 2;
+
+/// A longer absence than this is no time for a budget to grow in: the clock is wrong, or the device lay in a drawer.
+const MAX_ABSENCE_NS: i64 = 400 * 86_400 * SECOND;
+
+/// A clock that jumped not longer ago is not asked.
+const STEADY_NS: i64 = 600 * SECOND;
+
+/// Readings and commits since the service began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Readings committed.
+    pub readings: u64,
+    /// Commits.
+    pub commits: u64,
+}
+
+/// What is known at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample {
+    /// Of the medium.
+    pub sight: Sight,
+    /// Of the recorder.
+    pub tally: Tally,
+    /// When.
+    pub now: Now,
+}
+
+/// What happened between two samples.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Spent {
+    pub(super) ns: u64,
+    pub(super) bytes: u64,
+    /// Where it is known.
+    pub(super) own_bytes: Option<u64>,
+    pub(super) tally: Tally,
+}
+
+/// What was seen last, in the file and in RAM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Seen {
+    boot: Uuid,
+    at: BootNanos,
+    sectors: Option<u64>,
+}
+
+/// The sums, since the medium was first seen. All of it is saved but for the last two fields.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Account {
+    medium: Option<String>,
+    /// Bytes that the medium took.
+    pub(super) bytes: u64,
+    /// How many of them are an estimate.
+    pub(super) estimated_bytes: u64,
+    /// Bytes of this process.
+    pub(super) own_bytes: u64,
+    /// Bytes on other media before.
+    pub(super) before_bytes: u64,
+    /// Committed.
+    pub(super) tally_readings: u64,
+    pub(super) elapsed_ns: u64,
+    /// The first moment at which the clock was trusted, taken back to the beginning.
+    pub(super) began: Option<UtcNanos>,
+    pub(super) life: LifeLog,
+    /// A trusted clock, and `elapsed_ns` then.
+    trusted: Option<(UtcNanos, u64)>,
+    seen: Seen,
+    /// The time since the boot before is yet to be asked of a trusted clock.
+    absent: bool,
+    #[serde(skip)]
+    own_seen: u64,
+    #[serde(skip)]
+    tally_seen: Tally,
+    #[serde(skip)]
+    steady: Option<Steady>,
+}
+
+/// A wall clock that has gone along with the other one for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Steady {
+    since: BootNanos,
+    last: Now,
+}
+
+/// What a restart knows of the run before.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Before {
+    /// The latest reading of the saved account's boot that is in the store.
+    pub(super) last_recorded: Option<BootNanos>,
+    /// What was written a second, as learnt.
+    pub(super) bytes_per_s: f64,
+}
+
+impl Account {
+    /// The beginning: what was written before isn't in it.
+    pub(super) fn begin(medium: Option<String>, boot: Uuid, sample: &Sample) -> Self {
+        Self {
+            medium,
+            bytes: 0,
+            estimated_bytes: 0,
+            own_bytes: 0,
+            before_bytes: 0,
+            tally_readings: 0,
+            elapsed_ns: 0,
+            began: None,
+            life: LifeLog::default(),
+            trusted: None,
+            seen: Seen { boot, at: sample.now.boot, sectors: sample.sight.sectors },
+            absent: false,
+            own_seen: sample.sight.own_bytes.unwrap_or(0),
+            tally_seen: sample.tally,
+            steady: None,
+        }
+    }
+
+    /// Boot of the last saving.
+    pub(super) fn boot(&self) -> Uuid {
+        self.seen.boot
+    }
+
+    /// Goes on with a saved account. A medium that is surely another one has an account of its own.
+    pub(super) fn resume(self, medium: Option<String>, boot: Uuid, sample: &Sample, before: Before) -> Self {
+        if self.medium.is_some() && medium.is_some() && self.medium != medium {
+            let before_bytes = self.before_bytes + self.bytes;
+            return Self { before_bytes, ..Self::begin(medium, boot, sample) };
+        }
+        let mut account =
+            Self { medium: medium.or(self.medium.clone()), own_seen: 0, tally_seen: Tally::default(), ..self };
+        match account.seen.boot == boot {
+            true => account.share_own(sample),
+            false => account.bridge(boot, before),
+        }
+        account
+    }
+
+    /// The same boot: the disk's counter went on, that of the process is lost with it. Its share is taken to be as before.
+    fn share_own(&mut self, sample: &Sample) {
+        let (Some(from), Some(to)) = (self.seen.sectors, sample.sight.sectors) else { return };
+        let share = if self.bytes > 0 { self.own_bytes as f64 / self.bytes as f64 } else { 0.0 };
+        self.own_bytes += ((advance(from, to) * SECTOR_BYTES) as f64 * share.min(1.0)) as u64;
+    }
+
+    /// Another boot: what was written between the last saving and the end of that boot nobody counted. The store knows when
+    /// it recorded last; at the rate that was learnt, so much was written until then. From boot on the disk has counted.
+    fn bridge(&mut self, boot: Uuid, before: Before) {
+        let until = before.last_recorded.map(|at| u64::try_from(at.0 - self.seen.at.0).unwrap_or(0));
+        let gap_ns = until.unwrap_or(UNKNOWN_GAP_NS);
+        let lost = (before.bytes_per_s * gap_ns as f64 / SECOND as f64) as u64;
+        let share = if self.bytes > 0 { self.own_bytes as f64 / self.bytes as f64 } else { 0.0 };
+        self.bytes += lost;
+        self.estimated_bytes += lost;
+        self.own_bytes += (lost as f64 * share.min(1.0)) as u64;
+        self.elapsed_ns += gap_ns;
+        self.absent = true;
+        self.seen = Seen { boot, at: BootNanos(0), sectors: self.seen.sectors.map(|_| 0) };
+    }
+
+    /// Adds what happened since the sample before.
+    pub(super) fn take(&mut self, source: Source, sample: &Sample) -> Spent {
+        let tally = Tally {
+            readings: sample.tally.readings.saturating_sub(self.tally_seen.readings),
+            commits: sample.tally.commits.saturating_sub(self.tally_seen.commits),
+        };
+        let own_bytes = sample.sight.own_bytes.map(|bytes| bytes.saturating_sub(self.own_seen));
+        let bytes = match source {
+            // A counter that can't be read for once is caught up with at the next sample.
+            Source::Device => match (self.seen.sectors, sample.sight.sectors) {
+                (Some(from), Some(to)) => advance(from, to) * SECTOR_BYTES,
+                _ => 0,
+            },
+            Source::Process => own_bytes.unwrap_or(0),
+            Source::Estimate => (tally.commits as f64 * COMMIT_BYTES + tally.readings as f64 * READING_BYTES) as u64,
+        };
+        let ns = u64::try_from(sample.now.boot.0 - self.seen.at.0).unwrap_or(0);
+        self.bytes += bytes;
+        self.estimated_bytes += if source == Source::Estimate { bytes } else { 0 };
+        self.own_bytes += own_bytes.unwrap_or(0);
+        self.tally_readings += tally.readings;
+        self.elapsed_ns += ns;
+        self.seen.at = sample.now.boot;
+        self.seen.sectors = sample.sight.sectors.or(self.seen.sectors);
+        self.own_seen = sample.sight.own_bytes.unwrap_or(self.own_seen);
+        self.tally_seen = sample.tally;
+        self.hear_clock(sample.now);
+        if let Some(life) = sample.sight.life {
+            self.life.note(life, self.bytes);
+        }
+        Spent { ns, bytes, own_bytes, tally }
+    }
+
+    /// Within a boot the wall clock has no say. After one it says how long the machine was off, once it is trusted and has gone
+    /// steadily for a while: a clock that is about to be put right must not give a year's budget away.
+    fn hear_clock(&mut self, now: Now) {
+        if !now.trusted {
+            self.steady = None;
+            return;
+        }
+        let since = self.steady.filter(|steady| steady.goes_on(now)).map_or(now.boot, |steady| steady.since);
+        self.steady = Some(Steady { since, last: now });
+        if now.boot.0 - since.0 < STEADY_NS {
+            return;
+        }
+        if let (true, Some((utc, elapsed_ns))) = (self.absent, self.trusted) {
+            let counted = i64::try_from(self.elapsed_ns.saturating_sub(elapsed_ns)).unwrap_or(i64::MAX);
+            let off = now.utc.0.saturating_sub(utc.0).saturating_sub(counted).clamp(0, MAX_ABSENCE_NS);
+            self.elapsed_ns += off.unsigned_abs();
+        }
+        self.absent = false;
+        self.trusted = Some((now.utc, self.elapsed_ns));
+        let back = i64::try_from(self.elapsed_ns).unwrap_or(i64::MAX);
+        self.began.get_or_insert(UtcNanos(now.utc.0.saturating_sub(back)));
+    }
+
+    /// Whether sums like these can be: what was read from a file may be anything.
+    pub(super) fn is_plausible(&self) -> bool {
+        const MOST: u64 = 1 << 60;
+        let sums = [self.bytes, self.estimated_bytes, self.own_bytes, self.before_bytes, self.tally_readings];
+        let centuries = (2 * 36_500 * 86_400 * SECOND).unsigned_abs();
+        sums.iter().all(|sum| *sum < MOST)
+            && self.elapsed_ns < centuries
+            && self.seen.at.0 >= 0
+            && self.trusted.is_none_or(|(_, elapsed_ns)| elapsed_ns <= self.elapsed_ns)
+    }
+
+    /// Seconds since the medium was first seen.
+    pub(super) fn elapsed_s(&self) -> f64 {
+        self.elapsed_ns as f64 / SECOND as f64
+    }
+}
+
+impl Steady {
+    /// Whether both clocks have gone on by the same.
+    fn goes_on(&self, now: Now) -> bool {
+        let utc = i128::from(now.utc.0) - i128::from(self.last.utc.0);
+        let boot = i128::from(now.boot.0) - i128::from(self.last.boot.0);
+        (utc - boot).abs() < i128::from(STEADY_NS / 10)
+    }
+}
+
+/// From one value of the disk's counter to the next, in sectors. It begins anew at 0 when the disk is plugged in again, and
+/// on a 32-bit kernel at 2^32: it is an `unsigned long` (`include/linux/part_stat.h`).
+fn advance(from: u64, to: u64) -> u64 {
+    const ROUND: u64 = 1 << 32;
+    match to.checked_sub(from) {
+        Some(sectors) => sectors,
+        // Nobody writes half a terabyte between two looks.
+        None if from < ROUND && ROUND - from + to < ROUND / 4 => ROUND - from + to,
+        None => to,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Uuid = Uuid::from_u128(1);
+    const B: Uuid = Uuid::from_u128(2);
+
+    fn sample(s: i64, sectors: u64, own: u64) -> Sample {
+        let now = Now { boot: BootNanos(s * SECOND), utc: UtcNanos(0), trusted: false };
+        Sample {
+            sight: Sight { sectors: Some(sectors), own_bytes: Some(own), life: None },
+            tally: Tally::default(),
+            now,
+        }
+    }
+
+    fn trusted(s: i64, utc_s: i64) -> Sample {
+        let now = Now { boot: BootNanos(s * SECOND), utc: UtcNanos(utc_s * SECOND), trusted: true };
+        Sample { now, ..sample(s, 0, 0) }
+    }
+
+    fn saved(account: &Account) -> Account {
+        serde_json::from_str(&serde_json::to_string(account).expect("json")).expect("an account")
+    }
+
+    fn before(last_s: i64, bytes_per_s: f64) -> Before {
+        Before { last_recorded: Some(BootNanos(last_s * SECOND)), bytes_per_s }
+    }
+
+    /// What was there before is no part of it; then each sector counts once.
+    #[test]
+    fn it_begins_where_it_is_begun() {
+        let mut account = Account::begin(None, A, &sample(50, 1000, 77));
+        let spent = account.take(Source::Device, &sample(60, 1010, 1077));
+        assert_eq!((spent.bytes, spent.own_bytes, spent.ns), (5120, Some(1000), 10 * SECOND as u64));
+        assert_eq!(account.take(Source::Device, &sample(60, 1010, 1077)).bytes, 0);
+        assert_eq!((account.bytes, account.own_bytes), (5120, 1000));
+    }
+
+    /// A counter that wraps at 2^32 goes on; one that begins anew lower down was plugged in again; one that is not to be
+    /// read for once loses nothing.
+    #[test]
+    fn counters_wrap_and_begin_anew() {
+        assert_eq!(advance(u64::from(u32::MAX) - 4, 5), 10);
+        assert_eq!(advance(5_000_000, 40), 40);
+        assert_eq!(advance((1 << 32) + 5, 40), 40);
+        let mut account = Account::begin(None, A, &sample(0, 100, 0));
+        let mut blind = sample(5, 0, 0);
+        blind.sight.sectors = None;
+        assert_eq!(account.take(Source::Device, &blind).bytes, 0);
+        assert_eq!(account.take(Source::Device, &sample(10, 108, 0)).bytes, 4096);
+    }
+
+    /// After kill -9 in the same boot the disk has counted on: nothing is lost, nothing counted twice, and the process has
+    /// its share of what it can't have counted.
+    #[test]
+    fn a_restart_in_the_same_boot_loses_nothing() {
+        let mut account = Account::begin(None, A, &sample(0, 0, 0));
+        account.take(Source::Device, &sample(10, 100, 25_600));
+        let after = sample(30, 300, 0);
+        let mut again = saved(&account).resume(None, A, &after, before(25, 1e9));
+        again.take(Source::Device, &after);
+        assert_eq!((again.bytes, again.estimated_bytes, again.elapsed_ns), (300 * 512, 0, 30 * SECOND as u64));
+        assert_eq!(again.own_bytes, 25_600 + 51_200);
+    }
+
+    /// A power cut: what was written after the last saving is put at the learnt rate up to the last reading that the store
+    /// has; what the new boot wrote before varved began is counted.
+    #[test]
+    fn a_power_cut_costs_an_estimate_and_not_the_account() {
+        let mut account = Account::begin(None, A, &sample(100, 0, 0));
+        account.take(Source::Device, &sample(200, 200, 51_200));
+        let after = sample(40, 20, 0);
+        let mut again = saved(&account).resume(None, B, &after, before(260, 1000.0));
+        again.take(Source::Device, &after);
+        assert_eq!((again.bytes, again.estimated_bytes), (200 * 512 + 60_000 + 20 * 512, 60_000));
+        assert_eq!(again.elapsed_s(), 100.0 + 60.0 + 40.0);
+        let unknown = saved(&account).resume(None, B, &after, Before { last_recorded: None, bytes_per_s: 1000.0 });
+        assert_eq!(unknown.estimated_bytes, 1800 * 1000);
+    }
+
+    /// A store that is copied to another card begins that card's account; what it wrote before is kept apart. A name that is
+    /// not known is no proof of another card.
+    #[test]
+    fn another_medium_has_an_account_of_its_own() {
+        let name = |n: &str| Some(format!("device/cid {n}"));
+        let mut account = Account::begin(name("1"), A, &sample(0, 0, 0));
+        account.take(Source::Device, &sample(10, 100, 0));
+        let moved = saved(&account).resume(name("2"), B, &sample(9, 7, 0), Before::default());
+        assert_eq!((moved.bytes, moved.before_bytes, moved.elapsed_ns), (0, 51_200, 0));
+        for same in [name("1"), None] {
+            let stayed = saved(&account).resume(same, A, &sample(10, 100, 0), Before::default());
+            assert_eq!((stayed.bytes, stayed.before_bytes), (51_200, 0));
+        }
+    }
+
+    /// While it runs no clock step changes the time that has passed; an absence is measured once both its ends are trusted and
+    /// steady, and one of a thousand years is not believed.
+    #[test]
+    fn clock_steps_are_no_time() {
+        const SET_OUT: i64 = 1_000_000;
+        let mut account = Account::begin(None, A, &trusted(0, SET_OUT));
+        for (s, utc_s) in
+            [(100, 1_000_100), (200, 9_000_000_000), (300, 5), (400, SET_OUT + 400), (1000, SET_OUT + 1000)]
+        {
+            account.take(Source::Device, &trusted(s, utc_s));
+            assert_eq!(account.elapsed_s(), s as f64);
+        }
+        assert_eq!(account.began, Some(UtcNanos(SET_OUT * SECOND)));
+        let mut again = saved(&account).resume(None, B, &sample(10, 0, 0), before(1000, 0.0));
+        again.take(Source::Device, &trusted(10, 9_200_000_000));
+        again.take(Source::Device, &trusted(20, SET_OUT + 6020));
+        assert_eq!(again.elapsed_s(), 1020.0, "a clock that has just jumped is not asked");
+        let mut late = saved(&again);
+        again.take(Source::Device, &trusted(620, SET_OUT + 6620));
+        assert_eq!(again.elapsed_s(), 1000.0 + 5000.0 + 620.0);
+        again.take(Source::Device, &trusted(1630, SET_OUT + 600_000));
+        again.take(Source::Device, &trusted(2630, SET_OUT + 601_000));
+        assert_eq!(again.elapsed_s(), 6000.0 + 2630.0, "only once");
+        late.take(Source::Device, &trusted(20, 9_200_000_000));
+        late.take(Source::Device, &trusted(620, 9_200_000_600));
+        assert_eq!(late.elapsed_s(), 1620.0 + 400.0 * 86_400.0);
+    }
+
+    /// Where nothing counts, commits are put at what they usually take, and it is known as an estimate.
+    #[test]
+    fn without_counters_commits_are_estimated() {
+        let nothing = |s, commits| Sample {
+            sight: Sight::default(),
+            tally: Tally { readings: 500 * commits, commits },
+            ..sample(s, 0, 0)
+        };
+        let mut account = Account::begin(None, A, &nothing(0, 0));
+        let spent = account.take(Source::Estimate, &nothing(100, 10));
+        assert_eq!((spent.bytes, spent.own_bytes), (10 * (10_240 + 7000), None));
+        assert_eq!(account.estimated_bytes, account.bytes);
+        let mut process = Account::begin(None, A, &sample(0, 0, 100));
+        assert_eq!(process.take(Source::Process, &sample(10, 0, 4196)).bytes, 4096);
+    }
+}
