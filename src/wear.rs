@@ -135,7 +135,7 @@ impl Wear {
         let Start { config, interval, medium, boot, kept, last_recorded } = start;
         let (account, cost, kept_interval) = match kept.0 {
             Some(saved) => {
-                let before = Before { last_recorded, bytes_per_s: saved.cost.bytes_per_s };
+                let before = Before { last_recorded, bytes_per_s: saved.cost.learnt_bytes_per_s() };
                 let account = saved.account.resume(medium.identity.clone(), boot, first, before);
                 (account, saved.cost, Some(Duration::from_millis(saved.interval_ms)))
             }

@@ -107,8 +107,8 @@ struct Steady {
 pub(super) struct Before {
     /// The latest reading of the saved account's boot that is in the store.
     pub(super) last_recorded: Option<BootNanos>,
-    /// What was written a second, as learnt.
-    pub(super) bytes_per_s: f64,
+    /// What was written a second, once that is learnt.
+    pub(super) bytes_per_s: Option<f64>,
 }
 
 impl Account {
@@ -161,11 +161,12 @@ impl Account {
     }
 
     /// Another boot: what was written between the last saving and the end of that boot nobody counted. The store knows when
-    /// it recorded last; at the rate that was learnt, so much was written until then. From boot on the disk has counted.
+    /// it recorded last; at the rate that was learnt, or else at the mean of that boot's counter, so much was written until then.
+    /// From boot on the disk has counted.
     fn bridge(&mut self, boot: Uuid, before: Before) {
         let until = before.last_recorded.map(|at| u64::try_from(at.0 - self.seen.at.0).unwrap_or(0));
         let gap_ns = until.unwrap_or(UNKNOWN_GAP_NS);
-        let lost = (before.bytes_per_s * gap_ns as f64 / SECOND as f64) as u64;
+        let lost = (before.bytes_per_s.or(self.boot_rate()).unwrap_or(0.0) * gap_ns as f64 / SECOND as f64) as u64;
         let share = if self.bytes > 0 { self.own_bytes as f64 / self.bytes as f64 } else { 0.0 };
         self.bytes += lost;
         self.estimated_bytes += lost;
@@ -173,6 +174,12 @@ impl Account {
         self.elapsed_ns += gap_ns;
         self.absent = true;
         self.seen = Seen { boot, at: BootNanos(0), sectors: self.seen.sectors.map(|_| 0) };
+    }
+
+    /// Bytes a second that the disk took between its boot and the last saving.
+    fn boot_rate(&self) -> Option<f64> {
+        let (sectors, s) = (self.seen.sectors? as f64, self.seen.at.0 as f64 / SECOND as f64);
+        (s > 0.0).then(|| sectors * SECTOR_BYTES as f64 / s)
     }
 
     /// Adds what happened since the sample before.
@@ -295,7 +302,7 @@ mod tests {
     }
 
     fn before(last_s: i64, bytes_per_s: f64) -> Before {
-        Before { last_recorded: Some(BootNanos(last_s * SECOND)), bytes_per_s }
+        Before { last_recorded: Some(BootNanos(last_s * SECOND)), bytes_per_s: Some(bytes_per_s) }
     }
 
     /// What was there before is no part of it; then each sector counts once.
@@ -346,8 +353,12 @@ mod tests {
         again.take(Source::Device, &after);
         assert_eq!((again.bytes, again.estimated_bytes), (200 * 512 + 60_000 + 20 * 512, 60_000));
         assert_eq!(again.elapsed_s(), 100.0 + 60.0 + 40.0);
-        let unknown = saved(&account).resume(None, B, &after, Before { last_recorded: None, bytes_per_s: 1000.0 });
+        let unknown =
+            saved(&account).resume(None, B, &after, Before { last_recorded: None, bytes_per_s: Some(1000.0) });
         assert_eq!(unknown.estimated_bytes, 1800 * 1000);
+        let young = Before { bytes_per_s: None, ..before(260, 0.0) };
+        let young = saved(&account).resume(None, B, &after, young);
+        assert_eq!(young.estimated_bytes, 60 * 512, "200 sectors in the 200 s of that boot");
     }
 
     /// A store that is copied to another card begins that card's account; what it wrote before is kept apart. A name that is

@@ -91,6 +91,11 @@ impl Cost {
         self.observed_s
     }
 
+    /// Bytes that the medium takes a second, once that is known of an hour at least: the first minutes of a device are no measure.
+    pub(super) fn learnt_bytes_per_s(&self) -> Option<f64> {
+        (self.observed_s >= 3600.0).then_some(self.bytes_per_s)
+    }
+
     /// Bytes a second with a commit each `interval`.
     pub(super) fn at(&self, interval: Duration) -> f64 {
         self.unmoved() + self.per_commit() * self.duty() / interval.as_secs_f64()
