@@ -26,7 +26,7 @@ pub use account::{Account, Sample, Tally};
 pub use report::Report;
 
 use crate::clock::{BootNanos, Now, SECOND, UtcNanos};
-use crate::config::{FlashConfig, Goal};
+use crate::config::{FlashConfig, Goal, Span};
 use crate::store::Medium;
 use account::Before;
 use cost::{Cost, Stretch};
@@ -36,9 +36,12 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use uuid::Uuid;
 
-/// How often the account is given out to be saved with the next commit. What a power cut takes of it is estimated, so this
-/// is about the estimate only, and each saving is a page more in one commit.
+/// How often the account is given out to be saved with the next commit, at the most seldom. What a power cut takes of it is
+/// estimated, so this is about the estimate only, and each saving is a page more in one commit.
 const SAVE_EVERY_NS: u64 = 3600 * SECOND as u64;
+/// After a start it is given out at once, after this time, and each time that it has run twice as long: what runs for minutes only
+/// learns something too.
+const SAVE_FIRST_NS: u64 = 60 * SECOND as u64;
 /// How long a stretch of time is before it is learnt from.
 const STRETCH_S: f64 = 600.0;
 /// How often the interval is chosen.
@@ -69,7 +72,11 @@ pub enum Action {
 struct Saved {
     account: Account,
     cost: Cost,
+    stretch: Stretch,
     interval_ms: u64,
+    /// When it was chosen and changed last, in seconds of the account.
+    chosen_s: f64,
+    changed_s: f64,
 }
 
 /// What the store had of an earlier run.
@@ -123,7 +130,8 @@ pub struct Wear {
     governor: Governor,
     stretch: Stretch,
     chosen_s: f64,
-    saved_ns: Option<i64>,
+    /// When the account was given out, and how long until the next time.
+    saved: Option<(BootNanos, u64)>,
     told_overspent: bool,
     told_alarm: Option<String>,
 }
@@ -133,36 +141,34 @@ impl Wear {
     /// may be spent, the interval stays `commit_interval`.
     pub fn new(start: Start, first: &Sample) -> (Self, Vec<Action>) {
         let Start { config, interval, medium, boot, kept, last_recorded } = start;
-        let (account, cost, kept_interval) = match kept.0 {
-            Some(saved) => {
-                let before = Before { last_recorded, bytes_per_s: saved.cost.learnt_bytes_per_s() };
-                let account = saved.account.resume(medium.identity.clone(), boot, first, before);
-                (account, saved.cost, Some(Duration::from_millis(saved.interval_ms)))
+        let span = config.span.unwrap_or(Span { min: interval, max: interval });
+        let identity = medium.identity.clone();
+        let fresh = Governor::new(span, interval, 0.0);
+        let mut wear = match kept.0 {
+            None => Self::of(config, medium, Account::begin(identity, boot, first), fresh),
+            Some(kept) => {
+                let before = Before { last_recorded, bytes_per_s: kept.cost.learnt_bytes_per_s() };
+                let account = kept.account.resume(identity, boot, first, before);
+                let governor = Governor::new(span, Duration::from_millis(kept.interval_ms), kept.changed_s);
+                let (cost, stretch, chosen_s) = (kept.cost, kept.stretch, kept.chosen_s);
+                Self { cost, stretch, chosen_s, ..Self::of(config, medium, account, governor) }
             }
-            None => (Account::begin(medium.identity.clone(), boot, first), Cost::default(), None),
         };
-        let span = config.span.unwrap_or(crate::config::Span { min: interval, max: interval });
-        let now_s = seconds(first.now);
-        let mut wear = Self {
-            governor: Governor::new(span, interval, now_s),
-            config,
-            medium,
-            account,
-            cost,
-            stretch: Stretch::default(),
-            chosen_s: now_s,
-            saved_ns: None,
-            told_overspent: false,
-            told_alarm: None,
-        };
-        let _ = wear.account.take(wear.medium.source, first);
-        if let (Some(kept), true) = (kept_interval, wear.allowance().is_some()) {
-            wear.governor = Governor::new(span, kept, now_s);
+        let spent = wear.account.take(wear.medium.source, first);
+        wear.stretch.add(&spent, wear.governor.interval());
+        if wear.allowance().is_none() {
+            wear.governor = fresh;
         }
         let mut actions = vec![Action::Note(format!("flash: counting {}", wear.medium))];
         actions.extend(wear.no_endurance().map(Action::Warn));
         actions.push(Action::Interval(wear.governor.interval()));
         (wear, actions)
+    }
+
+    fn of(config: FlashConfig, medium: Medium, account: Account, governor: Governor) -> Self {
+        let (cost, stretch) = (Cost::default(), Stretch::default());
+        let (chosen_s, saved, told_overspent, told_alarm) = (0.0, None, false, None);
+        Self { config, medium, account, cost, governor, stretch, chosen_s, saved, told_overspent, told_alarm }
     }
 
     /// Takes a sample, some seconds after the one before.
@@ -175,7 +181,7 @@ impl Wear {
         if urgent || self.stretch.seconds() >= STRETCH_S {
             self.cost.learn(&std::mem::take(&mut self.stretch));
         }
-        let now_s = seconds(sample.now);
+        let now_s = self.account.elapsed_s();
         if let (Some(may), true) = (allowance, urgent || now_s - self.chosen_s >= CHOOSE_EVERY_S) {
             if !urgent {
                 self.chosen_s = now_s;
@@ -187,18 +193,32 @@ impl Wear {
             actions.extend(alarm.iter().map(|told| Action::Warn(format!("flash: {}: {told}", self.medium.name))));
             self.told_alarm = alarm;
         }
-        let save_due = self.saved_ns.is_none_or(|at| (sample.now.boot.0 - at).unsigned_abs() >= SAVE_EVERY_NS);
-        if save_due {
-            self.saved_ns = Some(sample.now.boot.0);
-            actions.extend(self.save().map(Action::Save));
-        }
+        actions.extend(self.save_if_due(sample.now));
         actions
+    }
+
+    fn save_if_due(&mut self, now: Now) -> Option<Action> {
+        let wait_ns = match self.saved {
+            None => SAVE_FIRST_NS,
+            Some((at, wait_ns)) if (now.boot.0 - at.0).unsigned_abs() >= wait_ns => (2 * wait_ns).min(SAVE_EVERY_NS),
+            Some(_) => return None,
+        };
+        self.saved = Some((now.boot, wait_ns));
+        self.save().map(Action::Save)
     }
 
     /// The account as of the last sample, to be saved.
     pub fn save(&self) -> Option<String> {
         let interval_ms = u64::try_from(self.governor.interval().as_millis()).unwrap_or(u64::MAX);
-        serde_json::to_string(&Saved { account: self.account.clone(), cost: self.cost, interval_ms }).ok()
+        let saved = Saved {
+            account: self.account.clone(),
+            cost: self.cost,
+            stretch: self.stretch,
+            interval_ms,
+            chosen_s: self.chosen_s,
+            changed_s: self.governor.changed_s(),
+        };
+        serde_json::to_string(&saved).ok()
     }
 
     fn choose(&mut self, may: &Allowance, urgent: bool, now_s: f64, actions: &mut Vec<Action>) {
@@ -336,8 +356,4 @@ impl Wear {
 fn later(now: Now, s: f64) -> Option<UtcNanos> {
     let ns = s * SECOND as f64;
     (ns < (i64::MAX - now.utc.0.max(0)) as f64).then(|| UtcNanos(now.utc.0.saturating_add(ns as i64)))
-}
-
-fn seconds(now: Now) -> f64 {
-    now.boot.0 as f64 / SECOND as f64
 }

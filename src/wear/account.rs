@@ -17,7 +17,7 @@ pub(super) const COMMIT_BYTES: f64 = 10.0 * 1024.0;
 /// The same for each reading.
 pub(super) const READING_BYTES: f64 = 14.0;
 
-/// The most that a power cut is taken to have cost where the store does not tell: half of the time between two savings.
+/// The most that a power cut is taken to have cost where the store does not tell: half of the longest time between two savings.
 const UNKNOWN_GAP_NS: u64 = super::SAVE_EVERY_NS / 2;
 
 /// A longer absence than this is no time for a budget to grow in: the clock is wrong, or the device lay in a drawer.

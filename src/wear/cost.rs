@@ -37,7 +37,7 @@ pub(super) struct Cost {
 }
 
 /// A stretch of time that is not learnt from yet.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct Stretch {
     ns: u64,
     pub(super) bytes: u64,

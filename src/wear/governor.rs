@@ -46,18 +46,22 @@ pub(super) struct Allowance {
 pub(super) struct Governor {
     span: Span,
     interval: Duration,
-    /// In seconds of boottime.
+    /// In seconds of the account.
     changed_s: f64,
     overspends: bool,
 }
 
 impl Governor {
-    pub(super) fn new(span: Span, interval: Duration, now_s: f64) -> Self {
-        Self { span, interval: span.clamp(interval), changed_s: now_s, overspends: false }
+    pub(super) fn new(span: Span, interval: Duration, changed_s: f64) -> Self {
+        Self { span, interval: span.clamp(interval), changed_s, overspends: false }
     }
 
     pub(super) fn interval(&self) -> Duration {
         self.interval
+    }
+
+    pub(super) fn changed_s(&self) -> f64 {
+        self.changed_s
     }
 
     pub(super) fn span(&self) -> Span {

@@ -41,6 +41,8 @@ struct Life {
     clock_lies: bool,
     /// Written when the account is a day old, by someone else.
     blow_bytes: f64,
+    /// An eMMC that stands so much.
+    emmc_bytes: Option<f64>,
     days: u64,
 }
 
@@ -60,6 +62,7 @@ impl Life {
             power_cuts_a_day: 0.0,
             clock_lies: false,
             blow_bytes: 0.0,
+            emmc_bytes: None,
             days: 365,
         }
     }
@@ -112,8 +115,12 @@ impl World {
     }
 
     fn sample(&mut self) -> Sample {
+        let life = self.life.emmc_bytes.map(|bytes| {
+            let level = (1.0 + 10.0 * self.total / bytes).min(11.0) as u8;
+            crate::store::medium::Life { level, pre_eol: 1 }
+        });
         let sectors = Some(self.sectors as u64 / SECTOR_BYTES);
-        let sight = Sight { sectors, own_bytes: Some(self.own as u64), life: None };
+        let sight = Sight { sectors, own_bytes: Some(self.own as u64), life };
         Sample { sight, tally: self.tally, now: self.now() }
     }
 
@@ -284,6 +291,36 @@ fn a_hard_life_keeps_to_its_budget() {
         assert!(years.most_changes_a_day <= 10, "{}", years.most_changes_a_day);
         assert!(years.changes < 2 * 3 * 365, "{}", years.changes);
     }
+}
+
+/// A vehicle: power for half an hour at a time, cut off without a word. What each ride learns adds up, although none lasts until the
+/// hour at which the interval would be chosen.
+#[test]
+fn short_rides_add_up() {
+    let year = live(Life { power_cuts_a_day: 48.0, ..Life::calm(1) });
+    assert!((0.5..=1.02).contains(&year.used), "{}", year.used);
+    assert!((0.95..1.05).contains(&year.account), "{}", year.account);
+    assert!(year.intervals[300..].iter().all(|s| *s < 10.0), "off for most of the time, it may commit more often");
+}
+
+/// An eMMC that says only by tens of percents how worn it is: after two of its steps the endurance is known, the lifetime kept to
+/// from then on, and what was overspent before is paid back.
+#[test]
+fn an_emmc_teaches_its_endurance() {
+    let endurance = 120.0 * GIB;
+    let life = Life {
+        goal: Goal::Days(3.0 * 365.0),
+        endurance_bytes: None,
+        emmc_bytes: Some(endurance),
+        days: 1000,
+        ..Life::calm(1)
+    };
+    let years = live(life);
+    assert!(years.intervals[100..150].iter().all(|s| *s == 10.0), "not known yet");
+    let told = years.report.endurance_bytes.map(|bytes| bytes as f64 / endurance);
+    assert!(told.is_some_and(|part| (0.98..1.02).contains(&part)), "{told:?}");
+    assert!(years.intervals[999] > 10.0);
+    assert!((0.9..=1.01).contains(&years.used), "{}", years.used);
 }
 
 /// A medium whose commits begin to cost twice as much: the interval follows within days, before the budget is overspent.
