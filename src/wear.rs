@@ -147,7 +147,7 @@ impl Wear {
         let mut wear = match kept.0 {
             None => Self::of(config, medium, Account::begin(identity, boot, first), fresh),
             Some(kept) => {
-                let before = Before { last_recorded, bytes_per_s: kept.cost.learnt_bytes_per_s() };
+                let before = Before { last_recorded, bytes_per_s: kept.cost.bytes_per_s_on() };
                 let account = kept.account.resume(identity, boot, first, before);
                 let governor = Governor::new(span, Duration::from_millis(kept.interval_ms), kept.changed_s);
                 let (cost, stretch, chosen_s) = (kept.cost, kept.stretch, kept.chosen_s);
@@ -312,7 +312,7 @@ impl Wear {
     pub fn report(&self, now: Now) -> Report {
         let account = &self.account;
         let may = self.allowance();
-        let per_s = if self.cost.observed_s() > 0.0 { self.cost.long_bytes_per_s } else { self.present_rate() };
+        let per_s = self.cost.long_bytes_per_s().unwrap_or_else(|| self.present_rate());
         let left = self.endurance_at_first().map(|bytes| (bytes - account.bytes as f64).max(0.0));
         let left_s = left.filter(|_| per_s > 0.0).map(|bytes| bytes / per_s);
         let due = may.map(|may| may.bytes_per_s * account.elapsed_s()).filter(|due| *due > 0.0);

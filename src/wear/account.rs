@@ -49,7 +49,9 @@ pub struct Sample {
 /// What happened between two samples.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct Spent {
-    pub(super) ns: u64,
+    pub(super) on_ns: u64,
+    /// In which the machine was off, before.
+    pub(super) off_ns: u64,
     pub(super) bytes: u64,
     /// Where it is known.
     pub(super) own_bytes: Option<u64>,
@@ -198,44 +200,47 @@ impl Account {
             Source::Process => own_bytes.unwrap_or(0),
             Source::Estimate => (tally.commits as f64 * COMMIT_BYTES + tally.readings as f64 * READING_BYTES) as u64,
         };
-        let ns = u64::try_from(sample.now.boot.0 - self.seen.at.0).unwrap_or(0);
+        let on_ns = u64::try_from(sample.now.boot.0 - self.seen.at.0).unwrap_or(0);
         self.bytes += bytes;
         self.estimated_bytes += if source == Source::Estimate { bytes } else { 0 };
         self.own_bytes += own_bytes.unwrap_or(0);
         self.tally_readings += tally.readings;
-        self.elapsed_ns += ns;
+        self.elapsed_ns += on_ns;
         self.seen.at = sample.now.boot;
         self.seen.sectors = sample.sight.sectors.or(self.seen.sectors);
         self.own_seen = sample.sight.own_bytes.unwrap_or(self.own_seen);
         self.tally_seen = sample.tally;
-        self.hear_clock(sample.now);
+        let off_ns = self.hear_clock(sample.now);
         if let Some(life) = sample.sight.life {
             self.life.note(life, self.bytes);
         }
-        Spent { ns, bytes, own_bytes, tally }
+        Spent { on_ns, off_ns, bytes, own_bytes, tally }
     }
 
-    /// Within a boot the wall clock has no say. After one it says how long the machine was off, once it is trusted and has gone
+    /// Nanoseconds that the machine was off. Within a boot the wall clock has no say. After one it says how long the machine was off, once it is trusted and has gone
     /// steadily for a while: a clock that is about to be put right must not give a year's budget away.
-    fn hear_clock(&mut self, now: Now) {
+    fn hear_clock(&mut self, now: Now) -> u64 {
         if !now.trusted {
             self.steady = None;
-            return;
+            return 0;
         }
         let since = self.steady.filter(|steady| steady.goes_on(now)).map_or(now.boot, |steady| steady.since);
         self.steady = Some(Steady { since, last: now });
         if now.boot.0 - since.0 < STEADY_NS {
-            return;
+            return 0;
         }
+        let mut off_ns = 0;
         if let (true, Some((utc, elapsed_ns))) = (self.absent, self.trusted) {
             let counted = i64::try_from(self.elapsed_ns.saturating_sub(elapsed_ns)).unwrap_or(i64::MAX);
             let off = now.utc.0.saturating_sub(utc.0).saturating_sub(counted).clamp(0, MAX_ABSENCE_NS);
-            self.elapsed_ns += off.unsigned_abs();
+            off_ns = off.unsigned_abs();
+            self.elapsed_ns += off_ns;
         }
         self.absent = false;
         self.trusted = Some((now.utc, self.elapsed_ns));
         let back = i64::try_from(self.elapsed_ns).unwrap_or(i64::MAX);
         self.began.get_or_insert(UtcNanos(now.utc.0.saturating_sub(back)));
+        off_ns
     }
 
     /// Whether sums like these can be: what was read from a file may be anything.
@@ -310,7 +315,7 @@ mod tests {
     fn it_begins_where_it_is_begun() {
         let mut account = Account::begin(None, A, &sample(50, 1000, 77));
         let spent = account.take(Source::Device, &sample(60, 1010, 1077));
-        assert_eq!((spent.bytes, spent.own_bytes, spent.ns), (5120, Some(1000), 10 * SECOND as u64));
+        assert_eq!((spent.bytes, spent.own_bytes, spent.on_ns), (5120, Some(1000), 10 * SECOND as u64));
         assert_eq!(account.take(Source::Device, &sample(60, 1010, 1077)).bytes, 0);
         assert_eq!((account.bytes, account.own_bytes), (5120, 1000));
     }
@@ -353,6 +358,10 @@ mod tests {
         again.take(Source::Device, &after);
         assert_eq!((again.bytes, again.estimated_bytes), (200 * 512 + 60_000 + 20 * 512, 60_000));
         assert_eq!(again.elapsed_s(), 100.0 + 60.0 + 40.0);
+        let busier = sample(40, 900, 0);
+        let mut again = saved(&account).resume(None, B, &busier, before(200, 0.0));
+        again.take(Source::Device, &busier);
+        assert_eq!(again.bytes, 200 * 512 + 900 * 512, "from the counter of another boot nothing is subtracted");
         let unknown =
             saved(&account).resume(None, B, &after, Before { last_recorded: None, bytes_per_s: Some(1000.0) });
         assert_eq!(unknown.estimated_bytes, 1800 * 1000);

@@ -15,18 +15,25 @@ const MEMORY_S: f64 = 12.0 * 3600.0;
 /// The same for what `status` shows as bytes a day.
 const LONG_MEMORY_S: f64 = 7.0 * 86_400.0;
 
+/// Of a time that the machine was off so much is learnt from: after months in a drawer it may be on for good.
+const MAX_OFF_S: f64 = 86_400.0;
+
 /// What the file system adds to what a process writes, at the most: journal and metadata. What the medium took beyond that is
 /// from other programs.
 const OWN_SHARE: f64 = 2.0;
 
-/// Means over the last half day, each a second.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+/// Means over the last half day, each by a second in which the machine was on.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Cost {
     observed_s: f64,
+    /// The same with the time that it was off.
+    passed_s: f64,
+    /// Of all time, over the last week, the part in which it was on.
+    on_share: f64,
     /// Bytes that the medium took.
-    pub(super) bytes_per_s: f64,
+    bytes_per_s: f64,
     /// The same over the last week.
-    pub(super) long_bytes_per_s: f64,
+    long_bytes_per_s: f64,
     /// Those that varved has no part in.
     others_per_s: f64,
     /// What the commits would have cost at the prior.
@@ -36,10 +43,27 @@ pub(super) struct Cost {
     duty: f64,
 }
 
+impl Default for Cost {
+    fn default() -> Self {
+        Self {
+            observed_s: 0.0,
+            passed_s: 0.0,
+            on_share: 1.0,
+            bytes_per_s: 0.0,
+            long_bytes_per_s: 0.0,
+            others_per_s: 0.0,
+            prior_per_s: 0.0,
+            readings_per_s: 0.0,
+            duty: 0.0,
+        }
+    }
+}
+
 /// A stretch of time that is not learnt from yet.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct Stretch {
-    ns: u64,
+    on_ns: u64,
+    off_ns: u64,
     pub(super) bytes: u64,
     own_bytes: Option<u64>,
     readings: u64,
@@ -50,7 +74,8 @@ pub(super) struct Stretch {
 
 impl Stretch {
     pub(super) fn add(&mut self, spent: &Spent, interval: Duration) {
-        self.ns += spent.ns;
+        self.on_ns += spent.on_ns;
+        self.off_ns += spent.off_ns;
         self.bytes += spent.bytes;
         self.own_bytes = spent.own_bytes.map(|own| self.own_bytes.unwrap_or(0) + own);
         self.readings += spent.tally.readings;
@@ -59,7 +84,7 @@ impl Stretch {
     }
 
     pub(super) fn seconds(&self) -> f64 {
-        self.ns as f64 / SECOND as f64
+        self.on_ns as f64 / SECOND as f64
     }
 }
 
@@ -70,10 +95,13 @@ impl Cost {
         if s <= 0.0 {
             return;
         }
+        let passed_s = s + (stretch.off_ns as f64 / SECOND as f64).min(MAX_OFF_S);
         self.observed_s = (self.observed_s + s).min(1e12);
+        self.passed_s = (self.passed_s + passed_s).min(1e12);
         // A plain mean until there is as much to remember as is remembered.
-        let weight = |memory_s: f64| (s / self.observed_s).max(1.0 - (-s / memory_s).exp());
-        let (short, long) = (weight(MEMORY_S), weight(LONG_MEMORY_S));
+        let weight = |s: f64, of_s: f64, memory_s: f64| (s / of_s).max(1.0 - (-s / memory_s).exp());
+        let (short, long) = (weight(s, self.observed_s, MEMORY_S), weight(s, self.observed_s, LONG_MEMORY_S));
+        self.on_share += weight(passed_s, self.passed_s, LONG_MEMORY_S) * (s / passed_s - self.on_share);
         let bytes = stretch.bytes as f64;
         let others = stretch.own_bytes.map_or(0.0, |own| (bytes - OWN_SHARE * own as f64).max(0.0));
         let prior = stretch.commits as f64 * COMMIT_BYTES + stretch.readings as f64 * READING_BYTES;
@@ -91,19 +119,25 @@ impl Cost {
         self.observed_s
     }
 
-    /// Bytes that the medium takes a second, once that is known of an hour at least: the first minutes of a device are no measure.
-    pub(super) fn learnt_bytes_per_s(&self) -> Option<f64> {
+    /// Bytes that the medium takes in a second in which the machine is on, once that is known of an hour at least: the first minutes
+    /// of a device are no measure.
+    pub(super) fn bytes_per_s_on(&self) -> Option<f64> {
         (self.observed_s >= 3600.0).then_some(self.bytes_per_s)
     }
 
-    /// Bytes a second with a commit each `interval`.
-    pub(super) fn at(&self, interval: Duration) -> f64 {
-        self.unmoved() + self.per_commit() * self.duty() / interval.as_secs_f64()
+    /// Bytes a second over the last week, off or on; none before anything is learnt.
+    pub(super) fn long_bytes_per_s(&self) -> Option<f64> {
+        (self.observed_s > 0.0).then_some(self.long_bytes_per_s * self.on_share)
     }
 
-    /// The interval at which `bytes_per_s` are spent, in seconds; none where no interval is long enough.
+    /// Bytes a second, off or on, with a commit each `interval`.
+    pub(super) fn at(&self, interval: Duration) -> f64 {
+        (self.unmoved() + self.per_commit() * self.duty() / interval.as_secs_f64()) * self.on_share
+    }
+
+    /// The interval at which `bytes_per_s` are spent, off or on, in seconds; none where no interval is long enough.
     pub(super) fn interval_s(&self, bytes_per_s: f64) -> Option<f64> {
-        let room = bytes_per_s - self.unmoved();
+        let room = bytes_per_s / self.on_share.max(1e-3) - self.unmoved();
         (room > 0.0).then(|| self.per_commit() * self.duty() / room)
     }
 
@@ -145,7 +179,7 @@ mod tests {
     fn hour(interval_s: u64, fixed: f64, each: f64, others: u64) -> Stretch {
         let tally = Tally { readings: 180_000, commits: 3600 / interval_s };
         let own = (tally.commits as f64 * fixed + 180_000.0 * each) as u64;
-        let spent = Spent { ns: 3600 * SECOND as u64, bytes: own + others, own_bytes: Some(own), tally };
+        let spent = Spent { on_ns: 3600 * SECOND as u64, off_ns: 0, bytes: own + others, own_bytes: Some(own), tally };
         let mut stretch = Stretch::default();
         stretch.add(&spent, Duration::from_secs(interval_s));
         stretch
@@ -172,6 +206,22 @@ mod tests {
         assert!(cost.others_share() > 0.99);
         assert!(cost.at(Duration::from_secs(3600)) > 990_000.0);
         assert_eq!(cost.interval_s(900_000.0), None);
+    }
+
+    /// A machine that is off for half of the time may commit twice as often for the same.
+    #[test]
+    fn time_off_costs_nothing() {
+        let (mut always, mut half) = (Cost::default(), Cost::default());
+        for _ in 0..500 {
+            let on = hour(10, COMMIT_BYTES, 0.0, 0);
+            always.learn(&on);
+            half.learn(&Stretch { off_ns: on.on_ns, ..on });
+        }
+        let ten = Duration::from_secs(10);
+        assert!((always.at(ten) / half.at(ten) - 2.0).abs() < 0.01);
+        assert_eq!(always.bytes_per_s_on(), half.bytes_per_s_on());
+        let rest = |cost: &Cost| cost.interval_s(cost.at(ten) * 1.5).expect("an interval");
+        assert!((rest(&always) - rest(&half)).abs() < 0.01);
     }
 
     /// A cost that doubles is known within a day; one hour of it is not taken for the rule.
