@@ -1,10 +1,10 @@
 //! The wear governor: how long the flash will live, and what is done for it.
 //!
-//! What enters: the account as saved, and samples of the counters, each with its moment. What leaves: [`Action`]s. Pure: it
-//! reads no file and asks no clock. It promises an account that restarts and power cuts do not reset and that costs no
-//! write of its own while the service runs; a commit interval within its span, and, where that suffices, a budget that is kept. What
-//! it does not do: hold back a commit, or lose a reading, for the sake of the flash. Where the longest interval overspends, it
-//! says so.
+//! What enters: the account as saved, and samples of the counters, each with its moment. What leaves: [`Action`]s.
+//! Pure: it reads no file and asks no clock. It promises an account that restarts and power cuts do not reset and that
+//! costs no write of its own while the service runs; a commit interval within its span, and, where that suffices, a
+//! budget that is kept. What it does not do: hold back a commit, or lose a reading, for the sake of the flash. Where
+//! the longest interval overspends, it says so.
 //!
 //! | file | holds |
 //! |---|---|
@@ -25,22 +25,21 @@ mod simulation;
 pub use account::{Account, Sample, Tally};
 pub use report::Report;
 
-use crate::clock::{BootNanos, Now, SECOND, UtcNanos};
+use crate::clock::{BootNanos, Now, SECOND};
 use crate::config::{FlashConfig, Goal, Span};
 use crate::store::Medium;
 use account::Before;
 use cost::{Cost, Stretch};
 use governor::{Allowance, Governor};
-use report::{date, size};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use uuid::Uuid;
 
-/// How often the account is given out to be saved with the next commit, at the most seldom. What a power cut takes of it is
-/// estimated, so this is about the estimate only, and each saving is a page more in one commit.
+/// How often the account is given out to be saved with the next commit, at the most seldom. What a power cut takes of
+/// it is estimated, so this is about the estimate only, and each saving is a page more in one commit.
 const SAVE_EVERY_NS: u64 = 3600 * SECOND as u64;
-/// After a start it is given out at once, after this time, and each time that it has run twice as long: what runs for minutes only
-/// learns something too.
+/// After a start it is given out at once, after this time, and each time that it has run twice as long: what runs for
+/// minutes only learns something too.
 const SAVE_FIRST_NS: u64 = 60 * SECOND as u64;
 /// How long a stretch of time is before it is learnt from.
 const STRETCH_S: f64 = 600.0;
@@ -137,8 +136,8 @@ pub struct Wear {
 }
 
 impl Wear {
-    /// Begins or goes on; the first sample is taken before anything else happens. With no span, and while nothing says what
-    /// may be spent, the interval stays `commit_interval`.
+    /// Begins or goes on; the first sample is taken before anything else happens. With no span, and while nothing says
+    /// what may be spent, the interval stays `commit_interval`.
     pub fn new(start: Start, first: &Sample) -> (Self, Vec<Action>) {
         let Start { config, interval, medium, boot, kept, last_recorded } = start;
         let span = config.span.unwrap_or(Span { min: interval, max: interval });
@@ -268,92 +267,4 @@ impl Wear {
                 .to_owned()
         })
     }
-
-    /// Why the interval is what it is.
-    fn why(&self) -> String {
-        let Some(may) = self.allowance() else {
-            return match self.config.goal {
-                Some(_) => {
-                    "commit_interval: what the medium stands is not known yet, see endurance of [flash]".to_owned()
-                }
-                None => "commit_interval: no budget is set".to_owned(),
-            };
-        };
-        let year = |bytes_per_s: f64| size(bytes_per_s * YEAR_S);
-        let (budget, span) = (year(may.bytes_per_s), self.governor.span());
-        let others = || format!("{:.0} % of it by other programs", 100.0 * self.cost.others_share());
-        if self.governor.overspends() {
-            let spends = year(self.cost.at(span.max));
-            return match self.config.span {
-                Some(_) => format!(
-                    "even the longest interval spends {spends} a year, {}, of a budget of {budget}; raise the budget or \
-                     commit_interval_max, or write less",
-                    others()
-                ),
-                None => format!(
-                    "commit_interval, which spends {spends} a year, {}, of a budget of {budget}; write commit_interval_max to \
-                     let it be governed",
-                    others()
-                ),
-            };
-        }
-        match self.config.span {
-            None => format!("commit_interval, which keeps to {budget} a year"),
-            Some(_) if self.cost.observed_s() < CHOOSE_EVERY_S => "what commits cost here is being measured".to_owned(),
-            Some(span) if self.governor.interval() == span.min => {
-                format!("commit_interval_min, which {budget} a year affords")
-            }
-            Some(_) if may.balance < 0.0 => format!("to pay back what is overspent of {budget} a year"),
-            Some(_) => format!("as short as {budget} a year affords"),
-        }
-    }
-
-    /// What `status` shows, as of the last sample.
-    pub fn report(&self, now: Now) -> Report {
-        let account = &self.account;
-        let may = self.allowance();
-        let per_s = self.cost.long_bytes_per_s().unwrap_or_else(|| self.present_rate());
-        let left = self.endurance_at_first().map(|bytes| (bytes - account.bytes as f64).max(0.0));
-        let left_s = left.filter(|_| per_s > 0.0).map(|bytes| bytes / per_s);
-        let due = may.map(|may| may.bytes_per_s * account.elapsed_s()).filter(|due| *due > 0.0);
-        let span = self.governor.span();
-        Report {
-            medium: self.medium.name.clone(),
-            source: self.medium.source,
-            counted: self.medium.to_string(),
-            since: account.began.map(date),
-            days: account.elapsed_s() / DAY_S,
-            written_bytes: account.bytes,
-            estimated_bytes: account.estimated_bytes,
-            own_bytes: account.own_bytes,
-            before_bytes: account.before_bytes,
-            bytes_per_day: (per_s * DAY_S) as u64,
-            others_share: self.cost.others_share(),
-            bytes_per_reading: (account.tally_readings > 0)
-                .then(|| account.bytes as f64 / account.tally_readings as f64),
-            bytes_per_commit: self.cost.per_commit() as u64,
-            life: account.life.now,
-            endurance_bytes: self.endurance().map(|bytes| bytes as u64),
-            budget_bytes_per_year: may.map(|may| (may.bytes_per_s * YEAR_S) as u64),
-            budget_used: due.map(|due| account.bytes as f64 / due),
-            years_left: left_s.map(|s| s / YEAR_S),
-            end_of_life: left_s.filter(|_| now.trusted).and_then(|s| later(now, s)).map(date),
-            commit_interval_s: self.governor.interval().as_secs_f64(),
-            commit_interval_min_s: span.min.as_secs_f64(),
-            commit_interval_max_s: span.max.as_secs_f64(),
-            overspends: self.governor.overspends(),
-            why: self.why(),
-        }
-    }
-
-    /// Before anything was learnt.
-    fn present_rate(&self) -> f64 {
-        if self.stretch.seconds() > 0.0 { self.stretch.bytes as f64 / self.stretch.seconds() } else { 0.0 }
-    }
-}
-
-/// `s` seconds after now; none beyond what a stamp can say.
-fn later(now: Now, s: f64) -> Option<UtcNanos> {
-    let ns = s * SECOND as f64;
-    (ns < (i64::MAX - now.utc.0.max(0)) as f64).then(|| UtcNanos(now.utc.0.saturating_add(ns as i64)))
 }

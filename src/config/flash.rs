@@ -1,7 +1,8 @@
-//! `[flash]`, and the two keys of `[store]` that it governs: how long the medium is to last, and what may be done for it.
+//! `[flash]`, and the two keys of `[store]` that it governs: how long the medium is to last, and what may be done for
+//! it.
 //!
-//! What enters: the two tables. What leaves: [`FlashConfig`], whose keys are possible together. What it does not do: ask the
-//! medium what it stands; that is known when the service runs.
+//! What enters: the two tables. What leaves: [`FlashConfig`], whose keys are possible together. What it does not do:
+//! ask the medium what it stands; that is known when the service runs.
 
 use super::ConfigError;
 use super::read::Section;

@@ -1,4 +1,5 @@
-//! Durations and sizes as people write them: `10s`, `250ms`, `64MiB`, `4096`; and what is written of flash: `20GiB/year`, `10y`.
+//! Durations and sizes as people write them: `10s`, `250ms`, `64MiB`, `4096`; and what is written of flash:
+//! `20GiB/year`, `10y`.
 //!
 //! What enters: the text of one value. What leaves: a `Duration` or bytes, and the text again for messages and the
 //! documentation. Ranges are not checked here; the table of keys has them.

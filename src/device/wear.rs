@@ -1,7 +1,7 @@
 //! The wear governor's edge: reads the counters, tells the recorder its interval, hands the account to the store.
 //!
-//! What enters: sysfs and procfs, every few seconds, and what the recorder has committed. What leaves: the commit interval, a
-//! line in the log where there is something to say. The decisions are [`crate::wear`]'s.
+//! What enters: sysfs and procfs, every few seconds, and what the recorder has committed. What leaves: the commit
+//! interval, a line in the log where there is something to say. The decisions are [`crate::wear`]'s.
 
 use super::{Desk, lock};
 use crate::store::{Identity, Medium};

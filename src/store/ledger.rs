@@ -1,7 +1,7 @@
 //! What the wear governor keeps in the file: one row of `meta`, which goes along with a commit that is made anyway.
 //!
-//! What enters: a text, whenever there is a new one. What leaves: the text that is on the medium. It promises to cost no transaction
-//! but at a clean stop. What it does not do: read the text.
+//! What enters: a text, whenever there is a new one. What leaves: the text that is on the medium. It promises to cost
+//! no transaction but at a clean stop. What it does not do: read the text.
 
 use super::Store;
 use super::error::StoreError;
@@ -13,7 +13,8 @@ use uuid::Uuid;
 /// The key in `meta`.
 const KEY: &str = "wear";
 
-/// The newest segments among which the last one of an earlier boot is looked for: those of this boot are few at its start.
+/// The newest segments among which the last one of an earlier boot is looked for: those of this boot are few at its
+/// start.
 const NEWEST: u32 = 256;
 
 impl Store {
@@ -62,8 +63,8 @@ mod tests {
     use crate::store::testing::{Bench, at, put};
     use uuid::Uuid;
 
-    /// The row goes along with a commit, which stays one transaction, or is written at a clean stop; a crash before leaves the one
-    /// that was there.
+    /// The row goes along with a commit, which stays one transaction, or is written at a clean stop; a crash before
+    /// leaves the one that was there.
     #[test]
     fn the_ledger_goes_along_with_a_commit() {
         let bench = Bench::new();

@@ -1,8 +1,9 @@
 //! The medium under the store: which one it is, what has been written to it, how worn it says it is.
 //!
-//! What enters: the directory that stands for `/`, and where the store is. What leaves: a [`Sight`] at each call, of small
-//! files in sysfs and procfs. What it promises: what can't be read is none, never zero, and [`Source`] says what is counted
-//! instead. What it does not do: add anything up; counters begin anew at each boot, and [`crate::wear`] deals with that.
+//! What enters: the directory that stands for `/`, and where the store is. What leaves: a [`Sight`] at each call, of
+//! small files in sysfs and procfs. What it promises: what can't be read is none, never zero, and [`Source`] says what
+//! is counted instead. What it does not do: add anything up; counters begin anew at each boot, and [`crate::wear`]
+//! deals with that.
 //!
 //! A partition is counted with its whole disk, since that is what wears; so is what lies under a device mapper that has
 //! one disk under it.
@@ -23,8 +24,9 @@ const SECTORS_WRITTEN: usize = 6;
 /// Device mappers upon each other that are looked through.
 const MAX_DEPTH: usize = 8;
 
-/// Where a medium's own name for itself may be: the CID of a card (Linux `Documentation/driver-api/mmc/mmc-dev-attrs.rst`),
-/// the WWID or serial number of a disk (`Documentation/ABI/stable/sysfs-block`, `.../testing/sysfs-nvme`).
+/// Where a medium's own name for itself may be: the CID of a card (Linux
+/// `Documentation/driver-api/mmc/mmc-dev-attrs.rst`), the WWID or serial number of a disk
+/// (`Documentation/ABI/stable/sysfs-block`, `.../testing/sysfs-nvme`).
 const NAMES: [&str; 4] = ["device/cid", "wwid", "device/wwid", "device/serial"];
 
 /// What is counted.
@@ -67,8 +69,8 @@ pub struct Sight {
 /// `life_time` from eMMC 5.0 on (`drivers/mmc/core/mmc.c`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Life {
-    /// The worse of DEVICE_LIFE_TIME_EST_TYP_A (268) and _B (269): 1 for 0–10 % used, 2 for 10–20 %, … 10 for 90–100 %, 11
-    /// for more than that.
+    /// The worse of DEVICE_LIFE_TIME_EST_TYP_A (268) and _B (269): 1 for 0–10 % used, 2 for 10–20 %, … 10 for 90–100 %,
+    /// 11 for more than that.
     pub level: u8,
     /// PRE_EOL_INFO (267), of the reserved blocks: 1 normal, 2 warning (80 % used), 3 urgent; 0 where it isn't said.
     pub pre_eol: u8,
@@ -248,8 +250,8 @@ mod tests {
         assert_eq!((medium.name.as_str(), medium.sight().sectors), ("mmcblk0", Some(7)));
     }
 
-    /// Without a block device the process is counted, without that nothing is, and it is said which; a counter that can't be
-    /// read is none, not zero.
+    /// Without a block device the process is counted, without that nothing is, and it is said which; a counter that
+    /// can't be read is none, not zero.
     #[test]
     fn what_is_not_known_is_said() {
         let board = Board::new();

@@ -1,8 +1,9 @@
 //! What commits cost on this medium, as learnt.
 //!
-//! What enters: what was spent in a stretch of time, by how many commits of how many readings at which interval. What leaves: what
-//! would be spent a second at another interval. The shape of the cost is known beforehand, a fixed part per commit and a part
-//! per reading (docs/flash.md); its height is measured, and so is what doesn't come from commits: other programs.
+//! What enters: what was spent in a stretch of time, by how many commits of how many readings at which interval. What
+//! leaves: what would be spent a second at another interval. The shape of the cost is known beforehand, a fixed part
+//! per commit and a part per reading (docs/flash.md); its height is measured, and so is what doesn't come from commits:
+//! other programs.
 
 use super::account::{COMMIT_BYTES, READING_BYTES, Spent};
 use crate::clock::SECOND;
@@ -18,8 +19,8 @@ const LONG_MEMORY_S: f64 = 7.0 * 86_400.0;
 /// Of a time that the machine was off so much is learnt from: after months in a drawer it may be on for good.
 const MAX_OFF_S: f64 = 86_400.0;
 
-/// What the file system adds to what a process writes, at the most: journal and metadata. What the medium took beyond that is
-/// from other programs.
+/// What the file system adds to what a process writes, at the most: journal and metadata. What the medium took beyond
+/// that is from other programs.
 const OWN_SHARE: f64 = 2.0;
 
 /// Means over the last half day, each by a second in which the machine was on.
@@ -119,8 +120,8 @@ impl Cost {
         self.observed_s
     }
 
-    /// Bytes that the medium takes in a second in which the machine is on, once that is known of an hour at least: the first minutes
-    /// of a device are no measure.
+    /// Bytes that the medium takes in a second in which the machine is on, once that is known of an hour at least: the
+    /// first minutes of a device are no measure.
     pub(super) fn bytes_per_s_on(&self) -> Option<f64> {
         (self.observed_s >= 3600.0).then_some(self.bytes_per_s)
     }
@@ -185,8 +186,8 @@ mod tests {
         stretch
     }
 
-    /// Where the shape is the prior's, what is spent at another interval is foretold to the byte, whatever the height; and the
-    /// interval for that is found again.
+    /// Where the shape is the prior's, what is spent at another interval is foretold to the byte, whatever the height;
+    /// and the interval for that is found again.
     #[test]
     fn another_interval_is_foretold() {
         let mut cost = Cost::default();

@@ -1,14 +1,15 @@
 //! The choice of the commit interval.
 //!
-//! What enters: what may be spent, what was saved or overspent until now, what commits cost. What leaves: the interval, and why.
-//! It promises to stay within its span, to lengthen at once and to shorten seldom, and to change nothing for a little. What it
-//! does not do: hold a commit back. A flush, a power-fail input and a full buffer commit when they must, and cost what they cost.
+//! What enters: what may be spent, what was saved or overspent until now, what commits cost. What leaves: the interval,
+//! and why. It promises to stay within its span, to lengthen at once and to shorten seldom, and to change nothing for a
+//! little. What it does not do: hold a commit back. A flush, a power-fail input and a full buffer commit when they
+//! must, and cost what they cost.
 //!
 //! ```text
 //!   may be spent now = 0.97 × rate + balance / 30 days        balance = rate × time − spent
 //! ```
-//! So what was overspent is paid back within about a month, and what was saved is used up as slowly: the interval moves by
-//! little, and a bad estimate of the cost is put right by the balance that it leads to.
+//! So what was overspent is paid back within about a month, and what was saved is used up as slowly: the interval moves
+//! by little, and a bad estimate of the cost is put right by the balance that it leads to.
 
 use super::cost::Cost;
 use crate::config::Span;

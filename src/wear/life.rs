@@ -1,8 +1,8 @@
 //! What an eMMC says of its wear, and what follows from it together with the account.
 //!
-//! The level moves in steps of 10 % (JESD84-B51 §7.4, EXT_CSD 268 and 269), so the first one seen says little; but between two of
-//! its moves lies a known part of the endurance, and the account knows how many bytes. What leaves: the endurance, once that
-//! much is known, and how much of it was gone at the beginning.
+//! The level moves in steps of 10 % (JESD84-B51 §7.4, EXT_CSD 268 and 269), so the first one seen says little; but
+//! between two of its moves lies a known part of the endurance, and the account knows how many bytes. What leaves: the
+//! endurance, once that much is known, and how much of it was gone at the beginning.
 
 use crate::store::medium::Life;
 use serde::{Deserialize, Serialize};
@@ -44,14 +44,14 @@ impl LifeLog {
         self.step_bytes.filter(|bytes| *bytes > 0).map(|bytes| (bytes as f64 / STEP) as u64)
     }
 
-    /// The part that was used when the account began: the middle of what the level may mean. A medium that did not say is taken
-    /// for new.
+    /// The part that was used when the account began: the middle of what the level may mean. A medium that did not say
+    /// is taken for new.
     pub(super) fn used_at_first(&self) -> f64 {
         self.first.map_or(0.0, |level| ((f64::from(level) - 0.5) * STEP).min(1.0))
     }
 
-    /// What an operator should act on; none while all is well. Level 10 is 90–100 % used, PRE_EOL_INFO 2 is "warning", 3 "urgent"
-    /// (the same section).
+    /// What an operator should act on; none while all is well. Level 10 is 90–100 % used, PRE_EOL_INFO 2 is "warning",
+    /// 3 "urgent" (the same section).
     pub(super) fn alarm(&self) -> Option<String> {
         let life = self.now?;
         let used = match life.level {

@@ -1,6 +1,7 @@
 //! Years of a device, simulated with a seed: what is spent stays within the budget, whatever happens to the device.
 
 use super::*;
+use crate::clock::UtcNanos;
 use crate::config::Span;
 use crate::store::medium::{SECTOR_BYTES, Sight, Source};
 
@@ -270,8 +271,8 @@ fn a_calm_year_keeps_to_its_budget_and_uses_it() {
     }
 }
 
-/// Bursts, restarts, power cuts and a clock that lies, all in three years: still within 2 % of the budget, with few changes, and
-/// the account within 2 % of what was really written.
+/// Bursts, restarts, power cuts and a clock that lies, all in three years: still within 2 % of the budget, with few
+/// changes, and the account within 2 % of what was really written.
 #[test]
 fn a_hard_life_keeps_to_its_budget() {
     for seed in 1..4 {
@@ -293,8 +294,8 @@ fn a_hard_life_keeps_to_its_budget() {
     }
 }
 
-/// A vehicle: power for half an hour at a time, cut off without a word. What each ride learns adds up, although none lasts until the
-/// hour at which the interval would be chosen.
+/// A vehicle: power for half an hour at a time, cut off without a word. What each ride learns adds up, although none
+/// lasts until the hour at which the interval would be chosen.
 #[test]
 fn short_rides_add_up() {
     let year = live(Life { power_cuts_a_day: 48.0, ..Life::calm(1) });
@@ -303,8 +304,8 @@ fn short_rides_add_up() {
     assert!(year.intervals[300..].iter().all(|s| *s < 10.0), "off for most of the time, it may commit more often");
 }
 
-/// An eMMC that says only by tens of percents how worn it is: after two of its steps the endurance is known, the lifetime kept to
-/// from then on, and what was overspent before is paid back.
+/// An eMMC that says only by tens of percents how worn it is: after two of its steps the endurance is known, the
+/// lifetime kept to from then on, and what was overspent before is paid back.
 #[test]
 fn an_emmc_teaches_its_endurance() {
     let endurance = 120.0 * GIB;
@@ -323,7 +324,8 @@ fn an_emmc_teaches_its_endurance() {
     assert!((0.9..=1.01).contains(&years.used), "{}", years.used);
 }
 
-/// A medium whose commits begin to cost twice as much: the interval follows within days, before the budget is overspent.
+/// A medium whose commits begin to cost twice as much: the interval follows within days, before the budget is
+/// overspent.
 #[test]
 fn a_cost_that_doubles_is_followed() {
     let year = live(Life { doubles_on_day: 200, ..Life::calm(1) });
@@ -343,8 +345,8 @@ fn an_overspent_account_is_paid_back() {
     assert!(year.most_changes_a_day <= 6, "{}", year.most_changes_a_day);
 }
 
-/// A budget that the shortest interval keeps to leaves it there; one that the longest overspends is told of once, and changes
-/// nothing but that. Other programs that write too much are named.
+/// A budget that the shortest interval keeps to leaves it there; one that the longest overspends is told of once, and
+/// changes nothing but that. Other programs that write too much are named.
 #[test]
 fn the_ends_of_the_span_hold() {
     let rich = live(Life { goal: Goal::BytesPerDay(2000.0 * GIB / 365.0), days: 60, ..Life::calm(1) });

@@ -67,8 +67,9 @@ fn written(wear: &Json) -> u64 {
     wear["written_bytes"].as_u64().unwrap()
 }
 
-/// What a tight budget is overspent by makes commits come seldom, within the span; a flush commits at once all the same. The
-/// account, and with it the interval, outlives the end of the service, kill -9 with writes while it was away, and another boot.
+/// What a tight budget is overspent by makes commits come seldom, within the span; a flush commits at once all the
+/// same. The account, and with it the interval, outlives the end of the service, kill -9 with writes while it was away,
+/// and another boot.
 #[test]
 fn a_tight_budget_makes_commits_seldom_and_outlives_everything() {
     let board = Board::new(
@@ -118,8 +119,8 @@ fn a_tight_budget_makes_commits_seldom_and_outlives_everything() {
     assert_eq!(written(&wear) - estimated, GIB + GIB / 4 + GIB / 8, "{wear}");
 }
 
-/// Without a budget the interval is the configured one and the account is kept all the same; where there is no block device it is
-/// said what is counted instead; a lifetime without an endurance is told of and governs nothing.
+/// Without a budget the interval is the configured one and the account is kept all the same; where there is no block
+/// device it is said what is counted instead; a lifetime without an endurance is told of and governs nothing.
 #[test]
 fn without_a_budget_nothing_is_governed() {
     let plain = Board::new("commit_interval = \"2s\"", "");
