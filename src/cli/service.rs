@@ -309,12 +309,15 @@ fn wear(status: &Json) -> Vec<(&'static str, String)> {
         size(number("bytes_per_day")),
         wear["counted"].as_str().unwrap_or("-"),
     );
+    let old_enough = number("days") >= 1.0;
     let budget = known("budget_bytes_per_year").map_or("no budget".to_owned(), |budget| {
-        let used =
-            known("budget_used").map_or(String::new(), |used| format!(", {:.0} % used of what was due", used * 100.0));
-        format!("{} a year{used}", size(budget))
+        let used = known("budget_used")
+            .filter(|_| old_enough)
+            .map(|used| format!(", {:.0} % used of what was due", used * 100.0));
+        format!("{} a year{}", size(budget), used.unwrap_or_default())
     });
     let end = match (known("years_left"), wear["end_of_life"].as_str()) {
+        (Some(_), _) if !old_enough => "an account of less than a day tells no end".to_owned(),
         (Some(years), Some(day)) => format!("worn in {years:.1} years, {day}"),
         (Some(years), None) => format!("worn in {years:.1} years"),
         (None, _) => "its end is not known: see endurance of [flash]".to_owned(),
@@ -337,7 +340,7 @@ fn size(bytes: f64) -> String {
     match bytes {
         b if b < 10_240.0 => format!("{b:.0} B"),
         b if b < 10_485_760.0 => format!("{:.0} KiB", b / 1024.0),
-        b if b < 10_737_418_240.0 => format!("{:.1} MiB", b / 1_048_576.0),
+        b if b < 1_073_741_824.0 => format!("{:.1} MiB", b / 1_048_576.0),
         b => format!("{:.1} GiB", b / 1_073_741_824.0),
     }
 }
@@ -388,12 +391,14 @@ mod tests {
         }}});
         let screen = text(&status);
         for part in [
-            "3072.0 MiB in 41.0 days, 75.0 MiB a day, 22.3 B a reading; all that mmcblk0 takes",
+            "3.0 GiB in 41.0 days, 75.0 MiB a day, 22.3 B a reading; all that mmcblk0 takes",
             "60.0 GiB a year, 47 % used of what was due; worn in 35.0 years, 2061-01-02",
             "every 12.5 s, as short as it affords",
         ] {
             assert!(screen.contains(part), "{screen}");
         }
+        status["flash"]["wear"]["days"] = json!(0.3);
+        assert!(text(&status).contains("60.0 GiB a year; an account of less than a day"), "{}", text(&status));
         for key in ["budget_bytes_per_year", "years_left"] {
             status["flash"]["wear"][key] = Json::Null;
         }

@@ -27,7 +27,7 @@ const MAX_DEPTH: usize = 8;
 /// Where a medium's own name for itself may be: the CID of a card (Linux
 /// `Documentation/driver-api/mmc/mmc-dev-attrs.rst`), the WWID or serial number of a disk
 /// (`Documentation/ABI/stable/sysfs-block`, `.../testing/sysfs-nvme`).
-const NAMES: [&str; 4] = ["device/cid", "wwid", "device/wwid", "device/serial"];
+const NAMES: [&str; 5] = ["device/cid", "wwid", "device/wwid", "device/serial", "serial"];
 
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -87,7 +87,9 @@ impl Governor {
         }
         let least = cost.at(self.span.max);
         let bar = if self.overspends { 0.9 } else { 1.0 };
-        self.overspends = self.interval == self.span.max && least > bar * may.bytes_per_s;
+        // The first minutes of a device are no measure of its years.
+        let known = cost.observed_s() >= super::CHOOSE_EVERY_S;
+        self.overspends = known && self.interval == self.span.max && least > bar * may.bytes_per_s;
     }
 
     fn wanted(&self, may: &Allowance, cost: &Cost) -> Duration {

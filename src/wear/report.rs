@@ -1,6 +1,6 @@
 //! The account as `status` shows it, and the reason of the interval in words.
 
-use super::{CHOOSE_EVERY_S, DAY_S, Wear, YEAR_S};
+use super::{CHOOSE_EVERY_S, DAY_S, URGENT_S, Wear, YEAR_S};
 use crate::clock::{Now, SECOND, UtcNanos};
 use crate::store::medium::{Life, Source};
 use serde::Serialize;
@@ -88,9 +88,13 @@ impl Wear {
                 ),
             };
         }
+        let young = self.cost.observed_s() < CHOOSE_EVERY_S;
         match self.config.span {
+            None if young => format!("commit_interval; whether it keeps to {budget} a year is being measured"),
             None => format!("commit_interval, which keeps to {budget} a year"),
-            Some(_) if self.cost.observed_s() < CHOOSE_EVERY_S => "what commits cost here is being measured".to_owned(),
+            Some(_) if young && may.balance > -URGENT_S * may.bytes_per_s => {
+                "what commits cost here is being measured".to_owned()
+            }
             Some(span) if self.governor.interval() == span.min => {
                 format!("commit_interval_min, which {budget} a year affords")
             }
