@@ -78,6 +78,15 @@ struct Saved {
     changed_s: f64,
 }
 
+impl Saved {
+    fn is_plausible(&self) -> bool {
+        let times = [self.chosen_s, self.changed_s];
+        // Never later than the account: a choice that lies ahead would be waited for.
+        let past = times.iter().all(|s| (0.0..=self.account.elapsed_s() + 1.0).contains(s));
+        self.account.is_plausible() && self.cost.is_plausible() && self.stretch.is_plausible() && past
+    }
+}
+
 /// What the store had of an earlier run.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Kept(Option<Saved>);
@@ -87,7 +96,7 @@ impl Kept {
     pub fn read(text: Option<&str>) -> (Self, Option<Action>) {
         let Some(text) = text else { return (Self::default(), None) };
         match serde_json::from_str::<Saved>(text) {
-            Ok(saved) if saved.account.is_plausible() => (Self(Some(saved)), None),
+            Ok(saved) if saved.is_plausible() => (Self(Some(saved)), None),
             _ => {
                 let told = "flash: the saved account of writes can't be read; it begins anew, delete the row `wear` of the \
                             table `meta` if this is told again";
@@ -148,8 +157,10 @@ impl Wear {
             Some(kept) => {
                 let before = Before { last_recorded, bytes_per_s: kept.cost.bytes_per_s_on() };
                 let account = kept.account.resume(identity, boot, first, before);
-                let governor = Governor::new(span, Duration::from_millis(kept.interval_ms), kept.changed_s);
-                let (cost, stretch, chosen_s) = (kept.cost, kept.stretch, kept.chosen_s);
+                // The account of another medium begins at 0, and the governor's time with it.
+                let [chosen_s, changed_s] = [kept.chosen_s, kept.changed_s].map(|s| s.min(account.elapsed_s()));
+                let governor = Governor::new(span, Duration::from_millis(kept.interval_ms), changed_s);
+                let (cost, stretch) = (kept.cost, kept.stretch);
                 Self { cost, stretch, chosen_s, ..Self::of(config, medium, account, governor) }
             }
         };

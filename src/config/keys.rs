@@ -176,7 +176,7 @@ pub const KEYS: &[Key] = &[
         "commit_interval",
         Form::Duration { min_ms: 100, max_ms: HOUR, off: false },
         Fallback::Value("10s"),
-        "How long readings wait in RAM: what a power cut loses at most, but for one commit's duration.",
+        "How long readings wait in RAM: what a power cut loses at most, but for one commit's duration. With `commit_interval_max` it is only where that begins.",
         "Flash: about 5, 7.4 and 12 KiB a commit at 1, 10 and 60 s. Halving it nearly doubles the writes.",
     ),
     key(

@@ -84,12 +84,34 @@ impl Stretch {
         self.duty_s += spent.tally.commits as f64 * interval.as_secs_f64();
     }
 
+    /// Whether sums like these can be: what was read from a file may be anything.
+    pub(super) fn is_plausible(&self) -> bool {
+        const MOST: u64 = 1 << 60;
+        let sums = [self.on_ns, self.off_ns, self.bytes, self.own_bytes.unwrap_or(0), self.readings, self.commits];
+        sums.iter().all(|sum| *sum < MOST) && (0.0..1e15).contains(&self.duty_s)
+    }
+
     pub(super) fn seconds(&self) -> f64 {
         self.on_ns as f64 / SECOND as f64
     }
 }
 
 impl Cost {
+    /// Whether means like these can be.
+    pub(super) fn is_plausible(&self) -> bool {
+        let means = [
+            self.observed_s,
+            self.passed_s,
+            self.bytes_per_s,
+            self.long_bytes_per_s,
+            self.others_per_s,
+            self.prior_per_s,
+            self.readings_per_s,
+            self.duty,
+        ];
+        means.iter().all(|mean| (0.0..1e15).contains(mean)) && (0.0..=1.0).contains(&self.on_share)
+    }
+
     /// Learns from a stretch of time.
     pub(super) fn learn(&mut self, stretch: &Stretch) {
         let s = stretch.seconds();

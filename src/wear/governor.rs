@@ -97,7 +97,7 @@ impl Governor {
         let target = AIM * may.bytes_per_s + balance / HORIZON_S;
         let seconds = cost.interval_s(target).unwrap_or(f64::INFINITY);
         // Tenths are plenty, and read better.
-        let tenths = (seconds.min(self.span.max.as_secs_f64()) * 10.0).ceil() / 10.0;
+        let tenths = (seconds.clamp(0.0, self.span.max.as_secs_f64()) * 10.0).ceil() / 10.0;
         self.span.clamp(Duration::from_secs_f64(tenths))
     }
 
