@@ -15,6 +15,7 @@ mod error;
 pub mod recorder;
 pub mod status;
 pub mod watch;
+mod wear;
 
 pub use error::DeviceError;
 
@@ -96,6 +97,7 @@ fn serve(desk: Desk, mut signals: Signals) -> Result<Report, DeviceError> {
         let mut upkeep = executor.spawn(desk.clone().keep_up());
         let visits = Visits::take().map_err(DeviceError::Signals)?;
         let door = executor.spawn(desk.clone().let_readers_in(visits));
+        let wear = executor.spawn(desk.clone().watch_wear());
         let (stop_uplink, stopped) = bounded(1);
         let uplink = executor.spawn(desk.clone().upload(committed, stopped));
         let control = desk.clone().serve_control(asks.clone(), &sensors, &executor)?;
@@ -112,8 +114,9 @@ fn serve(desk: Desk, mut signals: Signals) -> Result<Report, DeviceError> {
         or(told, or(recorder_ended, store_ended)).await?;
         watch::stopping();
         sensors.stop().await;
-        drop((control, clock, door));
+        drop((control, clock, door, wear));
         let finished = async {
+            desk.save_wear().await;
             ask(&asks, Ask::Finish).await;
             recorder.await.map_err(DeviceError::StoreGone)
         };
@@ -165,6 +168,7 @@ struct Desk {
     registry: Arc<Registry>,
     shared: Arc<Shared>,
     link: SharedStatus,
+    wear: wear::SharedWear,
     started: Instant,
 }
 
@@ -189,6 +193,7 @@ impl Desk {
             registry,
             shared,
             link: Arc::default(),
+            wear: Arc::default(),
             started: Instant::now(),
         })
     }
@@ -350,6 +355,7 @@ impl Desk {
             "flash": {
                 "written_bytes": written,
                 "bytes_per_day": (written as f64 / uptime_s.max(1.0) * 86_400.0) as u64,
+                "wear": self.wear_report(),
             },
             "sensors": counters.iter().map(|c| c.snapshot()).collect::<Vec<_>>(),
         })

@@ -13,9 +13,11 @@
 //! | `open`, `quarantine` | from those to a store that can be written, whatever the file is like |
 //! | `log`, `neighbours`, `vfs` | when and how the write-ahead log is folded into the file |
 //! | `commit`, `ack`, `catalog`, `recheck` | what comes in, what goes out |
+//! | `ledger` | what the wear governor keeps |
 //! | `compact`, `rollup`, `expire` | steps of upkeep |
 //! | [`reader`], [`scan`], [`vtab`], [`query`] | the read side: segments to rows, and SQL over them |
 //! | [`audit`], [`plain`] | what `verify` and `export` do with it |
+//! | [`medium`] | the flash under it: what it took, and how worn it says it is |
 //! | [`thread`] | the thread that it runs on |
 //! | `crash` (tests only) | power cuts at every write |
 
@@ -34,7 +36,9 @@ pub mod file;
 mod ground;
 pub mod high_water;
 pub mod identity;
+mod ledger;
 mod log;
+pub mod medium;
 mod neighbours;
 mod open;
 pub mod plain;
@@ -61,6 +65,7 @@ pub use commit::Committed;
 pub use error::StoreError;
 pub use event::{Event, EventKind};
 pub use identity::Identity;
+pub use medium::Medium;
 pub use open::FreshWhy;
 
 use crate::clock::{Anchor, BootNanos, UtcNanos};
@@ -99,6 +104,8 @@ pub struct Store {
     compacted_to: compact::Cursor,
     commits: u64,
     body_bytes: u64,
+    /// The account of writes, to be written with the next commit.
+    ledger_unwritten: Option<String>,
     /// Dropped last, after the connection.
     _locks: Vec<Lock>,
 }
@@ -303,6 +310,7 @@ impl Store {
     /// # Errors
     /// Those of [`Store::checkpoint`]. The file is closed all the same; nothing committed is lost.
     pub fn close(mut self) -> Result<(), StoreError> {
+        self.write_ledger_now()?;
         self.checkpoint()
     }
 
