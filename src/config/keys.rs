@@ -249,7 +249,7 @@ pub const KEYS: &[Key] = &[
         Form::Word(&["shared", "exclusive"]),
         Fallback::Value("shared"),
         "`shared`: any SQLite tool reads the live file. `exclusive`: nobody does; reads go through the control socket.",
-        "`shared` writes the -shm file out every 30 s: 3.7 to 8 bytes more a reading.",
+        "While another process has the file open, `shared` writes its -shm out every 30 s: up to 15 bytes more a reading.",
     ),
     key(
         "store",
@@ -257,7 +257,7 @@ pub const KEYS: &[Key] = &[
         Form::Flag,
         Fallback::Value("false"),
         "True only for media known to keep the neighbours of a torn write. It may be changed at any start.",
-        "False writes up to 1.6 times as much. True on a medium that does not hold it loses committed readings.",
+        "False writes 1 to 2 % more. True on a medium that does not hold it can cost the whole file at a power cut.",
     ),
     key(
         "control",
