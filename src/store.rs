@@ -11,7 +11,7 @@
 //! | `disk` | what is written beside SQLite |
 //! | `ground`, [`wal_scan`], [`high_water`], [`identity`], `rebuild` | what is looked at before SQLite opens |
 //! | `open`, `quarantine` | from those to a store that can be written, whatever the file is like |
-//! | `log`, `neighbours`, `vfs` | when and how the write-ahead log is folded into the file |
+//! | `log`, `neighbours`, `padding`, `vfs` | when and how the write-ahead log is folded into the file |
 //! | `commit`, `ack`, `catalog`, `recheck` | what comes in, what goes out |
 //! | `ledger` | what the wear governor keeps |
 //! | `compact`, `rollup`, `expire` | steps of upkeep |
@@ -41,6 +41,7 @@ mod log;
 pub mod medium;
 mod neighbours;
 mod open;
+mod padding;
 pub mod plain;
 mod quarantine;
 pub mod query;
@@ -359,7 +360,8 @@ impl Store {
         work: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         self.fold_if_due();
-        let done = file::in_transaction(&self.conn, &self.path, doing, work);
+        let begun = self.log.begin(&self.conn, &self.path);
+        let done = begun.and_then(|()| file::in_transaction(&self.conn, &self.path, doing, work));
         match &done {
             Ok(_) => self.log.look(&self.conn),
             Err(e) => {

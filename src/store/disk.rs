@@ -32,6 +32,12 @@ impl PlainFile {
         Ok(opened.map(|file| Self { file, path: path.to_owned() }))
     }
 
+    /// Opens `path` for reading and writing; `None` where it isn't there.
+    pub(crate) fn open_to_change(path: &Path) -> Result<Option<Self>, StoreError> {
+        let opened = present("open", path, OpenOptions::new().read(true).write(true).open(path))?;
+        Ok(opened.map(|file| Self { file, path: path.to_owned() }))
+    }
+
     /// Opens `path`, made where it isn't there, for owner and group only. Its name is durable after [`fsync_directory`].
     pub(crate) fn open_or_create(path: &Path) -> Result<Self, StoreError> {
         #[cfg(test)]

@@ -144,6 +144,8 @@ pub(crate) fn header(db: &Path) -> Result<Option<Header>, StoreError> {
 pub(crate) struct Header {
     /// Bytes per page.
     pub(crate) page_bytes: u32,
+    /// Whether it is in WAL mode.
+    pub(crate) wal: bool,
     /// Whether the file can give pages back step by step.
     pub(crate) incremental_vacuum: bool,
 }
@@ -157,7 +159,9 @@ impl Header {
             1 => 65_536,
             n => n,
         };
-        Some(Self { page_bytes, incremental_vacuum: bytes[52..56] != [0; 4] && bytes[64..68] != [0; 4] })
+        // The file format's read and write versions: 2 is WAL.
+        let wal = bytes[18..20] == [2, 2];
+        Some(Self { page_bytes, wal, incremental_vacuum: bytes[52..56] != [0; 4] && bytes[64..68] != [0; 4] })
     }
 }
 

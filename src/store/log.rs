@@ -70,6 +70,20 @@ impl Log {
         self.restart_due = true;
     }
 
+    /// Before a transaction: where the log is about to begin anew, has it begin so that no torn block of it is taken for a
+    /// shorter log.
+    ///
+    /// # Errors
+    /// Those of a commit; nothing has changed then.
+    pub(super) fn begin(&mut self, conn: &Connection, path: &Path) -> Result<(), StoreError> {
+        if self.powersafe || self.frames == 0 || self.frames > self.folded {
+            return Ok(());
+        }
+        super::neighbours::begin_log(conn, path, self.touched.page_bytes())?;
+        self.look(conn);
+        Ok(())
+    }
+
     /// Whether the next fold waits for readers, so that the log can begin anew.
     #[cfg(test)]
     pub(super) fn is_restart_due(&self) -> bool {

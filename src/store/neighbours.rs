@@ -8,6 +8,8 @@
 //! SQLite does the same inside each commit when it is told of large sectors; a page that is rewritten in each of a thousand
 //! commits then brings its neighbours a thousand times. Here they come once a round.
 //!
+//! A log that begins anew has a neighbour too, the old one under it: see [`begin_log`].
+//!
 //! What it does not do: decide when to checkpoint, or protect a checkpoint that another program's connection makes.
 
 use super::error::StoreError;
@@ -41,6 +43,11 @@ impl Touched {
     /// Nothing was looked at yet. `page_bytes` is the database's own.
     pub(super) fn new(page_bytes: u64) -> Self {
         Self { page_bytes, salt: [0; 8], frames: 0, blocks: BTreeMap::new(), held: 0 }
+    }
+
+    /// Bytes per page of the database.
+    pub(super) fn page_bytes(&self) -> u64 {
+        self.page_bytes
     }
 
     /// Pages in a block; 1 where a page is a block or more and has no neighbours.
@@ -119,6 +126,27 @@ impl Touched {
         })?;
         Ok(missing.len() as u64)
     }
+}
+
+/// Begins the log anew with a commit whose last frame lies behind the first block of the log.
+///
+/// While the header of a new log is written, the block that holds it and the first frames of the old one may keep its front
+/// and lose its end. If a commit lay in that front, SQLite would take it for the whole of the old log, and put pages of long
+/// ago into a database that has newer ones. So none lies there: the first commit of each log is some pages as they are.
+///
+/// # Errors
+/// Those of a commit; nothing has changed then.
+pub(super) fn begin_log(conn: &Connection, path: &Path, page_bytes: u64) -> Result<(), StoreError> {
+    let pages = (BLOCK_BYTES - LOG_HEADER_BYTES) / (page_bytes + FRAME_HEADER_BYTES) + 1;
+    if pages == 1 {
+        return Ok(());
+    }
+    in_transaction(conn, path, "begin the log", |conn| {
+        let fail = |e| sql_of(conn, "begin the log", e);
+        let sql = "UPDATE sqlite_dbpage SET data = data WHERE pgno = ?1";
+        let mut write = conn.prepare_cached(sql).map_err(fail)?;
+        (1..=pages as i64).try_for_each(|page| write.execute([page]).map(drop).map_err(fail))
+    })
 }
 
 /// The pages that are free and hold nothing, ascending: the leaves of the freelist (sqlite.org/fileformat2.html §1.5).

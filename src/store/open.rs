@@ -20,7 +20,7 @@ use super::high_water::{HighWater, Mark};
 use super::identity::Identity;
 use super::log::Log;
 use super::wal_scan::{self, WalScan};
-use super::{Bounds, Line, Store, Tally, commit, compact, disk, quarantine, rebuild};
+use super::{Bounds, Line, Store, Tally, commit, compact, disk, padding, quarantine, rebuild};
 use crate::clock::Now;
 use crate::config::{Locking, StoreConfig};
 use crate::reading::ranges::RangeSet;
@@ -208,6 +208,7 @@ fn connect(path: &Path, cfg: &StoreConfig, events: &mut Vec<Event>) -> Result<Re
             return Err(StoreError::Damaged { what: format!("{} does not begin as a database", path.display()) });
         }
     }
+    padding::mend(path, scan)?;
     if bytes > 0 {
         check_format(path)?;
     }
@@ -221,6 +222,7 @@ fn connect(path: &Path, cfg: &StoreConfig, events: &mut Vec<Event>) -> Result<Re
             Err(e @ StoreError::Damaged { .. }) => return Err(e),
             Err(e) => log::warn!("store: {e}; the page size stays {} bytes until the next start", header.page_bytes),
         }
+        rebuild::into_wal(path)?;
     }
     let conn = open_rw(path, &pragmas)?;
     conn.set_prepared_statement_cache_capacity(48);
@@ -291,6 +293,7 @@ impl Ready {
         let mut log = Log::new(&conn, Bounds::of(cfg.max_size_bytes).wal_bytes, cfg.powersafe)?;
         if scan.replayed > 0 || scan.live_behind > 0 {
             restart_log(&mut log, &conn, &path, scan)?;
+            log.begin(&conn, &path)?;
         }
         let fresh = why_fresh(&conn, &lines, high.mark(), me)?;
         let floor = lines.last().map(|line| floor(line, high.mark(), scan, events));

@@ -46,3 +46,19 @@ pub(crate) fn rebuild(db: &Path, found: Header, page_bytes: u32) -> Result<bool,
     sync_directory(db)?;
     Ok(true)
 }
+
+/// Has a file in rollback mode, as a snapshot or a rewrite makes them, be in WAL mode from here on. Under SQLite's own VFS:
+/// its rollback journal has to keep what lies in the same block.
+///
+/// # Errors
+/// Those of SQLite. The file is as good as before.
+pub(crate) fn into_wal(db: &Path) -> Result<(), StoreError> {
+    if super::ground::header(db)?.is_none_or(|header| header.wal) {
+        return Ok(());
+    }
+    let fail = |e| StoreError::sql("begin a log for", db, e);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(uri(db, "psow=0"), flags).map_err(fail)?;
+    conn.pragma_update(None, "synchronous", 2).map_err(fail)?;
+    conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0)).map(drop).map_err(fail)
+}

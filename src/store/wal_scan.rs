@@ -25,7 +25,8 @@ use std::io::{BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-const HEADER_BYTES: usize = 32;
+/// Bytes of the log before its first frame.
+pub(super) const HEADER_BYTES: usize = 32;
 const FRAME_HEADER: usize = FRAME_HEADER_BYTES as usize;
 
 /// What was found.
@@ -37,10 +38,14 @@ pub struct WalScan {
     pub broken_at: Option<u64>,
     /// Frames of the same log at and behind the break.
     pub live_behind: u64,
+    /// The last of them, counted from 1.
+    pub last_live: u64,
     /// Commits among them.
     pub commits_behind: u64,
     /// The header itself is damaged although the frames are its own.
     pub header_rotten: bool,
+    /// Bytes per page, where there is a log.
+    pub page_bytes: Option<u32>,
 }
 
 impl WalScan {
@@ -112,6 +117,7 @@ fn walk(input: &mut impl Read, page_bytes: Option<u32>) -> std::io::Result<(WalS
     let Some(size) = size.filter(sane) else { return Ok(Default::default()) };
     let mut frame = vec![0; FRAME_HEADER + size as usize];
     let mut walk = Walk::new(header);
+    walk.found.page_bytes = Some(size);
     walk.newest.page_bytes = size as usize;
     while fill(input, &mut frame)? {
         walk.step(&frame);
@@ -172,6 +178,21 @@ impl Sum {
 
     fn is(&self, bytes: &[u8], at: usize) -> bool {
         self.a == u32_at(bytes, at) && self.b == u32_at(bytes, at + 4)
+    }
+}
+
+/// A frame as it lies in the log.
+pub(super) struct Frame<'a>(pub(super) &'a [u8]);
+
+impl Frame<'_> {
+    /// The frame that SQLite writes behind this one when it pads: the same page and size, with the checksum going on.
+    pub(super) fn copy_behind(&self, big_endian: bool) -> Vec<u8> {
+        let mut copy = self.0.to_vec();
+        let sum = Sum { big_endian, a: u32_at(&copy, 16), b: u32_at(&copy, 20) };
+        let sum = sum.over(&copy[..8]).over(&copy[FRAME_HEADER..]);
+        copy[16..20].copy_from_slice(&sum.a.to_be_bytes());
+        copy[20..24].copy_from_slice(&sum.b.to_be_bytes());
+        copy
     }
 }
 
@@ -242,6 +263,7 @@ impl Walk {
             return;
         }
         self.found.live_behind += 1;
+        self.found.last_live = self.seen;
         match (commit, self.last) {
             (Some(commit), Some(last)) if last.same(&commit) => {
                 self.last = Some(Commit { hash: last.hash.or(commit.hash), ..commit });
@@ -310,7 +332,7 @@ mod tests {
     fn a_whole_log_is_no_alarm() {
         let (_dir, db) = crashed(40);
         let found = scan(&db, None).unwrap();
-        assert_eq!(found, WalScan { replayed: frames(&db), ..WalScan::default() });
+        assert_eq!(found, WalScan { replayed: frames(&db), page_bytes: Some(2048), ..WalScan::default() });
         assert!(found.replayed > 40);
         assert_eq!(scan(Path::new("/nowhere/x.db"), None).unwrap(), WalScan::default());
     }

@@ -1,7 +1,8 @@
 //! What is held back of the log: the part of a padding frame that lies behind the sync point. No I/O.
 //!
 //! What enters: the writes and fsyncs of the log in their order. What leaves: whether a write is held, and what a read has
-//! to see of it. At most one piece is held, shorter than a block.
+//! to see of it. At most one piece is held, shorter than a block. It goes out before the next write and before the next
+//! fsync, so that holding it is no more than what the kernel's cache does with every write.
 
 use super::BLOCK_BYTES;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ impl Tail {
     /// of a block, and doesn't fill it. That is the rest of a padding frame, or the header of a next frame, whose page
     /// follows and has both written out.
     pub(super) fn is_tail(&mut self, at: i64, piece: &[u8]) -> bool {
-        let fresh = self.synced && at == self.written_to && at % BLOCK_BYTES as i64 == 0;
+        let fresh = self.synced && at > 0 && at == self.written_to && at % BLOCK_BYTES as i64 == 0;
         self.synced = false;
         self.written_to = at + piece.len() as i64;
         fresh && self.bytes.is_empty() && (piece.len() as u64) < BLOCK_BYTES
@@ -101,6 +102,9 @@ mod tests {
         assert!(!tail.is_tail(8000, &[3; 24]), "not where the last write ended");
         tail.synced();
         assert!(!tail.is_tail(8024, &[3; 24]), "not at the start of a block");
+        let mut anew = Tail::default();
+        anew.synced();
+        assert!(!anew.is_tail(0, &[1; 32]), "the header of a log that begins anew");
     }
 
     /// A read sees what is held as if it were in the file.
