@@ -18,12 +18,12 @@ struct Scale {
     effort: Effort,
 }
 
-/// A debug build looks at some hundred images, a release build at more, `VARVED_FULL` at many.
+/// A debug build looks at some hundred images, a release build at some thousand, `VARVED_FULL` at every boundary of many seeds.
 fn scale() -> Scale {
     let full = std::env::var("VARVED_FULL").is_ok_and(|v| !v.is_empty());
     let (seeds, boundaries, per_boundary) = match (full, cfg!(debug_assertions)) {
         (true, _) => (40, usize::MAX, 12),
-        (false, false) => (2, usize::MAX, 3),
+        (false, false) => (2, 120, 3),
         (false, true) => (1, 16, 3),
     };
     let effort = Effort { boundaries, per_boundary, again_one_in: 4, again: 2, most_bad: 20, until_lost: false };
