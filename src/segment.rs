@@ -25,7 +25,7 @@ mod view;
 pub use body::encode;
 pub(crate) use merge::Timelines;
 pub use merge::{Merge, contains, merge};
-pub use view::{Bounds, ColumnHead, View, decode};
+pub use view::{Bounds, ColumnHead, Decoded, View, decode};
 
 use crate::clock::{BootNanos, UtcNanos};
 use crate::fault::{Exit, Fault, Verdict};

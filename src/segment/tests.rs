@@ -350,9 +350,9 @@ fn one_column_does_not_cost_all() {
     let content = Content::Data { readings, names: Vec::new() };
     let body = encode(&Segment { range: SeqRange::new(1, 9).expect("a range"), content }).expect("a body");
     let view = View::parse(&body).expect("a view");
-    assert_eq!((view.n(), view.decoded_columns()), (50_000, 0));
+    assert_eq!((view.n(), view.decoded().columns), (50_000, 0));
     assert_eq!(view.column(37).expect("a column"), column(38));
-    assert!(view.decoded_columns() <= 5);
+    assert!(view.decoded().columns <= 5);
     let bounds = view.bounds();
     assert_eq!((bounds.boot_min, bounds.boot_max, bounds.utc_min), (Some(BootId(1)), Some(BootId(1)), None));
     assert_eq!((bounds.boottime_min, bounds.boottime_max), (Some(BootNanos(0)), Some(BootNanos(999 * SECOND))));

@@ -57,7 +57,16 @@ pub struct View {
     places: Vec<Place>,
     texts: Vec<u8>,
     chunks: Vec<u8>,
-    decoded: Cell<usize>,
+    decoded: Cell<Decoded>,
+}
+
+/// How much of a segment was decoded since it was opened, what had to be on the way to another column included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Decoded {
+    /// Columns.
+    pub columns: usize,
+    /// Values in them, those that are missing included.
+    pub values: usize,
 }
 
 /// Where a column's bytes are.
@@ -88,7 +97,7 @@ impl View {
             places: Vec::new(),
             texts: Vec::new(),
             chunks: Vec::new(),
-            decoded: Cell::new(0),
+            decoded: Cell::default(),
         };
         if flags & LOSS != 0 {
             let loss = postcard::from_bytes(rest).map_err(|_| SegmentError::Corrupt("a loss of an unknown kind"))?;
@@ -244,16 +253,17 @@ impl View {
         index: usize,
         text_left: &mut usize,
     ) -> Result<Column, SegmentError> {
-        self.decoded.set(self.decoded.get() + 1);
         let (head, place) = (&self.heads[index], &self.places[index]);
+        let Decoded { columns, values } = self.decoded.get();
+        self.decoded.set(Decoded { columns: columns + 1, values: values + head.n });
         let texts = &self.texts[place.text.clone()];
         let (values, missing): (Values, Vec<Missing>) =
             model.read(reader, (head.kind, head.n), place.distinct, (texts, text_left))?;
         Ok(Column { series: head.series, timeline: head.timeline, values, missing })
     }
 
-    /// How many columns were decoded since it was opened, those on the way to another included.
-    pub fn decoded_columns(&self) -> usize {
+    /// What was decoded so far.
+    pub fn decoded(&self) -> Decoded {
         self.decoded.get()
     }
 

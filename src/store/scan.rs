@@ -13,7 +13,7 @@ use super::reader::{Held, HeldStore, quoted};
 use crate::clock::timebase::Quality;
 use crate::clock::{BootNanos, UtcNanos};
 use crate::reading::{BootId, Scale, SegmentSeq, SeqRange, SeriesDef, SeriesId};
-use crate::segment::{Column, Content, Timeline, TimelineClock, Values, View};
+use crate::segment::{Column, Content, Decoded, Timeline, TimelineClock, Values, View};
 use rusqlite::Connection;
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -58,6 +58,8 @@ pub struct Tally {
     pub opened: u64,
     /// Columns whose values were decoded, those on the way to another included.
     pub columns: u64,
+    /// Values in them.
+    pub values: u64,
     /// Segments that could not be read.
     pub unreadable: u64,
     /// The first few of them, in words.
@@ -80,6 +82,7 @@ impl Tally {
         self.segments += other.segments;
         self.opened += other.opened;
         self.columns += other.columns;
+        self.values += other.values;
         self.unreadable += other.unreadable;
         let room = MAX_REASONS.saturating_sub(self.reasons.len());
         self.reasons.extend(other.reasons.iter().take(room).cloned());
@@ -260,8 +263,10 @@ impl Scan {
             }
         }
         let picks: Vec<usize> = picked.iter().map(|(at, ..)| *at).collect();
-        let (decoded, count) = if self.values { decode(view, &picks)? } else { (vec![None; picks.len()], 0) };
-        self.tally.columns += count;
+        let (decoded, work) =
+            if self.values { decode(view, &picks)? } else { (vec![None; picks.len()], Decoded::default()) };
+        self.tally.columns += work.columns as u64;
+        self.tally.values += work.values as u64;
         let mut columns = VecDeque::with_capacity(picked.len());
         for ((_, head, moments), column) in picked.into_iter().zip(decoded) {
             let def = store.series.get(&head.series);
@@ -281,20 +286,20 @@ impl Scan {
     }
 }
 
-/// The columns with these indexes, and how many were decoded for them. Columns share chunks, and one is decoded after those
+/// The columns with these indexes, and what was decoded for them. Columns share chunks, and one is decoded after those
 /// before it: where most are wanted, all at once is less work.
-fn decode(view: View, picks: &[usize]) -> Result<(Vec<Option<Column>>, u64), String> {
-    let of = view.columns().len();
-    if picks.len() * 2 <= of {
+fn decode(view: View, picks: &[usize]) -> Result<(Vec<Option<Column>>, Decoded), String> {
+    let all = Decoded { columns: view.columns().len(), values: view.n() };
+    if picks.len() * 2 <= all.columns {
         let columns = picks.iter().map(|at| view.column(*at).map(Some)).collect::<Result<Vec<_>, _>>();
         let columns = columns.map_err(|e| e.to_string())?;
-        return Ok((columns, view.decoded_columns() as u64));
+        return Ok((columns, view.decoded()));
     }
     let Content::Data { readings, .. } = view.into_segment().map_err(|e| e.to_string())?.content else {
         return Err("is a loss where readings were promised".to_owned());
     };
     let mut columns: Vec<Option<Column>> = readings.columns.into_iter().map(Some).collect();
-    Ok((picks.iter().map(|at| columns.get_mut(*at).and_then(Option::take)).collect(), of as u64))
+    Ok((picks.iter().map(|at| columns.get_mut(*at).and_then(Option::take)).collect(), all))
 }
 
 fn in_utc(timeline: &Timeline, store: &HeldStore) -> Arc<[Moment]> {
