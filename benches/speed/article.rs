@@ -62,7 +62,10 @@ pub(crate) fn measure(args: &Args) -> Outcome<Json> {
         }
     }
     println!("\nThe article's operations, median of {turns} turns, µs each");
-    println!("{:<26} {:>12} {:>12} {:>14} {:>22}", "", "select by key", "insert one", "bulk of 1,000", "10 readers: reads/s");
+    println!(
+        "{:<26} {:>12} {:>12} {:>14} {:>22}",
+        "", "select by key", "insert one", "bulk of 1,000", "10 readers: reads/s"
+    );
     let mut table = Vec::new();
     for ((name, side), took) in sides.iter_mut().zip(&took) {
         let [select, insert, bulk] = [0, 1, 2].map(|what| median(&took[what]) * 1e6);
@@ -227,7 +230,9 @@ impl Stock {
 
 fn open_reader(path: &Path) -> Outcome<Connection> {
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    conn.execute_batch("PRAGMA busy_timeout = 5000; PRAGMA cache_size = -64000; PRAGMA mmap_size = 268435456; PRAGMA query_only = ON;")?;
+    conn.execute_batch(
+        "PRAGMA busy_timeout = 5000; PRAGMA cache_size = -64000; PRAGMA mmap_size = 268435456; PRAGMA query_only = ON;",
+    )?;
     Ok(conn)
 }
 

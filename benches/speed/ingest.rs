@@ -4,11 +4,11 @@
 //! One core each: the whole service on the first processor, and so the thread that inserts rows; the client that writes
 //! lines on the second.
 
+use crate::Outcome;
 use crate::measure::{cpu_seconds, median, pin, processors, ratio};
 use crate::plan::Args;
 use crate::rows::{self, Row};
 use crate::workload::{SERIES, Workload};
-use crate::Outcome;
 use rusqlite::Connection;
 use serde_json::{Value as Json, json};
 use std::fmt::Write as _;
@@ -81,7 +81,9 @@ pub(crate) fn measure(args: &Args) -> Outcome<Json> {
         let (faster, less) = (ratio(&best(|t| t.seconds), &seconds), ratio(&best(|t| t.cpu_seconds), &cpu));
         let (rate, cpu_ns) = (readings as f64 / median(&seconds), median(&cpu) * 1e9 / readings as f64);
         println!("{name:<38} {rate:>12.0} {faster:>8.2} {cpu_ns:>10.0} {less:>8.2}");
-        table.push(json!({ "side": name, "readings_per_s": rate, "times_rows": faster, "cpu_ns": cpu_ns, "cpu_ratio": less }));
+        table.push(
+            json!({ "side": name, "readings_per_s": rate, "times_rows": faster, "cpu_ns": cpu_ns, "cpu_ratio": less }),
+        );
     }
     Ok(json!({ "readings": readings, "turns": turns, "sides": table }))
 }
@@ -125,14 +127,21 @@ fn service(args: &Args, lines: &[u8], readings: usize) -> Outcome<Took> {
             let (began, cpu) = (Instant::now(), cpu_seconds(Some(service.child.id()))?);
             client.write_all(lines)?;
             service.flush()?;
-            let took = Took { seconds: began.elapsed().as_secs_f64(), cpu_seconds: cpu_seconds(Some(service.child.id()))? - cpu };
+            let took = Took {
+                seconds: began.elapsed().as_secs_f64(),
+                cpu_seconds: cpu_seconds(Some(service.child.id()))? - cpu,
+            };
             Ok((took, client))
         });
         let (took, client) = feed.join().map_err(|_| "the client panicked")??;
         let session = Session::open(&folder.path().join("varved.db"))?;
         drop(client);
         let held = count(&session)?;
-        if held != readings as i64 { Err(format!("{held} of {readings} readings are committed").into()) } else { Ok(took) }
+        if held != readings as i64 {
+            Err(format!("{held} of {readings} readings are committed").into())
+        } else {
+            Ok(took)
+        }
     })
 }
 

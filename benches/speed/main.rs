@@ -5,6 +5,7 @@
 //! cargo bench --bench speed -- read         # one part: read, ingest or article
 //! cargo bench --bench speed -- --quick      # fewer readings, fewer repetitions
 //! cargo bench --bench speed -- --dir D      # the files in D, not in target/tmp
+//! cargo bench --bench speed -- --keep       # … and left there
 //! ```
 //!
 //! Both sides of every comparison run in this one process, or under its eyes, in turns: what else the machine does meets

@@ -12,6 +12,7 @@ Read and ingest speed of varved beside plain rows in stock SQLite; see docs/spee
   PART      read, ingest, article; all of them where none is named
   --quick   fewer readings and repetitions: whether it runs, not how fast
   --dir D   where the files are made, target/tmp otherwise
+  --keep    leaves them there
 ";
 
 /// A table of its own.
@@ -31,13 +32,14 @@ pub(crate) struct Args {
     /// Fewer readings, fewer repetitions.
     pub quick: bool,
     dir: PathBuf,
+    keep: bool,
 }
 
 impl Args {
     /// `None` where help was asked for.
     pub(crate) fn read() -> Outcome<Option<Self>> {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tmp");
-        let mut args = Self { parts: Vec::new(), quick: false, dir };
+        let mut args = Self { parts: Vec::new(), quick: false, dir, keep: false };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             match word.as_str() {
@@ -46,6 +48,7 @@ impl Args {
                 "article" => args.parts.push(Part::Article),
                 "--quick" => args.quick = true,
                 "--dir" => args.dir = words.next().ok_or("--dir needs a folder")?.into(),
+                "--keep" => args.keep = true,
                 // What cargo itself adds.
                 "--bench" => {}
                 "--help" | "-h" => return Ok(None),
@@ -60,9 +63,9 @@ impl Args {
         self.parts.is_empty() || self.parts.contains(&part)
     }
 
-    /// An empty folder for files, which goes away with the value.
+    /// An empty folder for files, which goes away with the value unless it is to be kept.
     pub(crate) fn folder(&self) -> Outcome<tempfile::TempDir> {
         std::fs::create_dir_all(&self.dir)?;
-        Ok(tempfile::Builder::new().prefix("speed").tempdir_in(&self.dir)?)
+        Ok(tempfile::Builder::new().prefix("speed").disable_cleanup(self.keep).tempdir_in(&self.dir)?)
     }
 }

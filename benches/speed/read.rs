@@ -134,7 +134,8 @@ pub(crate) fn measure(args: &Args) -> Outcome<Json> {
     END_S.get_or_init(|| now(seconds).utc.0);
     eprintln!("speed: {} readings into both files", seconds * SERIES as i64);
     fill(folder.path(), seconds)?;
-    let sizes = [own::path(folder.path()), rows::path(folder.path())].map(|path| std::fs::metadata(path).map(|m| m.len()));
+    let sizes =
+        [own::path(folder.path()), rows::path(folder.path())].map(|path| std::fs::metadata(path).map(|m| m.len()));
     let [own_bytes, rows_bytes] = sizes;
     let (session, plain) = (Session::open(&own::path(folder.path()))?, open_rows(folder.path())?);
     println!(
@@ -170,7 +171,8 @@ fn ask(question: &Question, session: &Session, plain: &Connection, seconds: i64,
     let (own, rows) = (median(&done.seconds[0]) * 1e3, median(&done.seconds[1]) * 1e3);
     let times = ratio(&done.seconds[1], &done.seconds[0]);
     let after = session.tally();
-    let each = |count: fn(&varved::store::scan::Tally) -> u64| (count(&after) - count(&before)) as f64 / (turns + 1) as f64;
+    let each =
+        |count: fn(&varved::store::scan::Tally) -> u64| (count(&after) - count(&before)) as f64 / (turns + 1) as f64;
     let (opened, columns, values) = (each(|t| t.opened), each(|t| t.columns), each(|t| t.values));
     let bar = question.bar.map_or(String::new(), |bar| format!("{bar:.1}"));
     println!(

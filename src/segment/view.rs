@@ -225,6 +225,11 @@ impl View {
         &self.heads
     }
 
+    /// The timelines, by index.
+    pub fn timelines(&self) -> &[Timeline] {
+        &self.timelines
+    }
+
     /// The timeline with this index.
     ///
     /// # Errors
