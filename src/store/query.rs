@@ -326,4 +326,6 @@ impl fmt::Debug for Interrupter {
 }
 
 #[cfg(test)]
+mod predicates;
+#[cfg(test)]
 mod tests;
