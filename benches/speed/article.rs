@@ -26,7 +26,7 @@ const INSERTS: usize = 50;
 /// What is inserted at once.
 const BULK: usize = 1_000;
 const READERS: usize = 10;
-const CONCURRENT: Duration = Duration::from_millis(1_500);
+const CONCURRENT: Duration = Duration::from_millis(500);
 
 /// The settings of the article, of the connection that writes.
 const ARTICLE: &str = "PRAGMA journal_mode = WAL; PRAGMA busy_timeout = 5000; PRAGMA cache_size = -64000; \
@@ -39,8 +39,11 @@ trait Side {
     /// Puts so many readings on the medium in one commit.
     fn insert(&mut self, readings: usize) -> Outcome<()>;
     /// What a reader of its own does once: the value of a reading by key.
-    fn reader(&self) -> Outcome<Box<dyn FnMut(usize, i64) -> Outcome<()> + Send>>;
+    fn reader(&self) -> Outcome<Lookup>;
 }
+
+/// Looks up the reading of a series at a second.
+type Lookup = Box<dyn FnMut(usize, i64) -> Outcome<()> + Send>;
 
 /// The table, printed, and as JSON.
 pub(crate) fn measure(args: &Args) -> Outcome<Json> {
@@ -51,7 +54,7 @@ pub(crate) fn measure(args: &Args) -> Outcome<Json> {
         ("SQLite, article (NORMAL)", Box::new(Stock::new(folders[1].path(), "NORMAL")?)),
         ("SQLite, article but FULL", Box::new(Stock::new(folders[2].path(), "FULL")?)),
     ];
-    let mut took = vec![[const { Vec::new() }; 3]; sides.len()];
+    let mut took = vec![[const { Vec::new() }; 5]; sides.len()];
     for turn in 0..turns {
         for place in 0..sides.len() {
             let at = (place + turn) % sides.len();
@@ -59,6 +62,9 @@ pub(crate) fn measure(args: &Args) -> Outcome<Json> {
             took[at][0].push(each(SELECTS, |i| side.select(i * 7 % SERIES, (i as i64 * 7_919) % HISTORY_S))?);
             took[at][1].push(each(INSERTS, |_| side.insert(1))?);
             took[at][2].push(each(10, |_| side.insert(BULK))?);
+            let (reads, commits) = concurrently(side.as_mut())?;
+            took[at][3].push(reads);
+            took[at][4].push(commits);
         }
     }
     println!("\nThe article's operations, median of {turns} turns, µs each");
@@ -67,9 +73,9 @@ pub(crate) fn measure(args: &Args) -> Outcome<Json> {
         "", "select by key", "insert one", "bulk of 1,000", "10 readers: reads/s"
     );
     let mut table = Vec::new();
-    for ((name, side), took) in sides.iter_mut().zip(&took) {
+    for ((name, _), took) in sides.iter().zip(&took) {
         let [select, insert, bulk] = [0, 1, 2].map(|what| median(&took[what]) * 1e6);
-        let (reads, commits) = concurrently(side.as_mut())?;
+        let [reads, commits] = [3, 4].map(|what| median(&took[what]));
         println!("{name:<26} {select:>12.1} {insert:>12.0} {bulk:>14.0} {reads:>12.0} beside {commits:.0} commits/s");
         table.push(json!({ "side": name, "select_us": select, "insert_us": insert, "bulk_us": bulk,
                            "reads_per_s": reads, "commits_per_s_meanwhile": commits }));
@@ -155,21 +161,11 @@ impl Side for Varved {
         }
     }
 
-    fn reader(&self) -> Outcome<Box<dyn FnMut(usize, i64) -> Outcome<()> + Send>> {
-        let (path, names) = (self.path.clone(), Arc::clone(&self.names));
-        let mut session = None;
-        Ok(Box::new(move |series, second| {
-            let session = match &mut session {
-                Some(session) => session,
-                none => none.insert(Unshared(Session::open(&path)?)),
-            };
-            find(&session.0, &names[series], now(second).utc.0)
-        }))
+    fn reader(&self) -> Outcome<Lookup> {
+        let (session, names) = (Session::open(&self.path)?, Arc::clone(&self.names));
+        Ok(Box::new(move |series, second| find(&session, &names[series], now(second).utc.0)))
     }
 }
-
-/// Opened on the thread that uses it.
-struct Unshared(Session);
 
 /// Looks up a reading by its key; it must be there.
 fn find(session: &Session, series: &str, time: i64) -> Outcome<()> {
@@ -258,7 +254,7 @@ impl Side for Stock {
         Ok(rows::insert(&self.conn, &all)?)
     }
 
-    fn reader(&self) -> Outcome<Box<dyn FnMut(usize, i64) -> Outcome<()> + Send>> {
+    fn reader(&self) -> Outcome<Lookup> {
         let conn = open_reader(&self.path)?;
         Ok(Box::new(move |series, second| find_row(&conn, series, second)))
     }
