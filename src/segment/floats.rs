@@ -8,7 +8,7 @@
 //! every value of the column came from there.
 
 use super::coder::{Bit, Coder, Number};
-use super::numbers::{Model, Role, tree3};
+use super::numbers::{Model, Role, tree};
 use super::plan::estimate;
 
 /// How a column of doubles became integers.
@@ -91,7 +91,7 @@ impl FloatModel {
         };
         let (decimals, significant) =
             if let Form::Decimal { decimals, significant } = shape.form { (decimals, significant) } else { (0, 0) };
-        let number = tree3(&mut self.form, coder, number);
+        let number = tree(&mut self.form, coder, number);
         let form = match number {
             0 | 1 => Form::Decimal {
                 decimals: self.decimals.code(coder, decimals.into()).min(22) as u32,
