@@ -55,11 +55,12 @@ pub(super) struct FloatModel {
     form: [Bit; 8],
     decimals: Number,
     significant: Number,
+    exact: Bit,
 }
 
 impl FloatModel {
     pub(super) const NEW: Self =
-        Self { single: Bit::EVEN, form: [Bit::EVEN; 8], decimals: Number::NEW, significant: Number::NEW };
+        Self { single: Bit::EVEN, form: [Bit::EVEN; 8], decimals: Number::NEW, significant: Number::NEW, exact: Bit::likely(true) };
 
     /// Codes a column: a writer leaves `values` as they are, a reader fills them in.
     pub(super) fn code<C: Coder>(&mut self, coder: &mut C, model: &mut Model, values: &mut [f64]) {
@@ -73,7 +74,10 @@ impl FloatModel {
             model.code(coder, Role::Bits, &mut ints);
         } else {
             model.code(coder, Role::Floats, &mut ints);
-            model.code(coder, Role::Ulps, &mut ulps);
+            let exact = ulps.iter().all(|ulp| *ulp == 0);
+            if !coder.bit(&mut self.exact, exact) {
+                model.code(coder, Role::Ulps, &mut ulps);
+            }
         }
         if !C::WRITES {
             shape.join(&ints, &ulps, values);
