@@ -47,7 +47,7 @@ impl ChunkModel {
             numbers: Model::new(),
             floats: FloatModel::NEW,
             text_length: Number::NEW,
-            missing_n: Number::NEW,
+            missing_n: Number::likely(0),
             missing_gap: Number::NEW,
             missing_why: [Bit::EVEN; 8],
         }

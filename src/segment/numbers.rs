@@ -105,11 +105,11 @@ struct Params {
 impl Params {
     const NEW: Self = Self {
         base: Number::NEW,
-        tens: Number::NEW,
-        step: Number::NEW,
+        tens: Number::likely(0),
+        step: Number::likely(1),
         predictor: [Bit::EVEN; 16],
         slope: Number::NEW,
-        center: Number::NEW,
+        center: Number::likely(0),
         usual: Number::NEW,
         zeros: [Bit::EVEN; 8],
         signed: Bit::EVEN,
