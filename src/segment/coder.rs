@@ -34,7 +34,7 @@ impl Bit {
 
     /// A context that begins as if it had seen a few of `bit`.
     pub(super) const fn likely(bit: bool) -> Self {
-        Self { p: if bit { 1 << 12 } else { 15 << 12 }, seen: 4 }
+        Self { p: if bit { 1 << 11 } else { 31 << 11 }, seen: 6 }
     }
 
     #[inline]
@@ -297,7 +297,14 @@ pub(super) struct Number {
 }
 
 impl Number {
-    pub(super) const NEW: Self = Self { tree: [Bit::EVEN; 128], second: [Bit::EVEN; 65] };
+    /// Nothing seen; but few numbers are of more than 31 bits, and fewer of 64.
+    pub(super) const NEW: Self = {
+        let mut tree = [Bit::EVEN; 128];
+        tree[1] = Bit::likely(false);
+        tree[2] = Bit::likely(false);
+        tree[4] = Bit::likely(false);
+        Self { tree, second: [Bit::EVEN; 65] }
+    };
 
     /// As if numbers of this length in bits had been seen.
     pub(super) const fn likely(length: usize) -> Self {

@@ -110,7 +110,12 @@ impl DirectoryModel {
         keep
     }
 
-    fn head<C: Coder>(&mut self, coder: &mut C, before: Option<&Head>, head: Head) -> Option<Head> {
+    fn head<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        before: Option<&Head>,
+        (head, is_last): (Head, bool),
+    ) -> Option<Head> {
         let (series_before, timeline_before, kind_before) =
             before.map_or((0, 0, Kind::Int), |b| (b.series.0, b.timeline, b.kind));
         let series = self.series.code(coder, u64::from(head.series.0.wrapping_sub(series_before)));
@@ -123,7 +128,7 @@ impl DirectoryModel {
         };
         let kind = self.kind(coder, kind_before, head.kind);
         let distinct = if kind == Kind::Text { self.distinct(coder, head.distinct)? } else { Distinct::default() };
-        let chunk = if !coder.bit(&mut self.chunk_ends, head.chunk.is_some()) {
+        let chunk = if !is_last && !coder.bit(&mut self.chunk_ends, head.chunk.is_some()) {
             None
         } else if std::mem::take(&mut self.in_first_chunk) {
             Some(0)
@@ -193,8 +198,8 @@ impl Directory {
         }
         m.columns.code(w, heads.len() as u64);
         let mut before = None;
-        for head in heads {
-            m.head(w, before, *head);
+        for (index, head) in heads.iter().enumerate() {
+            m.head(w, before, (*head, index + 1 == heads.len()));
             before = Some(head);
         }
     }
@@ -218,11 +223,11 @@ impl Directory {
     fn read_heads(&mut self, r: &mut Reader<'_>, m: &mut DirectoryModel) -> Result<(), SegmentError> {
         let count = cap(m.columns.code(r, 0), MAX_COLUMNS, "more columns than a segment may hold")?;
         let mut left = MAX_READINGS;
-        for _ in 0..count {
+        for index in 0..count {
             let blank =
                 Head { series: SeriesId(0), timeline: 0, kind: Kind::Int, distinct: Distinct::default(), chunk: None };
             let head =
-                m.head(r, self.heads.last(), blank).ok_or(SegmentError::Corrupt("a column head out of range"))?;
+                m.head(r, self.heads.last(), (blank, index + 1 == count)).ok_or(SegmentError::Corrupt("a column head out of range"))?;
             let timeline =
                 self.timelines.get(head.timeline).ok_or(SegmentError::Corrupt("a column without timeline"))?;
             let n = timeline.stamps.len();
