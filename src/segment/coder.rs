@@ -34,7 +34,7 @@ impl Bit {
 
     /// A context that begins as if it had seen a few of `bit`.
     pub(super) const fn likely(bit: bool) -> Self {
-        Self { p: if bit { 1 << 11 } else { 31 << 11 }, seen: 6 }
+        Self { p: if bit { 3 << 9 } else { 125 << 9 }, seen: 6 }
     }
 
     #[inline]
