@@ -55,29 +55,38 @@ impl Adaptive {
             z[1] as f64,
             1.0,
         ];
-        self.sum = 0.0;
-        for (weight, input) in self.weights[..self.used].iter().zip(&self.inputs) {
-            self.sum += weight * input;
-        }
+        self.sum = if self.used == INPUTS { self.sum_of::<INPUTS>() } else { self.sum_of::<ALONE>() };
         y[0].wrapping_add(rounded(self.sum))
+    }
+
+    fn sum_of<const N: usize>(&self) -> f64 {
+        let mut sum = 0.0;
+        for i in 0..N {
+            sum += self.weights[i] * self.inputs[i];
+        }
+        sum
     }
 
     /// What the difference to the value before came to.
     #[inline]
     pub(super) fn learn(&mut self, difference: i64) {
         let missed = difference as f64 - self.sum;
-        let mut gain = [0.0; INPUTS];
+        if self.used == INPUTS { self.learn_by::<INPUTS>(missed) } else { self.learn_by::<ALONE>(missed) }
+    }
+
+    fn learn_by<const N: usize>(&mut self, missed: f64) {
+        let mut gain = [0.0; N];
         let mut of_inputs = MEMORY;
-        for i in 0..self.used {
+        for i in 0..N {
             let mut sum = 0.0;
-            for j in 0..self.used {
+            for j in 0..N {
                 sum += self.inverse[i][j] * self.inputs[j];
             }
             gain[i] = sum;
             of_inputs += sum * self.inputs[i];
         }
         let share = 1.0 / of_inputs;
-        for i in 0..self.used {
+        for i in 0..N {
             let by = gain[i] * share;
             self.weights[i] += by * missed;
             for j in 0..=i {

@@ -17,6 +17,10 @@ const OFFERS: usize = 4;
 const ADAPTS_FROM: usize = 12;
 /// An adaptive prediction is tried on at most this many values.
 const TRIED: usize = 512;
+/// A column beside is no help where less than this much of the moves of both is common,
+const HARDLY: f32 = 0.03;
+/// and surely one from here on.
+const CLEARLY: f32 = 0.2;
 
 impl Plan {
     /// The plans worth a look, the cheapest by estimate first; never none. `beside` are the columns before, the newest
@@ -31,66 +35,42 @@ impl Plan {
         let divide = Divider::new(step);
         let ys: Vec<i64> = values.iter().map(|v| divide.exact(v.wrapping_sub(base))).collect();
         let mut offers = plain.simple(&ys);
-        offers.sort_by(|a, b| a.0.total_cmp(&b.0));
+        offers.sort_by(|a, b| a.price.total_cmp(&b.price));
         offers.truncate(if ys.len() > SHORT { 1 } else { OFFERS });
-        let mut plans: Vec<Self> = offers.iter().map(|(_, plan)| plan.described(&ys)).collect();
-        if ys.len() >= ADAPTS_FROM {
-            if let Some(plan) = plans[0].adaptive(&ys, beside) {
-                if ys.len() > SHORT {
-                    plans.clear();
-                }
-                plans.push(plan);
-            }
+        let adaptive = if ys.len() >= ADAPTS_FROM { adaptive(&offers[0], &ys, beside) } else { None };
+        if adaptive.is_some() && ys.len() > SHORT {
+            offers.clear();
         }
-        plans
+        let whole = ys.len() <= WINDOW;
+        let simple = offers.iter().map(|offer| offer.plan.described(if whole { offer.cost } else { offer.plan.cost(&ys) }));
+        simple.chain(adaptive).collect()
     }
 
-    /// Those without adaptation, each with its cost.
-    fn simple(&self, ys: &[i64]) -> Vec<(f32, Self)> {
+    /// Those without adaptation.
+    fn simple(&self, ys: &[i64]) -> Vec<Offer> {
         let window = &*window(ys);
         let mut offers = Vec::with_capacity(8);
         let mut offer = |plan: Self, extra: f32| {
-            let scale = ys.len() as f32 / window.len() as f32;
-            offers.push((plan.cost(window).bits() * scale + extra, plan));
+            let cost = plan.cost(window);
+            offers.push(Offer { price: cost.bits() * ys.len() as f32 / window.len() as f32 + extra, plan, cost });
         };
         for predictor in most_promising(window) {
             offer(Self { predictor, ..*self }, 0.0);
         }
         for predictor in [0, 1] {
             let plan = Self { predictor, ..*self };
-            offer(Self { center: plan.median(window), ..plan }, 8.0);
+            let center = plan.median(window);
+            if center != 0 {
+                offer(Self { center, ..plan }, 8.0);
+            }
         }
         if let Some(slope) = slope(ys) {
             let plan = Self { predictor: LINE, slope, ..*self };
             let plan = Self { center: plan.median(ys), ..plan };
-            offers.push((plan.cost(ys).bits() + 48.0, plan));
+            let cost = plan.cost(ys);
+            offers.push(Offer { price: cost.bits() + 48.0, plan, cost });
         }
         offers
-    }
-
-    /// This plan with an adaptive prediction instead of its own, where that is cheaper.
-    fn adaptive(&self, ys: &[i64], beside: &VecDeque<Vec<i64>>) -> Option<Self> {
-        let some = &ys[..ys.len().min(TRIED)];
-        let nothing = VecDeque::new();
-        let own = self.cost_beside(some, &nothing);
-        if own.bits() < some.len() as f32 / 2.0 {
-            return None;
-        }
-        let adaptive = Self { predictor: ADAPTIVE, slope: 0, center: 0, ..*self };
-        let alone = adaptive.cost_beside(some, &nothing);
-        let mut best = (adaptive, alone);
-        if let Some(place) = most_alike(ys, beside) {
-            let near = beside[place][..some.len()].to_vec();
-            let near = VecDeque::from([near]);
-            let cost = Self { predictor: ADAPTIVE + 1, ..adaptive }.cost_beside(some, &near);
-            if cost.bits() < best.1.bits() {
-                best = (Self { predictor: ADAPTIVE + 1 + place as u8, ..adaptive }, cost);
-            }
-        }
-        // What the rest of the column, or another length of it, may bring is not known: either sign, and no extremes.
-        let gain = own.bits() - best.1.bits();
-        let zeros = best.1.zeros().clamp(1, 3);
-        (gain > 4.0).then_some(Self { zeros, signed: true, ..best.0 })
     }
 
     fn residuals<'a>(&self, ys: &'a [i64], beside: &'a VecDeque<Vec<i64>>) -> impl Iterator<Item = i64> + use<'a> {
@@ -123,16 +103,50 @@ impl Plan {
     }
 
     /// Filled in with what the residuals of all values look like.
-    fn described(&self, ys: &[i64]) -> Self {
-        let cost = self.cost(ys);
-        let zeros = cost.lengths[0];
-        let (mut left, mut usual) = ((ys.len() as u32 - 1 - zeros) / 2, 1);
+    fn described(&self, cost: Cost) -> Self {
+        let n: u32 = cost.lengths.iter().sum();
+        let (mut left, mut usual) = ((n - cost.lengths[0]) / 2, 1);
         while usual < 64 && cost.lengths[usual] <= left {
             left -= cost.lengths[usual];
             usual += 1;
         }
         Self { zeros: cost.zeros(), signed: cost.negative > 0, usual: usual as u8, ..*self }
     }
+}
+
+/// A plan, what it costs on the window, and what that says of the whole.
+struct Offer {
+    price: f32,
+    plan: Plan,
+    cost: Cost,
+}
+
+/// A plan with an adaptive prediction instead of that of `offer`, where it is cheaper.
+fn adaptive(offer: &Offer, ys: &[i64], beside: &VecDeque<Vec<i64>>) -> Option<Plan> {
+    let some = &ys[..ys.len().min(TRIED)];
+    let own = if some.len() <= WINDOW { offer.cost } else { offer.plan.cost(some) };
+    if own.bits() < some.len() as f32 / 2.0 {
+        return None;
+    }
+    let plan = Plan { slope: 0, center: 0, ..offer.plan.described(own) };
+    let (place, alike) = most_alike(ys, beside);
+    let mut best: Option<(f32, u8, Cost)> = None;
+    let mut offer = |predictor, cost: Cost| {
+        if best.is_none_or(|(least, ..)| cost.bits() < least) {
+            best = Some((cost.bits(), predictor, cost));
+        }
+    };
+    if alike < CLEARLY || ys.len() <= SHORT {
+        offer(ADAPTIVE, Plan { predictor: ADAPTIVE, ..plan }.cost(some));
+    }
+    if alike > HARDLY {
+        let near = VecDeque::from([beside[place][..some.len()].to_vec()]);
+        offer(ADAPTIVE + 1 + place as u8, Plan { predictor: ADAPTIVE + 1, ..plan }.cost_beside(some, &near));
+    }
+    let (bits, predictor, cost) = best?;
+    // What the rest of the column may bring is not known: either sign, and zeros neither always nor never.
+    let zeros = cost.zeros().clamp(1, 3);
+    (own.bits() - bits > 4.0).then_some(Plan { predictor, zeros, signed: true, ..plan })
 }
 
 /// The slope of the line through all values, by least squares; `None` where there are too few, or they are too large.
@@ -151,8 +165,9 @@ fn slope(ys: &[i64]) -> Option<i64> {
     Some((above / below * f64::from(1 << LINE_SHIFT)) as i64)
 }
 
-/// The column beside which moves most with this one, judged by the beginnings of both.
-fn most_alike(ys: &[i64], beside: &VecDeque<Vec<i64>>) -> Option<usize> {
+/// The column beside which moves most with this one, and by the square of the correlation how much, judged by the beginnings
+/// of both.
+fn most_alike(ys: &[i64], beside: &VecDeque<Vec<i64>>) -> (usize, f32) {
     let moves = |ys: &[i64]| -> Vec<f32> { ys[..ys.len().min(128)].windows(2).map(|w| w[1].wrapping_sub(w[0]) as f32).collect() };
     let own = moves(ys);
     let norm = |a: &[f32]| a.iter().map(|x| x * x).sum::<f32>();
@@ -162,7 +177,7 @@ fn most_alike(ys: &[i64], beside: &VecDeque<Vec<i64>>) -> Option<usize> {
         both * both / (norm(&own) * norm(&other)).max(f32::MIN_POSITIVE)
     };
     let fit = beside.iter().enumerate().filter(|(_, z)| z.len() == ys.len()).map(|(place, z)| (place, alike(z)));
-    fit.max_by(|a, b| a.1.total_cmp(&b.1)).filter(|(_, alike)| *alike > 0.03).map(|(place, _)| place)
+    fit.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((0, 0.0))
 }
 
 /// The two of the fixed predictors whose residuals are shortest in all, and the first two of the table, which are best for
@@ -198,6 +213,7 @@ fn window(ys: &[i64]) -> Cow<'_, [i64]> {
 }
 
 /// An estimate of what residuals cost: the entropy of their lengths, plus what is below the leading bit, plus signs.
+#[derive(Clone, Copy)]
 struct Cost {
     lengths: [u32; 65],
     negative: u32,
