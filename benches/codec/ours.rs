@@ -61,7 +61,7 @@ fn assert_same(a: &Segment, b: &Segment) {
     assert!(bits(a) == bits(b), "a segment comes back bit by bit");
 }
 
-fn segment(set: &Set, rows: &[Row], named: bool) -> Segment {
+pub(crate) fn segment(set: &Set, rows: &[Row], named: bool) -> Segment {
     let (mut readings, mut names) = (Readings::default(), Vec::new());
     let mut timelines: HashMap<Vec<i64>, usize> = HashMap::new();
     for (series, rows) in set.by_series(rows) {

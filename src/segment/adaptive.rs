@@ -7,9 +7,9 @@
 
 /// So many values before are looked at.
 pub(super) const LAGS: usize = 5;
-/// Inputs: four differences of the column, its last value, and of the column beside the two newest differences, the value
-/// before, and a constant.
-const INPUTS: usize = 9;
+/// Inputs: four differences of the column, its last value, and of the column beside the newest difference and the value
+/// before it.
+const INPUTS: usize = 7;
 /// Without a column beside.
 const ALONE: usize = 5;
 /// What each further value leaves of the weight of those before.
@@ -40,9 +40,9 @@ impl Adaptive {
     }
 
     /// The next value of a column whose last values are `y`, the newest first; `z` is what the column beside has in the
-    /// same place and the two before.
+    /// same place and the one before.
     #[inline]
-    pub(super) fn guess(&mut self, y: &[i64; LAGS], z: &[i64; 3]) -> i64 {
+    pub(super) fn guess(&mut self, y: &[i64; LAGS], z: &[i64; 2]) -> i64 {
         let less = |a: i64, b: i64| a.wrapping_sub(b) as f64;
         self.inputs = [
             less(y[0], y[1]),
@@ -51,9 +51,7 @@ impl Adaptive {
             less(y[3], y[4]),
             y[0] as f64,
             less(z[0], z[1]),
-            less(z[1], z[2]),
             z[1] as f64,
-            1.0,
         ];
         self.sum = if self.used == INPUTS { self.sum_of::<INPUTS>() } else { self.sum_of::<ALONE>() };
         y[0].wrapping_add(rounded(self.sum))
@@ -77,13 +75,11 @@ impl Adaptive {
     fn learn_by<const N: usize>(&mut self, missed: f64) {
         let mut gain = [0.0; N];
         let mut of_inputs = MEMORY;
-        for i in 0..N {
-            let mut sum = 0.0;
-            for j in 0..N {
-                sum += self.inverse[i][j] * self.inputs[j];
-            }
-            gain[i] = sum;
-            of_inputs += sum * self.inputs[i];
+        for (row, input) in self.inverse.iter().zip(self.inputs).take(N) {
+            gain.iter_mut().zip(row).for_each(|(gain, cell)| *gain += cell * input);
+        }
+        for (gain, input) in gain.iter().zip(self.inputs) {
+            of_inputs += gain * input;
         }
         let share = 1.0 / of_inputs;
         for i in 0..N {

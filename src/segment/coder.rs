@@ -370,6 +370,20 @@ mod tests {
         assert_eq!(run(&mut Reader::new(&bytes), &script), written);
     }
 
+    /// A price is the logarithm of the probability, to a hundredth of a bit where it matters.
+    #[test]
+    fn prices_are_logarithms() {
+        for (place, price) in PRICE.iter().enumerate() {
+            let exact = -((place as f64 + 0.5) / 128.0).log2();
+            assert!((f64::from(*price) / 256.0 - exact).abs() < 0.01, "{place}: {price} and {exact}");
+        }
+        let mut meter = Meter::default();
+        meter.bit(&mut Bit::likely(true), true);
+        assert!(meter.bits() < 0.1);
+        meter.raw(0, 40);
+        assert!((40.0..40.1).contains(&meter.bits()));
+    }
+
     /// An empty stream costs nothing, and reading past the end is harmless.
     #[test]
     fn nothing_costs_nothing() {

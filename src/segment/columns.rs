@@ -65,7 +65,9 @@ impl ChunkModel {
             }
             Values::Text(all) => {
                 let (known, mut words) = distinct(all, missing);
-                known.iter().for_each(|text| drop(self.text_length.code(w, text.len() as u64)));
+                for text in known {
+                    self.text_length.code(w, text.len() as u64);
+                }
                 self.numbers.code(w, Role::Words, &mut words);
             }
         }

@@ -110,12 +110,7 @@ impl DirectoryModel {
         keep
     }
 
-    fn head<C: Coder>(
-        &mut self,
-        coder: &mut C,
-        before: Option<&Head>,
-        (head, is_last): (Head, bool),
-    ) -> Option<Head> {
+    fn head<C: Coder>(&mut self, coder: &mut C, before: Option<&Head>, (head, is_last): (Head, bool)) -> Option<Head> {
         let (series_before, timeline_before, kind_before) =
             before.map_or((0, 0, Kind::Int), |b| (b.series.0, b.timeline, b.kind));
         let series = self.series.code(coder, u64::from(head.series.0.wrapping_sub(series_before)));
@@ -226,8 +221,9 @@ impl Directory {
         for index in 0..count {
             let blank =
                 Head { series: SeriesId(0), timeline: 0, kind: Kind::Int, distinct: Distinct::default(), chunk: None };
-            let head =
-                m.head(r, self.heads.last(), (blank, index + 1 == count)).ok_or(SegmentError::Corrupt("a column head out of range"))?;
+            let head = m
+                .head(r, self.heads.last(), (blank, index + 1 == count))
+                .ok_or(SegmentError::Corrupt("a column head out of range"))?;
             let timeline =
                 self.timelines.get(head.timeline).ok_or(SegmentError::Corrupt("a column without timeline"))?;
             let n = timeline.stamps.len();

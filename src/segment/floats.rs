@@ -72,8 +72,14 @@ pub(super) struct FloatModel {
 }
 
 impl FloatModel {
-    pub(super) const NEW: Self =
-        Self { single: Bit::likely(false), form: MOSTLY_DECIMAL, decimals: Number::NEW, significant: Number::NEW, exact: Bit::likely(true), before: 0 };
+    pub(super) const NEW: Self = Self {
+        single: Bit::likely(false),
+        form: MOSTLY_DECIMAL,
+        decimals: Number::NEW,
+        significant: Number::NEW,
+        exact: Bit::likely(true),
+        before: 0,
+    };
 
     /// Codes a column: a writer leaves `values` as they are, a reader fills them in.
     pub(super) fn code<C: Coder>(&mut self, coder: &mut C, model: &mut Model, values: &mut [f64]) {

@@ -12,9 +12,9 @@ use std::collections::VecDeque;
 /// by what an estimate calls the cheapest.
 const SHORT: usize = 64;
 /// So many plans of a short column.
-const OFFERS: usize = 4;
+const OFFERS: usize = 2;
 /// Fewer values teach an adaptive prediction nothing.
-const ADAPTS_FROM: usize = 12;
+const ADAPTS_FROM: usize = 24;
 /// An adaptive prediction is tried on at most this many values.
 const TRIED: usize = 512;
 /// A column beside is no help where less than this much of the moves of both is common,
@@ -42,7 +42,8 @@ impl Plan {
             offers.clear();
         }
         let whole = ys.len() <= WINDOW;
-        let simple = offers.iter().map(|offer| offer.plan.described(if whole { offer.cost } else { offer.plan.cost(&ys) }));
+        let simple =
+            offers.iter().map(|offer| offer.plan.described(if whole { offer.cost } else { offer.plan.cost(&ys) }));
         simple.chain(adaptive).collect()
     }
 
@@ -168,13 +169,19 @@ fn slope(ys: &[i64]) -> Option<i64> {
 /// The column beside which moves most with this one, and by the square of the correlation how much, judged by the beginnings
 /// of both.
 fn most_alike(ys: &[i64], beside: &VecDeque<Vec<i64>>) -> (usize, f32) {
-    let moves = |ys: &[i64]| -> Vec<f32> { ys[..ys.len().min(128)].windows(2).map(|w| w[1].wrapping_sub(w[0]) as f32).collect() };
+    let moves = |ys: &[i64]| -> Vec<f32> {
+        ys[..ys.len().min(96)].windows(2).map(|w| w[1].wrapping_sub(w[0]) as f32).collect()
+    };
     let own = moves(ys);
-    let norm = |a: &[f32]| a.iter().map(|x| x * x).sum::<f32>();
-    let alike = |z: &Vec<i64>| {
-        let other = moves(z);
-        let both: f32 = own.iter().zip(&other).map(|(a, b)| a * b).sum();
-        both * both / (norm(&own) * norm(&other)).max(f32::MIN_POSITIVE)
+    let alike = |z: &[i64]| {
+        let (mut both, mut others, mut owns) = (0.0, 0.0, f32::MIN_POSITIVE);
+        for (a, w) in own.iter().zip(z.windows(2)) {
+            let b = w[1].wrapping_sub(w[0]) as f32;
+            both += a * b;
+            others += b * b;
+            owns += a * a;
+        }
+        if others > 0.0 { both / owns * (both / others) } else { 0.0 }
     };
     let fit = beside.iter().enumerate().filter(|(_, z)| z.len() == ys.len()).map(|(place, z)| (place, alike(z)));
     fit.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((0, 0.0))
