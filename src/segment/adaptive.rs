@@ -85,8 +85,8 @@ impl Adaptive {
         for i in 0..N {
             let by = gain[i] * share;
             self.weights[i] += by * missed;
-            for j in 0..=i {
-                let now = (self.inverse[i][j] - by * gain[j]) * (1.0 / MEMORY);
+            for (j, gain) in gain.iter().enumerate().take(i + 1) {
+                let now = (self.inverse[i][j] - by * gain) * (1.0 / MEMORY);
                 self.inverse[i][j] = now;
                 self.inverse[j][i] = now;
             }

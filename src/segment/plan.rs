@@ -16,7 +16,7 @@ const OFFERS: usize = 2;
 /// Fewer values teach an adaptive prediction nothing.
 const ADAPTS_FROM: usize = 24;
 /// An adaptive prediction is tried on at most this many values.
-const TRIED: usize = 512;
+const TRIED: usize = 2048;
 /// A column beside is no help where less than this much of the moves of both is common,
 const HARDLY: f32 = 0.03;
 /// and surely one from here on.
