@@ -27,6 +27,9 @@ pub(super) const SPAN: u8 = 16;
 /// There are chunks after the first.
 pub(super) const CHUNKS: u8 = 32;
 
+/// Version, flags, a sequence number of one byte, checksum.
+const SHORTEST: usize = 7;
+
 /// A chunk ends with the column that brings it to this many readings. Columns of one chunk learn from each other, and one
 /// of them is decoded only after those before it.
 const CHUNK_READINGS: usize = 4096;
@@ -305,7 +308,7 @@ pub(super) fn take_blob(flags: u8, bytes: &mut &[u8]) -> Result<Vec<u8>, Segment
 
 /// The version, flags and range of a frame, and what follows them; the checksum is right.
 pub(super) fn open(body: &[u8]) -> Result<(u8, SeqRange, &[u8]), SegmentError> {
-    if body.len() < 8 {
+    if body.len() < SHORTEST {
         return Err(SegmentError::Truncated);
     }
     let (frame, crc) = body.split_at(body.len() - 4);
