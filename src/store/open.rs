@@ -326,6 +326,7 @@ impl Ready {
             compacted_to: compact::Cursor::default(),
             commits: 0,
             body_bytes: 0,
+            ledger_unwritten: None,
             _locks: locks,
         };
         store.anchor = store.newest_anchor()?;
