@@ -10,6 +10,7 @@
 //! is where, `body` is the frame around it, `view` reads no more of it than is asked for, `merge` joins
 //! neighbours.
 
+mod adaptive;
 mod body;
 mod coder;
 mod columns;
