@@ -11,7 +11,7 @@
 //! | `ground`, [`wal_scan`], [`high_water`], [`identity`], `rebuild` | what is looked at before SQLite opens |
 //! | `open`, `quarantine` | from those to a store that can be written, whatever the file is like |
 //! | `commit`, `ack`, `catalog`, `recheck` | what comes in, what goes out |
-//! | `compact`, `rollup`, `expire` | steps of upkeep |
+//! | `compact`, `rollup`, `expire`, `retention`, `medium` | steps of upkeep |
 //! | [`reader`], [`scan`], [`vtab`], [`query`] | the read side: segments to rows, and SQL over them |
 //! | [`audit`], [`plain`] | what `verify` and `export` do with it |
 //! | [`thread`] | the thread that it runs on |
@@ -28,6 +28,7 @@ pub mod file;
 mod ground;
 pub mod high_water;
 pub mod identity;
+mod medium;
 mod open;
 pub mod plain;
 mod quarantine;
@@ -37,6 +38,7 @@ mod read_error;
 pub mod reader;
 mod rebuild;
 mod recheck;
+mod retention;
 mod rollup;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -53,6 +55,7 @@ pub use error::StoreError;
 pub use event::{Event, EventKind};
 pub use identity::Identity;
 pub use open::FreshWhy;
+pub use rollup::{History, RollupSpan};
 
 use crate::clock::{Anchor, BootNanos, UtcNanos};
 use crate::reading::ranges::RangeSet;
@@ -60,6 +63,7 @@ use crate::reading::{BootId, SegmentSeq, SeqRange, SeriesId};
 use file::StoreNo;
 use ground::Lock;
 use high_water::{HighWater, Mark};
+use retention::Retention;
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -92,6 +96,8 @@ pub struct Store {
     compacted_to: compact::Cursor,
     commits: u64,
     body_bytes: u64,
+    rollup_rows: rollup::Rows,
+    retention: Retention,
     /// Dropped last, after the connection.
     _locks: Vec<Lock>,
 }
@@ -99,8 +105,14 @@ pub struct Store {
 /// What the configuration bounds, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Bounds {
+    /// The log is folded at about this length.
     wal_bytes: u64,
+    /// What it may take: as much again, or the largest commit.
+    log_bytes: u64,
+    /// What the file may take now: less than the most where the partition's headroom asks for it.
     file_bytes: u64,
+    /// What `max_size` leaves for the file.
+    most_file_bytes: u64,
 }
 
 /// One line of sequence numbers in the file.
@@ -113,6 +125,8 @@ struct Line {
     acked: RangeSet,
     /// Whether `acked` differs from what the file says.
     ack_unwritten: bool,
+    /// Up to here every reading that is held is in the hourly figures.
+    rolled: SegmentSeq,
     tally: Tally,
 }
 
@@ -158,8 +172,11 @@ pub struct StoreFacts {
     pub file_bytes: u64,
     /// Bytes of the `-wal`.
     pub wal_bytes: u64,
-    /// The most that the database file may take, in bytes: `max_size` without what is kept for the WAL.
+    /// The most that the database file may take, in bytes: `max_size` without what is kept for the WAL, or less where the
+    /// partition's headroom asks for it.
     pub file_limit_bytes: u64,
+    /// The partition has less room than is to be left on it, and something of ours is set aside on it.
+    pub aside_in_the_way: bool,
     /// Bytes per page.
     pub page_bytes: u32,
     /// Pages of the file.
@@ -189,8 +206,23 @@ pub struct StoreFacts {
 impl StoreFacts {
     /// Whether what the file holds leaves less room than a commit and a compaction may need.
     pub fn nearly_full(&self) -> bool {
+        self.used_bytes() > retention::target_bytes(self.file_limit_bytes)
+    }
+
+    /// Bytes of the pages that hold something.
+    pub fn used_bytes(&self) -> u64 {
         self.pages.saturating_sub(self.free_pages) * u64::from(self.page_bytes)
-            > expire::target_bytes(self.file_limit_bytes)
+    }
+
+    /// Whether so much of the file is free, as after a burst, that the file system should have it back.
+    pub fn has_spare(&self) -> bool {
+        let free = self.free_pages * u64::from(self.page_bytes);
+        free > retention::spare_bytes(self.used_bytes(), self.file_limit_bytes)
+    }
+
+    /// Whether the database file is longer than its pages by more than a commit or two would make it: a checkpoint cuts it.
+    pub fn is_uncut(&self) -> bool {
+        self.file_bytes > self.pages * u64::from(self.page_bytes) + (256 << 10)
     }
 
     /// Whether the file is longer than it may be, as after `max_size` was lowered.
@@ -247,11 +279,12 @@ impl Store {
         SegmentSeq(self.current().high.0 + 1)
     }
 
-    /// The stores in the file, the current one first, then by age, youngest first.
+    /// The stores in the file that hold segments, the current one first, then by age, youngest first.
     pub fn stores(&self) -> Vec<StoreLine> {
         let current = self.uuid();
         let line = |l: &Line| StoreLine { uuid: l.uuid, current: l.uuid == current, high: l.high };
-        self.lines.iter().rev().map(line).collect()
+        let held = |l: &&Line| l.uuid == current || l.tally.segments > 0;
+        self.lines.iter().rev().filter(held).map(line).collect()
     }
 
     /// Figures for `status` and for the decisions of upkeep. Cheap: counts are kept, not counted.
@@ -267,6 +300,7 @@ impl Store {
             file_bytes: ground::length(&self.path)?,
             wal_bytes: ground::length(&file::beside(&self.path, "-wal"))?,
             file_limit_bytes: self.bounds.file_bytes,
+            aside_in_the_way: self.retention.pressed && !quarantine::aside(&self.path)?.is_empty(),
             page_bytes: u32::try_from(self.pragma("page_size")?).unwrap_or(u32::MAX),
             pages,
             free_pages: self.pragma("freelist_count")?,
