@@ -8,3 +8,4 @@ mod footprint;
 mod layers;
 mod main_job;
 mod time_travel;
+mod year;

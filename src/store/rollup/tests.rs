@@ -240,3 +240,23 @@ fn figures_of_an_old_store_stay() {
     drop(store);
     assert_eq!(counted(&bench.open_calm()), 180);
 }
+
+/// A file that is set aside leaves its figures to the new one, also those of readings that have gone, and none counts twice.
+#[test]
+fn a_salvage_takes_the_figures_over() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    put_with(&mut store, 3, 60, 0, &[anchor(0)]).unwrap();
+    minutes(&mut store, 1, 200);
+    compact_all(&mut store, at(4_000));
+    (0..3).for_each(|_| assert!(store.make_room(at(4_000)).is_ok()));
+    compact_all(&mut store, at(100_000));
+    let before = sums(&store);
+    assert!(before.1 == 3 * 60 * 200 && store.facts().unwrap().readings < 3 * 60 * 200);
+    drop(store);
+    super::super::quarantine::set_aside(&bench.cfg.path, at(5)).unwrap();
+    let (mut store, _) = bench.open();
+    compact_all(&mut store, at(200_000));
+    assert_eq!(sums(&store), before);
+    assert_eq!(store.rollup_rows.hours, 12);
+}
