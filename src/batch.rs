@@ -155,6 +155,11 @@ impl Batch {
         self.overflow = Some(self.overflow.map_or(one, |before| before.and(one)));
     }
 
+    /// Commits are due at this interval from now on, what waits included.
+    pub fn set_interval(&mut self, interval: Duration) {
+        self.limits.interval = interval;
+    }
+
     /// Whether what waits should be sealed and committed now. An account of lost readings is as good a reason as a
     /// reading.
     pub fn due(&self, now: BootNanos) -> bool {
@@ -288,6 +293,9 @@ mod tests {
         by_age.push(int(0, 1, 1), at(5)).expect("room");
         assert!(!by_age.due(at(14)) && by_age.due(at(15)));
         assert_eq!(by_age.due_at(), Some(at(15)));
+        by_age.set_interval(Duration::from_secs(60));
+        assert!(!by_age.due(at(64)) && by_age.due(at(65)));
+        by_age.set_interval(Duration::from_secs(10));
         drop(by_age.seal());
         assert!(!by_age.due(at(1_000)));
 

@@ -5,6 +5,7 @@
 //! What it does not do: open the sockets and files that are named, or ask whether the hardware is there.
 
 pub mod address;
+pub mod flash;
 pub mod fleet;
 pub mod keys;
 pub mod page;
@@ -15,6 +16,7 @@ pub mod units;
 pub mod uplink;
 
 pub use address::{Broker, Listen};
+pub use flash::{FlashConfig, Goal, Span};
 pub use fleet::{DEFAULT_FLEET_CONFIG, FleetConfig};
 
 pub(crate) use read::nearest;
@@ -41,6 +43,8 @@ pub struct Config {
     pub root: PathBuf,
     /// `[store]`.
     pub store: StoreConfig,
+    /// `[flash]`, with the intervals of `[store]` that it may choose between.
+    pub flash: FlashConfig,
     /// `[control]`.
     pub control: ControlConfig,
     /// `[[sensor]]`, in the order of the file.
@@ -67,8 +71,10 @@ impl Config {
         let source = Source { file, text };
         let document = document(source)?;
         let table = document.get_ref();
-        let top = Section::top(source, table, &["store", "control", "sensor", "uplink"])?;
-        let store = StoreConfig::read(&Section::of(source, table, "store")?)?;
+        let top = Section::top(source, table, &["store", "flash", "control", "sensor", "uplink"])?;
+        let store_section = Section::of(source, table, "store")?;
+        let store = StoreConfig::read(&store_section)?;
+        let flash = FlashConfig::read(&Section::of(source, table, "flash")?, &store_section, store.commit_interval)?;
         let control = ControlConfig::read(&Section::of(source, table, "control")?, store.locking)?;
         let sections = Section::array(source, table, "sensor")?;
         let sensors = sections.iter().map(SensorConfig::read).collect::<Result<Vec<_>, _>>()?;
@@ -76,7 +82,7 @@ impl Config {
         let uplink = Section::of(source, table, "uplink")?;
         let uplink = if uplink.is_written() { Some(UplinkConfig::read(&uplink)?) } else { None };
         let root = top.parsed("root", absolute_path)?;
-        Ok(Self { device: device(&top, hostname)?, root, store, control, sensors, uplink })
+        Ok(Self { device: device(&top, hostname)?, root, store, flash, control, sensors, uplink })
     }
 }
 

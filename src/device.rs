@@ -15,6 +15,7 @@ mod error;
 pub mod recorder;
 pub mod status;
 pub mod watch;
+mod wear;
 
 pub use error::DeviceError;
 
@@ -94,6 +95,7 @@ fn serve(desk: Desk, mut signals: Signals) -> Result<Report, DeviceError> {
         let sensors = desk.start_sensors(&readings_out, &executor)?;
         let clock = executor.spawn(desk.clone().keep_anchors(anchors_out));
         let mut upkeep = executor.spawn(desk.clone().keep_up());
+        let wear = executor.spawn(desk.clone().watch_wear());
         let (stop_uplink, stopped) = bounded(1);
         let uplink = executor.spawn(desk.clone().upload(committed, stopped));
         let control = desk.clone().serve_control(asks.clone(), &sensors, &executor)?;
@@ -110,8 +112,9 @@ fn serve(desk: Desk, mut signals: Signals) -> Result<Report, DeviceError> {
         or(told, or(recorder_ended, store_ended)).await?;
         watch::stopping();
         sensors.stop().await;
-        drop((control, clock));
+        drop((control, clock, wear));
         let finished = async {
+            desk.save_wear().await;
             ask(&asks, Ask::Finish).await;
             recorder.await.map_err(DeviceError::StoreGone)
         };
@@ -163,6 +166,7 @@ struct Desk {
     registry: Arc<Registry>,
     shared: Arc<Shared>,
     link: SharedStatus,
+    wear: wear::SharedWear,
     started: Instant,
 }
 
@@ -187,6 +191,7 @@ impl Desk {
             registry,
             shared,
             link: Arc::default(),
+            wear: Arc::default(),
             started: Instant::now(),
         })
     }
@@ -347,6 +352,7 @@ impl Desk {
             "flash": {
                 "written_bytes": written,
                 "bytes_per_day": (written as f64 / uptime_s.max(1.0) * 86_400.0) as u64,
+                "wear": self.wear_report(),
             },
             "sensors": counters.iter().map(|c| c.snapshot()).collect::<Vec<_>>(),
         })

@@ -11,9 +11,11 @@
 //! | `ground`, [`wal_scan`], [`high_water`], [`identity`], `rebuild` | what is looked at before SQLite opens |
 //! | `open`, `quarantine` | from those to a store that can be written, whatever the file is like |
 //! | `commit`, `ack`, `catalog`, `recheck` | what comes in, what goes out |
-//! | `compact`, `rollup`, `expire`, `retention`, `medium` | steps of upkeep |
+//! | `ledger` | what the wear governor keeps |
+//! | `compact`, `rollup`, `expire`, `retention`, `headroom` | steps of upkeep |
 //! | [`reader`], [`scan`], [`vtab`], [`query`] | the read side: segments to rows, and SQL over them |
 //! | [`audit`], [`plain`] | what `verify` and `export` do with it |
+//! | [`medium`] | the flash under it: what it took, and how worn it says it is |
 //! | [`thread`] | the thread that it runs on |
 
 mod ack;
@@ -26,9 +28,11 @@ pub mod event;
 mod expire;
 pub mod file;
 mod ground;
+mod headroom;
 pub mod high_water;
 pub mod identity;
-mod medium;
+mod ledger;
+pub mod medium;
 mod open;
 pub mod plain;
 mod quarantine;
@@ -54,6 +58,7 @@ pub use commit::Committed;
 pub use error::StoreError;
 pub use event::{Event, EventKind};
 pub use identity::Identity;
+pub use medium::Medium;
 pub use open::FreshWhy;
 pub use rollup::{History, RollupSpan};
 
@@ -98,6 +103,8 @@ pub struct Store {
     body_bytes: u64,
     rollup_rows: rollup::Rows,
     retention: Retention,
+    /// The account of writes, to be written with the next commit.
+    ledger_unwritten: Option<String>,
     /// Dropped last, after the connection.
     _locks: Vec<Lock>,
 }
@@ -330,6 +337,7 @@ impl Store {
     /// # Errors
     /// Those of [`Store::checkpoint`]. The file is closed all the same; nothing committed is lost.
     pub fn close(mut self) -> Result<(), StoreError> {
+        self.write_ledger_now()?;
         self.checkpoint()
     }
 

@@ -285,6 +285,9 @@ fn text(status: &Json) -> String {
             size(number("/flash/bytes_per_day"))
         ),
     );
+    for (name, value) in wear(status) {
+        line(name, value);
+    }
     for sensor in get("/sensors").as_array().into_iter().flatten() {
         let refused: u64 =
             sensor["refused"].as_object().into_iter().flat_map(|r| r.values()).filter_map(Json::as_u64).sum();
@@ -300,6 +303,39 @@ fn text(status: &Json) -> String {
     out
 }
 
+/// The account of the flash and the loss window, as lines of the screen; none while the store is not open.
+fn wear(status: &Json) -> Vec<(&'static str, String)> {
+    let wear = &status["flash"]["wear"];
+    let (number, known) = (|key: &str| wear[key].as_f64().unwrap_or(0.0), |key: &str| wear[key].as_f64());
+    if wear.is_null() {
+        return Vec::new();
+    }
+    let a_reading = known("bytes_per_reading").map_or("-".to_owned(), |bytes| format!("{bytes:.1} B a reading"));
+    let written = format!(
+        "{} in {:.1} days, {} a day, {a_reading}; {}",
+        size(number("written_bytes")),
+        number("days"),
+        size(number("bytes_per_day")),
+        wear["counted"].as_str().unwrap_or("-"),
+    );
+    let old_enough = number("days") >= 1.0;
+    let budget = known("budget_bytes_per_year").map_or("no budget".to_owned(), |budget| {
+        let used = known("budget_used")
+            .filter(|_| old_enough)
+            .map(|used| format!(", {:.0} % used of what was due", used * 100.0));
+        format!("{} a year{}", size(budget), used.unwrap_or_default())
+    });
+    let end = match (known("years_left"), wear["end_of_life"].as_str()) {
+        (Some(_), _) if !old_enough => "an account of less than a day tells no end".to_owned(),
+        (Some(years), Some(day)) => format!("worn in {years:.1} years, {day}"),
+        (Some(years), None) => format!("worn in {years:.1} years"),
+        (None, _) => "its end is not known: see endurance of [flash]".to_owned(),
+    };
+    let commits =
+        format!("every {}, {}", span(number("commit_interval_s")), wear["why"].as_str().unwrap_or("-").trim_end());
+    vec![("written", written), ("wear", format!("{budget}; {end}")), ("commits", commits)]
+}
+
 fn span(seconds: f64) -> String {
     match seconds {
         s if s < 60.0 => format!("{s:.1} s"),
@@ -313,7 +349,8 @@ fn size(bytes: f64) -> String {
     match bytes {
         b if b < 10_240.0 => format!("{b:.0} B"),
         b if b < 10_485_760.0 => format!("{:.0} KiB", b / 1024.0),
-        b => format!("{:.1} MiB", b / 1_048_576.0),
+        b if b < 1_073_741_824.0 => format!("{:.1} MiB", b / 1_048_576.0),
+        b => format!("{:.1} GiB", b / 1_073_741_824.0),
     }
 }
 
@@ -350,6 +387,33 @@ mod tests {
         let mut lines: Vec<&str> = text.lines().collect();
         lines.sort_unstable();
         assert_eq!(lines, ["varved_clock_trusted{device=\"d-1\"} 1", "varved_store_file_bytes{device=\"d-1\"} 4096"]);
+    }
+
+    /// The screen says what was written, of which budget, until when, and why commits come as they do; and admits what it does not
+    /// know.
+    #[test]
+    fn the_screen_shows_the_wear() {
+        let mut status = json!({"flash": {"wear": {
+            "written_bytes": 3221225472u64, "days": 41.0, "bytes_per_day": 78_643_200, "bytes_per_reading": 22.34,
+            "counted": "all that mmcblk0 takes", "budget_bytes_per_year": 64424509440u64, "budget_used": 0.47,
+            "years_left": 35.0, "end_of_life": "2061-01-02", "commit_interval_s": 12.5, "why": "as short as it affords",
+        }}});
+        let screen = text(&status);
+        for part in [
+            "3.0 GiB in 41.0 days, 75.0 MiB a day, 22.3 B a reading; all that mmcblk0 takes",
+            "60.0 GiB a year, 47 % used of what was due; worn in 35.0 years, 2061-01-02",
+            "every 12.5 s, as short as it affords",
+        ] {
+            assert!(screen.contains(part), "{screen}");
+        }
+        status["flash"]["wear"]["days"] = json!(0.3);
+        assert!(text(&status).contains("60.0 GiB a year; an account of less than a day"), "{}", text(&status));
+        for key in ["budget_bytes_per_year", "years_left"] {
+            status["flash"]["wear"][key] = Json::Null;
+        }
+        let screen = text(&status);
+        assert!(screen.contains("no budget; its end is not known"), "{screen}");
+        assert!(!text(&json!({"flash": {"wear": null}})).contains("wear"));
     }
 
     /// A fault is on the screen; a figure that is not known is no zero.

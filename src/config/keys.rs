@@ -138,6 +138,9 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 const BROKER: Form = Form::Text("mqtt://host[:port] or mqtts://host[:port]", "mqtts://broker.example:8883");
+const RATE: &str = "a size from 1MiB to 1024TiB per day, week, month or year; or \"off\"";
+const LIFETIME: &str = "years or days, from 30d to 100y; or \"off\"";
+const ENDURANCE: &str = "a size from 1GiB to 1024TiB";
 const NAME: Form = Form::Text("1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter or a digit", "pump-17");
 const PREFIX: Form = Form::Text("1 to 4 topic levels without + # $ or blanks, of at most 64 bytes", "varved");
 const PATH: Form = Form::Text("a path", "/etc/varved/ca.pem");
@@ -173,8 +176,24 @@ pub const KEYS: &[Key] = &[
         "commit_interval",
         Form::Duration { min_ms: 100, max_ms: HOUR, off: false },
         Fallback::Value("10s"),
-        "How long readings wait in RAM: what a power cut loses at most, but for one commit's duration.",
+        "How long readings wait in RAM: what a power cut loses at most, but for one commit's duration. With `commit_interval_max` it is only where that begins.",
         "Flash: about 5, 7.4 and 12 KiB a commit at 1, 10 and 60 s. Halving it nearly doubles the writes.",
+    ),
+    key(
+        "store",
+        "commit_interval_min",
+        Form::Duration { min_ms: 100, max_ms: HOUR, off: true },
+        Fallback::Value("off"),
+        "With a `budget` or `lifetime` of `[flash]`: the shortest interval that the wear governor may choose. Off: `commit_interval`.",
+        "Flash, as far as the budget has it to spare: down to this the loss window is shortened.",
+    ),
+    key(
+        "store",
+        "commit_interval_max",
+        Form::Duration { min_ms: 100, max_ms: HOUR, off: true },
+        Fallback::Value("off"),
+        "The longest that it may choose: the loss window at the worst. Off: `commit_interval`. With both off nothing is governed.",
+        "The loss window; and RAM, if so many readings are to wait: see `commit_readings` and `buffer`.",
     ),
     key(
         "store",
@@ -263,6 +282,30 @@ pub const KEYS: &[Key] = &[
         Fallback::Value("unix:///run/varved/control.sock"),
         "The socket of `status`, `flush`, and of reads under exclusive locking; for the owner and the group.",
         "None.",
+    ),
+    key(
+        "flash",
+        "budget",
+        Form::Text(RATE, "20GiB/year"),
+        Fallback::Value("off"),
+        "What may be written to the medium of the store, by all programs, at the mean. With `commit_interval_min` or `_max` the commit interval is chosen to keep to it; without, `status` shows how it goes.",
+        "None; the tighter, the longer the loss window.",
+    ),
+    key(
+        "flash",
+        "lifetime",
+        Form::Text(LIFETIME, "10y"),
+        Fallback::Value("off"),
+        "Instead of `budget`: how long the medium is to last from the first start with varved. Needs its endurance.",
+        "As `budget`.",
+    ),
+    key(
+        "flash",
+        "endurance",
+        Form::Text(ENDURANCE, "3TiB"),
+        Fallback::Absent("learnt from an eMMC's own wear estimate, once it has moved by two steps of 10 %"),
+        "What the host may write to the medium before it is worn, from its data sheet (TBW) or measured.",
+        "One that is too high ends the medium early.",
     ),
     key("sensor", "kind", Form::Word(&SENSOR_KINDS), Fallback::Required, "What is read; see the kinds below.", "None."),
     for_kinds(

@@ -6,9 +6,15 @@ use super::keys::{Fallback, Form, KEYS, Key};
 use std::fmt::Write as _;
 
 /// The sections in the order of the page, with the words above their keys.
-const SECTIONS: [(&str, &str, &str); 6] = [
+const SECTIONS: [(&str, &str, &str); 7] = [
     ("", "The top of `varved.toml`", "Before the first table."),
     ("store", "`[store]`", "The file on flash."),
+    (
+        "flash",
+        "`[flash]`",
+        "Optional: how long the medium is to last. What the keys do together: [How long will my card live]\
+         (flash.md#how-long-will-my-card-live).",
+    ),
     ("control", "`[control]`", "The socket of the service for the commands of this machine."),
     ("sensor", "`[[sensor]]`", "One for each thing to read; as many as wanted."),
     ("uplink", "`[uplink]`", "Optional: without it varved is a local recorder."),

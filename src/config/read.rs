@@ -90,6 +90,11 @@ impl<'a> Section<'a> {
         self.table.is_some()
     }
 
+    /// Whether the file has this key of it.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.written(name).is_some()
+    }
+
     /// The kind of a `[[sensor]]`.
     pub(super) fn kind(&self) -> &'static str {
         self.kind

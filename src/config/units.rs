@@ -1,4 +1,5 @@
-//! Durations and sizes as people write them: `10s`, `250ms`, `64MiB`, `4096`.
+//! Durations and sizes as people write them: `10s`, `250ms`, `64MiB`, `4096`; and what is written of flash:
+//! `20GiB/year`, `10y`.
 //!
 //! What enters: the text of one value. What leaves: a `Duration` or bytes, and the text again for messages and the
 //! documentation. Ranges are not checked here; the table of keys has them.
@@ -9,7 +10,8 @@ use std::time::Duration;
 const SPANS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// The units of a size, in bytes, largest first; a bare number is bytes.
-const SIZES: [(&str, u64); 5] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("", 1), ("B", 1)];
+const SIZES: [(&str, u64); 6] =
+    [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("", 1), ("B", 1)];
 
 /// How a duration is written, for messages.
 pub const DURATION_FORM: &str = "write a number and ms, s, m, h or d, such as \"10s\"";
@@ -28,6 +30,28 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 /// Reads `256KiB`, `64MiB`, `2GiB`, `512B` or `4096`, in bytes; `None` for anything else, and for what overflows.
 pub fn parse_size(text: &str) -> Option<u64> {
     parse_with(text, &SIZES)
+}
+
+/// The spans of a budget and of a lifetime, in days. A year is 365 days and a month its twelfth, near enough for flash.
+const LONG_SPANS: [(&str, f64); 4] = [("day", 1.0), ("week", 7.0), ("month", 365.0 / 12.0), ("year", 365.0)];
+
+/// How a budget is written, for messages.
+pub const RATE_FORM: &str = "write a size per day, week, month or year, such as \"20GiB/year\", or \"off\"";
+
+/// How a lifetime is written, for messages.
+pub const LIFETIME_FORM: &str = "write years or days, such as \"10y\" or \"900d\", or \"off\"";
+
+/// Reads `20GiB/year`, in bytes a day; `None` for anything else.
+pub fn parse_rate(text: &str) -> Option<f64> {
+    let (size, span) = text.split_once('/')?;
+    let (_, days) = LONG_SPANS.iter().find(|(name, _)| *name == span)?;
+    Some(parse_size(size)? as f64 / days)
+}
+
+/// Reads `10y` or `900d`, in days; `None` for anything else.
+pub fn parse_lifetime(text: &str) -> Option<f64> {
+    let days = parse_with(text, &[("y", 365), ("d", 1)])?;
+    Some(days as f64)
 }
 
 /// The shortest exact text of a duration in whole milliseconds.
@@ -70,10 +94,21 @@ mod tests {
         }
     }
 
+    /// A budget is a size by a span, a lifetime years or days, and nothing else is either.
+    #[test]
+    fn budgets_and_lifetimes_are_read() {
+        assert_eq!(parse_rate("365MiB/year"), Some(f64::from(1 << 20)));
+        assert_eq!(parse_rate("7KiB/week"), Some(1024.0));
+        assert_eq!((parse_lifetime("10y"), parse_lifetime("90d")), (Some(3650.0), Some(90.0)));
+        for bad in ["20GiB", "20GiB/y", "GiB/year", "20 GiB/year", "/day", "10", "y", "10h", "1.5y"] {
+            assert_eq!((parse_rate(bad), parse_lifetime(bad)), (None, None), "{bad}");
+        }
+    }
+
     /// A bare number is bytes; powers of 1024 only, since a file system counts so.
     #[test]
     fn sizes_survive_the_round_trip() {
-        for text in ["256KiB", "64MiB", "4097", "2GiB", "0"] {
+        for text in ["256KiB", "64MiB", "4097", "2GiB", "3TiB", "0"] {
             assert_eq!(parse_size(text).map(size_text).as_deref(), Some(text));
         }
         assert_eq!(parse_size("512B"), Some(512));

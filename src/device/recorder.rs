@@ -123,6 +123,9 @@ impl Recorder {
             if self.finishing && self.waiting.is_empty() {
                 return Ok(());
             }
+            if let Some(interval) = self.desk.shared.interval() {
+                self.batch.set_interval(interval);
+            }
             self.begin_commit_if_due();
             match self.next().await {
                 Wake::Readings(readings) => self.take(readings),

@@ -4,6 +4,7 @@ use crate::batch::Risk;
 use crate::clock::{BootNanos, Now, SECOND, UtcNanos};
 use crate::store::Committed;
 use crate::upkeep::Idle;
+use crate::wear::Tally;
 use serde::{Deserialize, Serialize};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,6 +28,7 @@ struct Numbers {
     clock_trusted: bool,
     last_commit: Option<Now>,
     fault: Option<String>,
+    interval: Option<Duration>,
 }
 
 /// How many readings a power cut would take now, and the time that they span.
@@ -80,6 +82,22 @@ impl Shared {
             since_commit: numbers.last_commit.map_or(Duration::ZERO, |at| span(now.boot.0 - at.boot.0)),
             until_commit: numbers.due_at.map(|at| span(at.0 - now.boot.0)),
         }
+    }
+
+    /// The wear governor has chosen.
+    pub fn set_interval(&self, interval: Duration) {
+        self.lock().interval = Some(interval);
+    }
+
+    /// What it has chosen; none where it has not yet, and the configured one holds.
+    pub fn interval(&self) -> Option<Duration> {
+        self.lock().interval
+    }
+
+    /// Readings and commits so far.
+    pub fn tally(&self) -> Tally {
+        let numbers = self.lock();
+        Tally { readings: numbers.committed, commits: numbers.commits }
     }
 
     /// Whether the clock is believed.

@@ -337,6 +337,7 @@ impl Ready {
             body_bytes: 0,
             rollup_rows: Default::default(),
             retention: Retention::of(cfg),
+            ledger_unwritten: None,
             _locks: locks,
         };
         store.anchor = store.newest_anchor()?;

@@ -8,4 +8,5 @@ mod footprint;
 mod layers;
 mod main_job;
 mod time_travel;
+mod wear;
 mod year;
