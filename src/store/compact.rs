@@ -70,9 +70,8 @@ impl Store {
             let window = heads(&self.conn, line.no, from, line.high.0, WINDOW)?;
             let current = at + 1 == self.lines.len();
             let may = |head: &SegmentHead| {
-                !self.is_settled(head)
-                    && !(current && head.range.last == line.high)
-                    && !self.flies(line.uuid, &head.range)
+                let newest = current && head.range.last == line.high;
+                !(newest || self.is_settled(head) || self.flies(line.uuid, &head.range))
             };
             // What can be counted isn't joined with what can't be yet: a segment is in the hourly figures or it isn't.
             let state = |head: &SegmentHead| (line.acked.covers(head.range), self.waits_for_clock(line, head));
