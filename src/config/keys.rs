@@ -237,6 +237,22 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "store",
+        "max_age",
+        Form::Duration { min_ms: HOUR, max_ms: 36_500 * DAY, off: true },
+        Fallback::Value("off"),
+        "Readings older than this go, unsent ones as a dated loss; hourly and daily figures stay. Only by a trusted clock, and at most four days' worth a day, lest a wrong one empty the file.",
+        "None. After a long time off it takes a while to catch up.",
+    ),
+    key(
+        "store",
+        "headroom",
+        Form::Size { min_bytes: 0, max_bytes: 1 << 40 },
+        Fallback::Value("0"),
+        "Left free on the partition that the file shares with others. Where less is free, files set aside go first, then the file shrinks step by step, to an eighth of `max_size` (1MiB) at least; it grows again when there is room.",
+        "History, when others fill the partition; at the worst unsent readings, as a dated loss.",
+    ),
+    key(
+        "store",
         "max_series",
         Form::Count { min: 1, max: 100_000 },
         Fallback::Value("2000"),

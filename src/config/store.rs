@@ -30,6 +30,10 @@ pub struct StoreConfig {
     pub mmap_bytes: u64,
     /// Database and WAL together, in bytes.
     pub max_size_bytes: u64,
+    /// What is older goes, where the time is trusted; `None` where age is no reason.
+    pub max_age: Option<Duration>,
+    /// Left free on the partition, in bytes; 0 where the file is bounded by its size alone.
+    pub headroom_bytes: u64,
     /// The most series.
     pub max_series: u32,
     /// Who may open the live file.
@@ -57,6 +61,8 @@ impl StoreConfig {
             cache_bytes: section.size("cache")?,
             mmap_bytes: section.size("mmap")?,
             max_size_bytes: section.size("max_size")?,
+            max_age: section.duration_or_off("max_age")?,
+            headroom_bytes: section.size("headroom")?,
             max_series: section.count("max_series")?,
             locking: if section.word("locking")? == "shared" { Locking::Shared } else { Locking::Exclusive },
             powersafe: section.flag("powersafe")?,
