@@ -209,7 +209,7 @@ pub const KEYS: &[Key] = &[
         Form::Size { min_bytes: 64 * KIB, max_bytes: 256 * MIB },
         Fallback::Value("1MiB"),
         "RAM for readings that the medium does not take yet. What overflows is counted, dated and told to the fleet as a loss.",
-        "RAM, all of it in the worst case; at least 32 bytes for each of `commit_readings`.",
+        "RAM, all of it in the worst case; at least 32 bytes for each of `commit_readings`, and less than a quarter of `max_size`.",
     ),
     key(
         "store",

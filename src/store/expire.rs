@@ -790,42 +790,50 @@ mod tests {
         assert_eq!(losses(&store)[0].1.readings.unwrap() + kept as u64, 900 * 9600, "all of it is accounted for");
     }
 
-    /// What a step adds to the log, in pages.
-    fn logged(store: &mut Store, work: impl FnOnce(&mut Store)) -> u64 {
-        let frames = |store: &Store| store.log_state("NOOP").unwrap().1;
-        let before = frames(store);
-        work(store);
-        let after = frames(store);
-        if after < before { after } else { after - before }
+    /// What this thread has handed to the kernel to write, in bytes.
+    fn written() -> u64 {
+        let io = std::fs::read_to_string("/proc/thread-self/io").unwrap();
+        io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse().unwrap()
     }
 
-    /// To give every free page back at once moves pages in a steady state, again and again; this store moves none.
+    /// In a steady state nothing is given back and the file keeps its length. To give every free page back at once would
+    /// move pages in nearly each commit, for a file that is cut and grows again: blocks that the file system frees and finds,
+    /// and a journal that says so, which no figure here counts. (Bytes in all are not the reason: a file that was just cut
+    /// grows in pages that lie side by side, whose blocks are written once, so that the sum is about a tenth smaller.)
     #[test]
-    fn an_eager_vacuum_would_move_pages() {
-        let pages = [false, true].map(|eager| {
+    fn an_eager_vacuum_moves_pages_and_this_store_none() {
+        const COMMITS: i64 = 450;
+        let [calm, eager] = [false, true].map(|eager| {
             let bench = small();
             let mut store = bench.open_calm();
-            let (mut all, mut moved) = (0, 0);
-            for commit in 0..900 {
+            let (mut all, mut moved, mut cuts) = (0, 0, 0);
+            for commit in 0..COMMITS {
                 let now = at(commit * 60);
-                all += logged(&mut store, |store| drop(put(store, 40, 60, commit * 60).unwrap()));
-                all += logged(&mut store, |store| assert!(store.compact_step(&[], now).is_ok()));
+                let begun = written();
+                put(&mut store, 40, 60, commit * 60).unwrap();
+                store.compact_step(&[], now).unwrap();
                 while store.used_bytes().unwrap() > target_bytes(store.bounds.file_bytes) {
-                    all += logged(&mut store, |store| assert!(store.expire_step(&[], now).is_ok()));
+                    store.expire_step(&[], now).unwrap();
                 }
-                moved += logged(&mut store, |store| {
-                    let free = store.pragma("freelist_count").unwrap();
-                    if eager && free > 0 {
-                        store.transaction("give all back", |conn| vacuum(conn, free)).unwrap();
-                    } else {
-                        assert_eq!(store.vacuum_step().unwrap(), Step::Idle);
-                    }
-                });
+                let (kept_up, pages) = (written(), store.pragma("page_count").unwrap());
+                let free = store.pragma("freelist_count").unwrap();
+                if eager && free > 0 {
+                    store.transaction("give all back", |conn| vacuum(conn, free)).unwrap();
+                } else {
+                    assert_eq!(store.vacuum_step().unwrap(), Step::Idle);
+                }
+                // Its last third is steady: the file has been full for long.
+                if commit >= COMMITS * 2 / 3 {
+                    all += written() - begun;
+                    moved += written() - kept_up;
+                    cuts += i64::from(store.pragma("page_count").unwrap() < pages);
+                }
             }
-            (all, moved)
+            assert_eq!(held(&store, store.uuid())[0].2, 0, "it has been full");
+            (all, moved, cuts)
         });
-        println!("pages logged by commits and upkeep, and by vacuum: as it is {:?}, eager {:?}", pages[0], pages[1]);
-        assert_eq!(pages[0].1, 0);
-        assert!(pages[1].1 > 100, "{pages:?}");
+        println!("bytes in all, bytes by vacuum, cuts of the file: as it is {calm:?}, eager {eager:?}");
+        assert_eq!((calm.1, calm.2), (0, 0));
+        assert!(eager.1 > eager.0 / 20 && eager.2 > COMMITS / 12, "{eager:?}");
     }
 }

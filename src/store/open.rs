@@ -80,8 +80,7 @@ impl Bounds {
     fn of(cfg: &StoreConfig) -> Self {
         let max_bytes = cfg.max_size_bytes;
         let wal_bytes = (max_bytes / 16).clamp(128 << 10, 4 << 20);
-        let commit_bytes = cfg.buffer_bytes + cfg.buffer_bytes / 16 + (64 << 10);
-        let log_bytes = (2 * wal_bytes).max(commit_bytes.min(max_bytes / 4));
+        let log_bytes = (2 * wal_bytes).max(cfg.largest_commit_bytes().min(cfg.most_log_bytes()));
         let file_bytes = max_bytes.saturating_sub(log_bytes).max(256 << 10);
         Self { wal_bytes, log_bytes, file_bytes, most_file_bytes: file_bytes }
     }

@@ -109,8 +109,8 @@ pub(super) fn floor_bytes(most_bytes: u64) -> u64 {
 }
 
 /// Free pages, in bytes, up to which a file of `used_bytes` is left as it is. In a steady state pages come free and are
-/// taken again: to cut and grow the file for that would write each of them twice. What expiry and compaction leave free at
-/// a time is less than this.
+/// taken again: to cut the file for that would move pages from its end, and have it grow again. What expiry and compaction
+/// leave free at a time is less than this.
 pub(super) fn spare_bytes(used_bytes: u64, limit_bytes: u64) -> u64 {
     used_bytes / 8 + limit_bytes / 64 + NO_ROOM_BYTES
 }
