@@ -22,7 +22,7 @@ pub use error::DeviceError;
 use crate::batch::{Batch, BatchLimits, Registry};
 use crate::clock::keeper::Keeper;
 use crate::clock::system::SystemClock;
-use crate::clock::{Anchor, Clock, UtcNanos};
+use crate::clock::{Anchor, Clock, Now, UtcNanos};
 use crate::config::Config;
 use crate::fault::{Exit, Fault};
 use crate::reading::Reading;
@@ -258,7 +258,8 @@ impl Desk {
         let mut upkeep = Upkeep::new(self.clock.now());
         loop {
             Timer::after(UPKEEP_TICK).await;
-            let facts = match self.store.run(|store| store.facts()).await {
+            let look = |store: &mut Store| store.look_at_medium().and_then(|()| store.facts());
+            let facts = match self.store.run(look).await {
                 Ok(Ok(facts)) => facts,
                 // What is wrong is told by the commits; upkeep leaves a medium in trouble alone.
                 Ok(Err(_)) => continue,
@@ -280,6 +281,8 @@ impl Desk {
     async fn take_step(&self, chore: Chore) -> Result<Result<Step, StoreError>, StoreGone> {
         let in_flight = lock(&self.link).in_flight_ranges.clone();
         let now = self.clock.now();
+        // The system's word alone is not enough to let readings go for their age.
+        let now = Now { trusted: now.trusted && self.shared.clock_is_trusted(), ..now };
         let step = move |store: &mut Store| match chore {
             Chore::Expire => store.expire_step(&in_flight, now),
             Chore::Vacuum => store.vacuum_step(),
@@ -330,11 +333,12 @@ impl Desk {
     async fn status(&self, counters: &[Arc<Counters>]) -> Json {
         let now = self.clock.now();
         let (risk, recorded) = self.shared.report(now);
-        let facts = or(async { self.store.run(|store| store.facts()).await.ok().and_then(Result::ok) }, async {
+        let both = |store: &mut Store| store.facts().and_then(|facts| Ok((facts, store.history()?)));
+        let facts = or(async { self.store.run(both).await.ok().and_then(Result::ok) }, async {
             Timer::after(STATUS_PATIENCE).await;
             None
         });
-        let facts = facts.await;
+        let (facts, history) = facts.await.unzip();
         let uptime_s = self.started.elapsed().as_secs_f64();
         let written = written_bytes();
         json!({
@@ -350,6 +354,13 @@ impl Desk {
                 "oldest": f.oldest_pending_utc.map(|utc| utc.to_string()),
             })),
             "store": facts.map(|f| self.store_status(&f, uptime_s)),
+            "history": history.map(|h| json!({
+                "readings_from": h.readings_from.map(|(utc, _)| utc.to_string()),
+                "readings_from_quality": h.readings_from.map(|(_, quality)| quality.as_str()),
+                "hours_from": h.rollups.hours_from.map(|utc| utc.to_string()),
+                "days_from": h.rollups.days_from.map(|utc| utc.to_string()),
+                "rollup_rows": h.rollups.rows,
+            })),
             "link": *lock(&self.link),
             "clock": { "utc": UtcNanos(now.utc.0).to_string(), "trusted": self.shared.clock_is_trusted() },
             "flash": {
@@ -370,6 +381,7 @@ impl Desk {
             "file_bytes": facts.file_bytes,
             "wal_bytes": facts.wal_bytes,
             "max_bytes": self.config.store.max_size_bytes,
+            "limit_bytes": facts.file_limit_bytes,
             "page_bytes": facts.page_bytes,
             "pages": facts.pages,
             "free_pages": facts.free_pages,

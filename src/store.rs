@@ -14,7 +14,7 @@
 //! | `log`, `neighbours`, `padding`, `vfs` | when and how the write-ahead log is folded into the file |
 //! | `commit`, `ack`, `catalog`, `recheck` | what comes in, what goes out |
 //! | `ledger` | what the wear governor keeps |
-//! | `compact`, `rollup`, `expire` | steps of upkeep |
+//! | `compact`, `rollup`, `expire`, `retention`, `headroom` | steps of upkeep |
 //! | [`reader`], [`scan`], [`vtab`], [`query`] | the read side: segments to rows, and SQL over them |
 //! | [`audit`], [`plain`] | what `verify` and `export` do with it |
 //! | [`medium`] | the flash under it: what it took, and how worn it says it is |
@@ -34,6 +34,7 @@ pub mod event;
 mod expire;
 pub mod file;
 mod ground;
+mod headroom;
 pub mod high_water;
 pub mod identity;
 mod ledger;
@@ -50,6 +51,7 @@ mod read_error;
 pub mod reader;
 mod rebuild;
 mod recheck;
+mod retention;
 mod rollup;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -68,6 +70,7 @@ pub use event::{Event, EventKind};
 pub use identity::Identity;
 pub use medium::Medium;
 pub use open::FreshWhy;
+pub use rollup::{History, RollupSpan};
 
 use crate::clock::{Anchor, BootNanos, UtcNanos};
 use crate::reading::ranges::RangeSet;
@@ -76,6 +79,7 @@ use file::StoreNo;
 use ground::Lock;
 use high_water::{HighWater, Mark};
 use log::Log;
+use retention::Retention;
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -105,6 +109,8 @@ pub struct Store {
     compacted_to: compact::Cursor,
     commits: u64,
     body_bytes: u64,
+    rollup_rows: rollup::Rows,
+    retention: Retention,
     /// The account of writes, to be written with the next commit.
     ledger_unwritten: Option<String>,
     /// Dropped last, after the connection.
@@ -114,8 +120,14 @@ pub struct Store {
 /// What the configuration bounds, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Bounds {
+    /// The log is folded at about this length.
     wal_bytes: u64,
+    /// What it may take: as much again, or the largest commit.
+    log_bytes: u64,
+    /// What the file may take now: less than the most where the partition's headroom asks for it.
     file_bytes: u64,
+    /// What `max_size` leaves for the file.
+    most_file_bytes: u64,
 }
 
 /// One line of sequence numbers in the file.
@@ -128,6 +140,8 @@ struct Line {
     acked: RangeSet,
     /// Whether `acked` differs from what the file says.
     ack_unwritten: bool,
+    /// Up to here every reading that is held is in the hourly figures.
+    rolled: SegmentSeq,
     tally: Tally,
 }
 
@@ -173,8 +187,11 @@ pub struct StoreFacts {
     pub file_bytes: u64,
     /// Bytes of the `-wal`.
     pub wal_bytes: u64,
-    /// The most that the database file may take, in bytes: `max_size` without what is kept for the WAL.
+    /// The most that the database file may take, in bytes: `max_size` without what is kept for the WAL, or less where the
+    /// partition's headroom asks for it.
     pub file_limit_bytes: u64,
+    /// The partition has less room than is to be left on it, and something of ours is set aside on it.
+    pub aside_in_the_way: bool,
     /// Bytes per page.
     pub page_bytes: u32,
     /// Pages of the file.
@@ -204,8 +221,23 @@ pub struct StoreFacts {
 impl StoreFacts {
     /// Whether what the file holds leaves less room than a commit and a compaction may need.
     pub fn nearly_full(&self) -> bool {
+        self.used_bytes() > retention::target_bytes(self.file_limit_bytes)
+    }
+
+    /// Bytes of the pages that hold something.
+    pub fn used_bytes(&self) -> u64 {
         self.pages.saturating_sub(self.free_pages) * u64::from(self.page_bytes)
-            > expire::target_bytes(self.file_limit_bytes)
+    }
+
+    /// Whether so much of the file is free, as after a burst, that the file system should have it back.
+    pub fn has_spare(&self) -> bool {
+        let free = self.free_pages * u64::from(self.page_bytes);
+        free > retention::spare_bytes(self.used_bytes(), self.file_limit_bytes)
+    }
+
+    /// Whether the database file is longer than its pages by more than a commit or two would make it: a checkpoint cuts it.
+    pub fn is_uncut(&self) -> bool {
+        self.file_bytes > self.pages * u64::from(self.page_bytes) + (256 << 10)
     }
 
     /// Whether the file is longer than it may be, as after `max_size` was lowered.
@@ -262,11 +294,12 @@ impl Store {
         SegmentSeq(self.current().high.0 + 1)
     }
 
-    /// The stores in the file, the current one first, then by age, youngest first.
+    /// The stores in the file that hold segments, the current one first, then by age, youngest first.
     pub fn stores(&self) -> Vec<StoreLine> {
         let current = self.uuid();
         let line = |l: &Line| StoreLine { uuid: l.uuid, current: l.uuid == current, high: l.high };
-        self.lines.iter().rev().map(line).collect()
+        let held = |l: &&Line| l.uuid == current || l.tally.segments > 0;
+        self.lines.iter().rev().filter(held).map(line).collect()
     }
 
     /// Figures for `status` and for the decisions of upkeep. Cheap: counts are kept, not counted.
@@ -282,6 +315,7 @@ impl Store {
             file_bytes: ground::length(&self.path)?,
             wal_bytes: ground::length(&file::beside(&self.path, "-wal"))?,
             file_limit_bytes: self.bounds.file_bytes,
+            aside_in_the_way: self.retention.pressed && !quarantine::aside(&self.path)?.is_empty(),
             page_bytes: u32::try_from(self.pragma("page_size")?).unwrap_or(u32::MAX),
             pages,
             free_pages: self.pragma("freelist_count")?,

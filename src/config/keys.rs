@@ -209,7 +209,7 @@ pub const KEYS: &[Key] = &[
         Form::Size { min_bytes: 64 * KIB, max_bytes: 256 * MIB },
         Fallback::Value("1MiB"),
         "RAM for readings that the medium does not take yet. What overflows is counted, dated and told to the fleet as a loss.",
-        "RAM, all of it in the worst case; at least 32 bytes for each of `commit_readings`.",
+        "RAM, all of it in the worst case; at least 32 bytes for each of `commit_readings`, and less than a quarter of `max_size`.",
     ),
     key(
         "store",
@@ -234,6 +234,22 @@ pub const KEYS: &[Key] = &[
         Fallback::Value("64MiB"),
         "The most that the database and its WAL may take. Beyond it, what the fleet has is expired first, then the oldest, as a dated loss.",
         "Flash. 64MiB hold about 100 million regular readings.",
+    ),
+    key(
+        "store",
+        "max_age",
+        Form::Duration { min_ms: HOUR, max_ms: 36_500 * DAY, off: true },
+        Fallback::Value("off"),
+        "Readings older than this go, unsent ones as a dated loss; hourly and daily figures stay. Only by a trusted clock, and at most four days' worth a day, lest a wrong one empty the file.",
+        "None. After a long time off it takes a while to catch up.",
+    ),
+    key(
+        "store",
+        "headroom",
+        Form::Size { min_bytes: 0, max_bytes: 1 << 40 },
+        Fallback::Value("0"),
+        "Left free on the partition that the file shares with others. Where less is free, files set aside go first, then the file shrinks step by step, to an eighth of `max_size` (1MiB) at least; it grows again when there is room.",
+        "History, when others fill the partition; at the worst unsent readings, as a dated loss.",
     ),
     key(
         "store",

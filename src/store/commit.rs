@@ -70,7 +70,6 @@ impl Store {
     }
 
     fn commit_in_room(&mut self, draft: Draft<'_>, now: Now) -> Result<Committed, StoreError> {
-        self.check_log()?;
         if self.next_seq().0 > MAX_SEQ - SPARE_SEQS {
             // Not by recording: a file that was damaged, or a fleet that named a number of no sense, led here.
             self.take_fresh_id(FreshWhy::Numbers, now)?;
@@ -91,6 +90,7 @@ impl Store {
         if sealed.is_empty() && draft.anchors.is_empty() {
             return Ok(Committed::default());
         }
+        self.check_log(sealed.iter().map(|s| s.body.len() as u64).sum())?;
         let (no, boot) = (self.current().no, self.boot);
         let ledger = self.ledger_unwritten.clone();
         self.transaction("commit", |conn| {
@@ -181,14 +181,11 @@ impl Store {
     }
 
     /// SQLite begins the log anew only when no reader needs it; until then it grows. Within `max_size` it may; at that
-    /// bound commits wait for the reader to go.
-    fn check_log(&mut self) -> Result<(), StoreError> {
-        let frame_bytes = self.pragma("page_size")? + super::file::FRAME_HEADER_BYTES;
-        let log_bytes = self.log.frames() * frame_bytes;
-        let most = 2 * self.bounds.wal_bytes;
-        if log_bytes < most
-            || log_bytes + self.pragma("page_count")? * self.pragma("page_size")? < self.bounds.file_bytes + most
-        {
+    /// bound commits of `body_bytes` wait for the reader to go.
+    fn check_log(&mut self, body_bytes: u64) -> Result<(), StoreError> {
+        // The pages around the bodies, and the copies that fill the last block.
+        let bytes = body_bytes + body_bytes / 8 + 16 * self.pragma("page_size")? + 8192;
+        if self.fits_in_log(self.log.frames(), bytes)? {
             return Ok(());
         }
         match self.log.restart(&self.conn, &self.path)? {

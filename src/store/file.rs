@@ -20,7 +20,7 @@ use std::time::Duration;
 /// The format that this version writes. A file with a higher major is left alone; a higher minor only added something.
 pub const FORMAT_MAJOR: i64 = 1;
 /// See [`FORMAT_MAJOR`].
-pub const FORMAT_MINOR: i64 = 0;
+pub const FORMAT_MINOR: i64 = 1;
 
 /// `application_id` of a varved file (`file(1)` shows it): "varv".
 pub const APPLICATION_ID: i64 = 0x7661_7276;
@@ -251,15 +251,23 @@ pub fn create_schema(conn: &Connection, writer: &str) -> Result<(), StoreError> 
         .optional()
         .map_err(fail)?;
     if there.is_some() {
-        return Ok(());
+        return add_tables(conn);
     }
     in_transaction(conn, path, "create the tables", |conn| {
-        conn.execute_batch(include_str!("schema.sql")).map_err(fail)?;
+        conn.execute_batch(SCHEMA).map_err(fail)?;
         conn.pragma_update(None, "application_id", APPLICATION_ID).map_err(fail)?;
         set_meta(conn, "format_major", FORMAT_MAJOR)?;
         set_meta(conn, "format_minor", FORMAT_MINOR)?;
         set_meta(conn, "writer", writer)
     })
+}
+
+const SCHEMA: &str = include_str!("schema.sql");
+
+/// What a file of an earlier minor version lacks.
+fn add_tables(conn: &Connection) -> Result<(), StoreError> {
+    let added = SCHEMA.find("CREATE TABLE IF NOT EXISTS").map_or("", |at| &SCHEMA[at..]);
+    conn.execute_batch(added).map_err(|e| sql_of(conn, "add the tables of this version", e))
 }
 
 /// Runs `work` in one transaction: all of it is on the medium when this returns `Ok`, none of it otherwise. On failure it

@@ -19,6 +19,7 @@ use super::ground::{self, Lock};
 use super::high_water::{HighWater, Mark};
 use super::identity::Identity;
 use super::log::Log;
+use super::retention::Retention;
 use super::wal_scan::{self, WalScan};
 use super::{Bounds, Line, Store, Tally, commit, compact, disk, padding, quarantine, rebuild};
 use crate::clock::Now;
@@ -74,17 +75,21 @@ impl FreshWhy {
 }
 
 impl Bounds {
-    /// A sixteenth of `max_size`, at most 4 MiB, is for the WAL, and as much again for a large transaction in it.
-    fn of(max_size_bytes: u64) -> Self {
-        let wal_bytes = (max_size_bytes / 16).clamp(128 << 10, 4 << 20);
-        Self { wal_bytes, file_bytes: max_size_bytes.saturating_sub(2 * wal_bytes).max(256 << 10) }
+    /// A sixteenth of `max_size`, at most 4 MiB, is for the WAL, and as much again for a large transaction in it, or what a
+    /// commit of the whole buffer may take.
+    fn of(cfg: &StoreConfig) -> Self {
+        let max_bytes = cfg.max_size_bytes;
+        let wal_bytes = (max_bytes / 16).clamp(128 << 10, 4 << 20);
+        let log_bytes = (2 * wal_bytes).max(cfg.largest_commit_bytes().min(cfg.most_log_bytes()));
+        let file_bytes = max_bytes.saturating_sub(log_bytes).max(256 << 10);
+        Self { wal_bytes, log_bytes, file_bytes, most_file_bytes: file_bytes }
     }
 }
 
 impl Pragmas {
     /// What the device's configuration asks for.
     pub fn device(cfg: &StoreConfig) -> Self {
-        let bounds = Bounds::of(cfg.max_size_bytes);
+        let bounds = Bounds::of(cfg);
         Self {
             page_bytes: PAGE_BYTES,
             cache_bytes: cfg.cache_bytes,
@@ -93,10 +98,13 @@ impl Pragmas {
             automatic: false,
             wal_bytes: bounds.wal_bytes,
             max_bytes: Some(bounds.file_bytes),
-            busy: Duration::from_secs(2),
+            busy: BUSY,
         }
     }
 }
+
+/// How long a lock of another connection is waited for.
+pub(super) const BUSY: Duration = Duration::from_secs(2);
 
 /// The mark that says: look closely at the next open.
 pub(crate) fn suspicion(db: &Path) -> PathBuf {
@@ -290,7 +298,7 @@ impl Ready {
     ) -> Result<Store, StoreError> {
         let Self { conn, scan, mut lines } = self;
         let mut high = HighWater::open(&path)?;
-        let mut log = Log::new(&conn, Bounds::of(cfg.max_size_bytes).wal_bytes, cfg.powersafe)?;
+        let mut log = Log::new(&conn, Bounds::of(cfg).wal_bytes, cfg.powersafe)?;
         if scan.replayed > 0 || scan.live_behind > 0 {
             restart_log(&mut log, &conn, &path, scan)?;
             log.begin(&conn, &path)?;
@@ -314,7 +322,7 @@ impl Ready {
             Ok((boot, begin_run(conn, me, events, now)?))
         })?;
         let next_series = next_series(&conn, lines.last())?;
-        let bounds = Bounds::of(cfg.max_size_bytes);
+        let bounds = Bounds::of(cfg);
         if let Some(line) = lines.last() {
             if high.mark().is_none_or(|mark| mark.store != line.uuid) {
                 high.set(Mark { store: line.uuid, seq: line.high })?;
@@ -339,10 +347,13 @@ impl Ready {
             compacted_to: compact::Cursor::default(),
             commits: 0,
             body_bytes: 0,
+            rollup_rows: Default::default(),
+            retention: Retention::of(cfg),
             ledger_unwritten: None,
             _locks: locks,
         };
         store.anchor = store.newest_anchor()?;
+        store.settle_rollups()?;
         store.reserve(now, events)?;
         store.salvage(now, events)?;
         Ok(store)
@@ -452,7 +463,15 @@ fn new_line(conn: &Connection, now: Now) -> Result<Line, StoreError> {
     let uuid = Uuid::new_v4();
     let no = upsert_store(conn, &uuid, 0, Some(now.utc))?;
     set_meta(conn, "store", uuid.to_string())?;
-    Ok(Line { no, uuid, high: SegmentSeq(0), acked: RangeSet::new(), ack_unwritten: false, tally: Tally::default() })
+    Ok(Line {
+        no,
+        uuid,
+        high: SegmentSeq(0),
+        acked: RangeSet::new(),
+        ack_unwritten: false,
+        rolled: SegmentSeq(0),
+        tally: Tally::default(),
+    })
 }
 
 /// The number of this boot in `store`, added where it is new.
@@ -519,7 +538,8 @@ fn line(conn: &Connection, no: StoreNo, uuid: Uuid) -> Result<Line, StoreError> 
         .and_then(Iterator::collect)
         .map_err(fail)?;
     let acked = acked.into_iter().flatten().collect::<RangeSet>();
-    let mut line = Line { no, uuid, high: SegmentSeq(0), acked, ack_unwritten: false, tally: Tally::default() };
+    let rolled = super::rollup::rolled(conn, no)?;
+    let mut line = Line { no, uuid, high: SegmentSeq(0), acked, ack_unwritten: false, rolled, tally: Tally::default() };
     let mut rows = conn
         .prepare_cached(
             "SELECT id, last_seq, n FROM segment WHERE id BETWEEN ?1 << 48 AND ((?1 + 1) << 48) - 1 ORDER BY id",

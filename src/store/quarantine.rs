@@ -173,7 +173,7 @@ impl Store {
     fn reload_lines(&mut self) -> Result<(), StoreError> {
         self.lines = open::lines(&self.conn)?;
         self.catalog_changes += 1;
-        Ok(())
+        self.recount().map(drop)
     }
 
     fn take_over(&mut self, from: &Path, now: Now) -> Result<Salvaged, StoreError> {
@@ -195,6 +195,7 @@ impl Store {
                 copy_catalog(&old, old_no, conn, no)?;
                 Ok(no)
             })?;
+            self.take_over_figures(&old, old_no, new_no)?;
             self.copy_segments(&old, old_no, new_no, &mut all)?;
         }
         Ok(all)

@@ -33,6 +33,8 @@ impl Bench {
             cache_bytes: 256 << 10,
             mmap_bytes: 0,
             max_size_bytes: 64 << 20,
+            max_age: None,
+            headroom_bytes: 0,
             max_series: 2000,
             locking: Locking::Shared,
             powersafe: false,
