@@ -649,7 +649,8 @@ mod tests {
         store.checkpoint().unwrap();
         let facts = store.facts().unwrap();
         let gone = full.pages - store.facts().unwrap().pages;
-        assert!((gone / 70..=gone / 64 + 1).contains(&steps), "{gone} pages in {steps} steps");
+        let most = STEP_BYTES / u64::from(facts.page_bytes);
+        assert!((gone / (most + 20)..=gone / most + 1).contains(&steps), "{gone} pages in {steps} steps");
         assert!(facts.file_bytes <= facts.used_bytes() + spare_bytes(facts.used_bytes(), facts.file_limit_bytes));
         assert!(facts.file_bytes < full.file_bytes / 2, "{} of {}", facts.file_bytes, full.file_bytes);
         assert!(!facts.is_uncut() && store.vacuum_step().unwrap() == Step::Idle);
@@ -798,11 +799,11 @@ mod tests {
 
     /// In a steady state nothing is given back and the file keeps its length. To give every free page back at once would
     /// move pages in nearly each commit, for a file that is cut and grows again: blocks that the file system frees and finds,
-    /// and a journal that says so, which no figure here counts. (Bytes in all are not the reason: a file that was just cut
-    /// grows in pages that lie side by side, whose blocks are written once, so that the sum is about a tenth smaller.)
+    /// and a journal that says so, which no figure here counts. (Bytes in all are not the reason: they are the same within a
+    /// thousandth.)
     #[test]
     fn an_eager_vacuum_moves_pages_and_this_store_none() {
-        const COMMITS: i64 = 450;
+        const COMMITS: i64 = 700;
         let [calm, eager] = [false, true].map(|eager| {
             let bench = small();
             let mut store = bench.open_calm();
@@ -834,6 +835,6 @@ mod tests {
         });
         println!("bytes in all, bytes by vacuum, cuts of the file: as it is {calm:?}, eager {eager:?}");
         assert_eq!((calm.1, calm.2), (0, 0));
-        assert!(eager.1 > eager.0 / 20 && eager.2 > COMMITS / 12, "{eager:?}");
+        assert!(eager.1 > eager.0 / 20 && eager.2 > COMMITS / 100, "{eager:?}");
     }
 }

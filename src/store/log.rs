@@ -41,7 +41,7 @@ impl Log {
             .pragma_query_value(None, "page_size", |row| row.get(0))
             .map_err(|e| sql_of(conn, "read the page size", e))?;
         let page_bytes = u64::try_from(page_bytes).unwrap_or(512);
-        Ok(Self {
+        let mut log = Self {
             full_frames: file::frames(wal_bytes, page_bytes),
             powersafe,
             touched: Touched::new(page_bytes),
@@ -49,7 +49,9 @@ impl Log {
             folded: 0,
             restart_due: false,
             again_at: 0,
-        })
+        };
+        log.look(conn);
+        Ok(log)
     }
 
     /// Frames in the log after the last look.
@@ -76,7 +78,7 @@ impl Log {
     /// # Errors
     /// Those of a commit; nothing has changed then.
     pub(super) fn begin(&mut self, conn: &Connection, path: &Path) -> Result<(), StoreError> {
-        if self.powersafe || self.frames == 0 || self.frames > self.folded {
+        if self.powersafe || self.frames > self.folded {
             return Ok(());
         }
         super::neighbours::begin_log(conn, path, self.touched.page_bytes())?;

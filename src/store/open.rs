@@ -299,10 +299,8 @@ impl Ready {
         let Self { conn, scan, mut lines } = self;
         let mut high = HighWater::open(&path)?;
         let mut log = Log::new(&conn, Bounds::of(cfg).wal_bytes, cfg.powersafe)?;
-        if scan.replayed > 0 || scan.live_behind > 0 {
-            restart_log(&mut log, &conn, &path, scan)?;
-            log.begin(&conn, &path)?;
-        }
+        restart_log(&mut log, &conn, &path, scan)?;
+        log.begin(&conn, &path)?;
         let fresh = why_fresh(&conn, &lines, high.mark(), me)?;
         let floor = lines.last().map(|line| floor(line, high.mark(), scan, events));
         let (boot, run) = in_transaction(&conn, &path, "begin a run", |conn| {
@@ -377,12 +375,15 @@ fn fresh_event(why: FreshWhy) -> Event {
     Event::new(EventKind::FreshId, format!("a fresh store id was taken: {}", why.as_str()))
 }
 
-/// Folds the log and has the next commit begin it anew, under another salt. Behind a torn end that keeps what the tear left
-/// from being taken for damage later. Behind a whole one it keeps the next commit out of the last one's block: a cut may have
-/// come between a commit and what pads it.
+/// Folds what was replayed and has the next commit begin the log anew, under another salt: a commit that came back without
+/// its padding shares a block with the next one otherwise, and frames behind rot would be taken for rot again.
 fn restart_log(log: &mut Log, conn: &Connection, path: &Path, scan: WalScan) -> Result<(), StoreError> {
-    // With nothing to fold, RESTART would leave the salt as it is; the reserve is made again later.
-    let done = if scan.replayed > 0 { log.restart(conn, path)? } else { log.cut(conn, path)? };
+    let done = match (scan.replayed > 0, scan.rot()) {
+        (true, _) => log.restart(conn, path)?,
+        // With nothing to fold, RESTART would leave the salt as it is; the reserve is made again later.
+        (false, true) => log.cut(conn, path)?,
+        (false, false) => true,
+    };
     if !done {
         log::warn!("store: a reader keeps the WAL from being begun anew; a later start may take its torn end for damage");
     }

@@ -35,7 +35,7 @@ fn the_index_is_in_the_file_only_while_somebody_reads_it() {
         let read = read_aside(shm.clone());
         assert!(read.recv_timeout(Duration::from_millis(100)).is_err(), "he has to wait");
         store.let_readers_in().unwrap();
-        let index = read.recv_timeout(Duration::from_secs(5)).unwrap();
+        let index = read.recv_timeout(Duration::from_secs(30)).unwrap();
         assert_eq!(index[..48], index[48..96], "both copies of the header");
         assert_ne!(index[..48], [0; 48]);
         assert!(!is_leased(&shm));
@@ -54,7 +54,7 @@ fn a_commit_lets_in_who_waits() {
     let read = read_aside(bench.file("-shm"));
     assert!(read.recv_timeout(Duration::from_millis(100)).is_err());
     put(&mut store, 5, 10, 20).unwrap();
-    let index = read.recv_timeout(Duration::from_secs(5)).unwrap();
+    let index = read.recv_timeout(Duration::from_secs(30)).unwrap();
     assert_ne!(index[..48], [0; 48]);
 }
 
@@ -70,7 +70,7 @@ fn who_is_let_in_finds_the_whole_log() {
         let end = 32 + frames * 536;
         let read = read_aside(bench.file("-shm"));
         while !super::super::raw::let_readers_in(&store.conn).is_ok_and(|()| !is_leased(&bench.file("-shm"))) {}
-        read.recv_timeout(Duration::from_secs(5)).unwrap();
+        read.recv_timeout(Duration::from_secs(30)).unwrap();
         let after = std::fs::read(bench.file("-wal")).unwrap();
         assert_eq!(before[..end / 4096 * 4096], after[..end / 4096 * 4096]);
         let scan = super::super::wal_scan::scan(&bench.cfg.path, None).unwrap();
