@@ -796,24 +796,26 @@ mod tests {
         io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse().unwrap()
     }
 
-    /// In a steady state nothing is given back and the file keeps its length. To give every free page back at once would
-    /// move pages in nearly each commit, for a file that is cut and grows again: blocks that the file system frees and finds,
-    /// and a journal that says so, which no figure here counts. (Bytes in all are not the reason: a file that was just cut
-    /// grows in pages that lie side by side, whose blocks are written once, so that the sum is about a tenth smaller.)
+    /// In a steady state nothing is given back and the file isn't cut. To give every free page back at once would move pages
+    /// after each round of compaction and expiry, a tenth of all that is written and more, for a file that then grows again:
+    /// blocks that the file system frees and finds, and a journal that says so, which no figure here counts. (Bytes in all
+    /// are not the reason: a file that was just cut grows in pages that lie side by side, whose blocks are written once, and
+    /// the sum is about a tenth smaller.)
     #[test]
     fn an_eager_vacuum_moves_pages_and_this_store_none() {
-        const COMMITS: i64 = 450;
         let [calm, eager] = [false, true].map(|eager| {
             let bench = small();
             let mut store = bench.open_calm();
             let (mut all, mut moved, mut cuts) = (0, 0, 0);
-            for commit in 0..COMMITS {
+            let mut full_since = None;
+            for commit in 0..1000 {
                 let now = at(commit * 60);
                 let begun = written();
                 put(&mut store, 40, 60, commit * 60).unwrap();
                 store.compact_step(&[], now).unwrap();
                 while store.used_bytes().unwrap() > target_bytes(store.bounds.file_bytes) {
                     store.expire_step(&[], now).unwrap();
+                    full_since = full_since.or(Some(commit));
                 }
                 let (kept_up, pages) = (written(), store.pragma("page_count").unwrap());
                 let free = store.pragma("freelist_count").unwrap();
@@ -822,18 +824,21 @@ mod tests {
                 } else {
                     assert_eq!(store.vacuum_step().unwrap(), Step::Idle);
                 }
-                // Its last third is steady: the file has been full for long.
-                if commit >= COMMITS * 2 / 3 {
-                    all += written() - begun;
-                    moved += written() - kept_up;
-                    cuts += i64::from(store.pragma("page_count").unwrap() < pages);
+                match full_since.map(|since| commit - since) {
+                    // It settles first.
+                    None | Some(0..50) => {}
+                    Some(50..250) => {
+                        all += written() - begun;
+                        moved += written() - kept_up;
+                        cuts += i64::from(store.pragma("page_count").unwrap() < pages);
+                    }
+                    Some(_) => return (all, moved, cuts),
                 }
             }
-            assert_eq!(held(&store, store.uuid())[0].2, 0, "it has been full");
-            (all, moved, cuts)
+            panic!("the file is never full");
         });
         println!("bytes in all, bytes by vacuum, cuts of the file: as it is {calm:?}, eager {eager:?}");
         assert_eq!((calm.1, calm.2), (0, 0));
-        assert!(eager.1 > eager.0 / 20 && eager.2 > COMMITS / 12, "{eager:?}");
+        assert!(eager.1 > eager.0 / 10 && eager.2 >= 10, "{eager:?}");
     }
 }
