@@ -803,18 +803,19 @@ mod tests {
     /// thousandth.)
     #[test]
     fn an_eager_vacuum_moves_pages_and_this_store_none() {
-        const COMMITS: i64 = 700;
         let [calm, eager] = [false, true].map(|eager| {
             let bench = small();
             let mut store = bench.open_calm();
             let (mut all, mut moved, mut cuts) = (0, 0, 0);
-            for commit in 0..COMMITS {
+            let mut full_since = None;
+            for commit in 0..1000 {
                 let now = at(commit * 60);
                 let begun = written();
                 put(&mut store, 40, 60, commit * 60).unwrap();
                 store.compact_step(&[], now).unwrap();
                 while store.used_bytes().unwrap() > target_bytes(store.bounds.file_bytes) {
                     store.expire_step(&[], now).unwrap();
+                    full_since = full_since.or(Some(commit));
                 }
                 let (kept_up, pages) = (written(), store.pragma("page_count").unwrap());
                 let free = store.pragma("freelist_count").unwrap();
@@ -823,18 +824,21 @@ mod tests {
                 } else {
                     assert_eq!(store.vacuum_step().unwrap(), Step::Idle);
                 }
-                // Its last third is steady: the file has been full for long.
-                if commit >= COMMITS * 2 / 3 {
-                    all += written() - begun;
-                    moved += written() - kept_up;
-                    cuts += i64::from(store.pragma("page_count").unwrap() < pages);
+                match full_since.map(|since| commit - since) {
+                    // It settles first.
+                    None | Some(0..50) => {}
+                    Some(50..250) => {
+                        all += written() - begun;
+                        moved += written() - kept_up;
+                        cuts += i64::from(store.pragma("page_count").unwrap() < pages);
+                    }
+                    Some(_) => return (all, moved, cuts),
                 }
             }
-            assert_eq!(held(&store, store.uuid())[0].2, 0, "it has been full");
-            (all, moved, cuts)
+            panic!("the file is never full");
         });
         println!("bytes in all, bytes by vacuum, cuts of the file: as it is {calm:?}, eager {eager:?}");
         assert_eq!((calm.1, calm.2), (0, 0));
-        assert!(eager.1 > eager.0 / 20 && eager.2 > COMMITS / 100, "{eager:?}");
+        assert!(eager.1 > eager.0 / 10 && eager.2 >= 10, "{eager:?}");
     }
 }

@@ -9,6 +9,7 @@
 //! its `-wal` it would look older than it is, or empty.
 
 use super::file::{FORMAT_MAJOR, beside, meta, uri};
+use super::vfs;
 pub use super::read_error::ReadError;
 use super::scan::{Scan, Selection};
 use crate::clock::timebase::Timebase;
@@ -61,7 +62,7 @@ impl Reader {
             // Opened once alone, so that a broken one is told by its own name and never attached.
             drop(Self::open(path)?);
             let attach = format!("ATTACH ?1 AS r{}", number + 1);
-            reader.conn.execute(&attach, [uri(path, "mode=ro")]).map_err(|e| ReadError::sql("attach", path, e))?;
+            reader.conn.execute(&attach, [uri(path, &format!("mode=ro&vfs={}", vfs::reader()))]).map_err(|e| ReadError::sql("attach", path, e))?;
         }
         Ok(reader)
     }
@@ -71,7 +72,7 @@ impl Reader {
         if !path.exists() {
             return Err(ReadError::Missing { path: path.to_owned() });
         }
-        match Self::connect(path, "mode=ro", false) {
+        match Self::connect(path, &format!("mode=ro&vfs={}", vfs::reader()), false) {
             Err(ReadError::Sqlite { .. }) if needs_shm(path) && on_read_only_file_system(path) => {
                 Self::connect(path, "mode=ro&vfs=unix-none", true)
             }

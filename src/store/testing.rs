@@ -55,7 +55,7 @@ impl Bench {
 
     /// A reader of the live file in the same process.
     pub(super) fn beside(&self) -> rusqlite::Connection {
-        rusqlite::Connection::open(super::file::uri(&self.cfg.path, "vfs=varved-beside")).unwrap()
+        rusqlite::Connection::open(super::file::uri(&self.cfg.path, &format!("vfs={}", super::vfs::reader()))).unwrap()
     }
 
     pub(super) fn file(&self, suffix: &str) -> PathBuf {

@@ -48,20 +48,13 @@ pub(super) enum Use {
     Shared,
     /// The writer, and nobody else: SQLite has no index in a file.
     Exclusive,
-    /// A reader in the writer's process.
-    #[cfg(test)]
+    /// A reader, which may be in the writer's process.
     Beside,
 }
 
 /// The VFS for connections that write the store, by its name; `exclusive` where no other connection will be.
 pub(super) fn name(exclusive: bool) -> &'static str {
-    static REGISTERED: OnceLock<()> = OnceLock::new();
-    REGISTERED.get_or_init(|| {
-        register(None, c"varved", Use::Shared);
-        register(None, c"varved-exclusive", Use::Exclusive);
-        #[cfg(test)]
-        register(None, c"varved-beside", Use::Beside);
-    });
+    register_all();
     #[cfg(test)]
     if super::crash::log::vfs().is_some() {
         static CUT: OnceLock<()> = OnceLock::new();
@@ -72,6 +65,21 @@ pub(super) fn name(exclusive: bool) -> &'static str {
         return if exclusive { "varved-exclusive-cut" } else { "varved-cut" };
     }
     if exclusive { "varved-exclusive" } else { "varved" }
+}
+
+/// The VFS for connections that read a store, by its name. In another process than the writer's any other does as well.
+pub(super) fn reader() -> &'static str {
+    register_all();
+    "varved-beside"
+}
+
+fn register_all() {
+    static REGISTERED: OnceLock<()> = OnceLock::new();
+    REGISTERED.get_or_init(|| {
+        register(None, c"varved", Use::Shared);
+        register(None, c"varved-exclusive", Use::Exclusive);
+        register(None, c"varved-beside", Use::Beside);
+    });
 }
 
 /// What a registered VFS stands on.
@@ -248,7 +256,6 @@ impl Log {
             Use::Exclusive => true,
             // SAFETY: as in `log`: the database is open for as long as its log is.
             Use::Shared => unsafe { database(self.db).index.is_private() },
-            #[cfg(test)]
             Use::Beside => false,
         }
     }

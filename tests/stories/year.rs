@@ -37,7 +37,7 @@ fn plan() -> (i64, u64) {
 }
 
 /// Some days with a file that holds less than two; a build without optimization needs as long for them as another for a year.
-const DAYS: &str = if cfg!(debug_assertions) { "3:4" } else { "7:4" };
+const DAYS: &str = if cfg!(debug_assertions) { "3:4" } else { "6:4" };
 /// The year with the usual file.
 const WHOLE: &str = "365:64";
 

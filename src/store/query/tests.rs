@@ -362,7 +362,7 @@ fn a_store_that_worked_is_sound_and_whole() {
         }
         while store.compact_step(&[], at(run * 100 + 50)).expect("a step") != super::super::Step::Idle {}
     }
-    let reader = Reader::connect(&bench.cfg.path, "mode=ro&vfs=varved-beside", false).expect("a reader");
+    let reader = Reader::open(&bench.cfg.path).expect("a reader");
     let audit = super::super::audit::audit(&reader).expect("an audit");
     assert!(audit.is_sound(), "{audit:?}");
     assert_eq!(audit.stores.iter().map(|store| store.readings).sum::<u64>(), written);
