@@ -166,8 +166,8 @@ mod tests {
         let full = StoreFacts { pages: 2000, wal_pages_waiting: 5, ..facts() };
         assert_eq!(upkeep.next(idle(0, 0), &full, at(5000)), Some(Chore::Expire));
         let calm = StoreFacts { wal_pages_waiting: 5, ..facts() };
-        assert_eq!(upkeep.next(idle(0, 0), &calm, at(5000)), None);
-        assert_eq!(upkeep.next(idle(2, 8), &calm, at(5000)), Some(Chore::Checkpoint));
+        assert_eq!(upkeep.next(idle(0, 0), &calm, at(30_000)), None);
+        assert_eq!(upkeep.next(idle(2, 8), &calm, at(30_000)), Some(Chore::Checkpoint));
     }
 
     /// A commit every second leaves half a second for upkeep, not nothing.
