@@ -45,6 +45,11 @@ pub struct Now {
 pub trait Clock: Send + Sync {
     /// Both clocks at this moment.
     fn now(&self) -> Now;
+
+    /// [`Now::boot`] alone, for who asks often: whether UTC can be trusted takes a look at files.
+    fn boot(&self) -> BootNanos {
+        self.now().boot
+    }
 }
 
 /// A moment at which both clocks were known: `boot` of one boot was `utc`.

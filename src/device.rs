@@ -22,12 +22,12 @@ pub use error::DeviceError;
 use crate::batch::{Batch, BatchLimits, Registry};
 use crate::clock::keeper::Keeper;
 use crate::clock::system::SystemClock;
-use crate::clock::{Anchor, Clock, UtcNanos};
+use crate::clock::{Anchor, Clock, Now, UtcNanos};
 use crate::config::Config;
 use crate::fault::{Exit, Fault};
 use crate::reading::Reading;
 use crate::sensor::{self, Counters, Inlets, Running, SocketFile};
-use crate::signals::{Call, Signals};
+use crate::signals::{Call, Signals, Visits};
 use crate::store::thread::{StoreGone, StoreHandle};
 use crate::store::{self, Identity, Step, Store, StoreError, StoreFacts};
 use crate::upkeep::{Chore, Upkeep};
@@ -95,6 +95,8 @@ fn serve(desk: Desk, mut signals: Signals) -> Result<Report, DeviceError> {
         let sensors = desk.start_sensors(&readings_out, &executor)?;
         let clock = executor.spawn(desk.clone().keep_anchors(anchors_out));
         let mut upkeep = executor.spawn(desk.clone().keep_up());
+        let visits = Visits::take().map_err(DeviceError::Signals)?;
+        let door = executor.spawn(desk.clone().let_readers_in(visits));
         let wear = executor.spawn(desk.clone().watch_wear());
         let (stop_uplink, stopped) = bounded(1);
         let uplink = executor.spawn(desk.clone().upload(committed, stopped));
@@ -112,7 +114,7 @@ fn serve(desk: Desk, mut signals: Signals) -> Result<Report, DeviceError> {
         or(told, or(recorder_ended, store_ended)).await?;
         watch::stopping();
         sensors.stop().await;
-        drop((control, clock, wear));
+        drop((control, clock, door, wear));
         let finished = async {
             desk.save_wear().await;
             ask(&asks, Ask::Finish).await;
@@ -216,6 +218,18 @@ impl Desk {
             .map_err(DeviceError::Sensor)
     }
 
+    /// Answers who wants to read the live file. Without it they would wait for the next commit.
+    async fn let_readers_in(self, mut visits: Visits) {
+        loop {
+            visits.next().await;
+            match self.store.run(|store| store.let_readers_in()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(e)) => log::warn!("store: {e}"),
+                Err(StoreGone) => return,
+            }
+        }
+    }
+
     /// Compares the clocks once a second, for ever; tells the service manager that the loop turns.
     async fn keep_anchors(self, out: Sender<Anchor>) {
         let mut watchdog = watch::Watchdog::default();
@@ -244,7 +258,8 @@ impl Desk {
         let mut upkeep = Upkeep::new(self.clock.now());
         loop {
             Timer::after(UPKEEP_TICK).await;
-            let facts = match self.store.run(|store| store.facts()).await {
+            let look = |store: &mut Store| store.look_at_medium().and_then(|()| store.facts());
+            let facts = match self.store.run(look).await {
                 Ok(Ok(facts)) => facts,
                 // What is wrong is told by the commits; upkeep leaves a medium in trouble alone.
                 Ok(Err(_)) => continue,
@@ -266,6 +281,8 @@ impl Desk {
     async fn take_step(&self, chore: Chore) -> Result<Result<Step, StoreError>, StoreGone> {
         let in_flight = lock(&self.link).in_flight_ranges.clone();
         let now = self.clock.now();
+        // The system's word alone is not enough to let readings go for their age.
+        let now = Now { trusted: now.trusted && self.shared.clock_is_trusted(), ..now };
         let step = move |store: &mut Store| match chore {
             Chore::Expire => store.expire_step(&in_flight, now),
             Chore::Vacuum => store.vacuum_step(),
@@ -316,11 +333,12 @@ impl Desk {
     async fn status(&self, counters: &[Arc<Counters>]) -> Json {
         let now = self.clock.now();
         let (risk, recorded) = self.shared.report(now);
-        let facts = or(async { self.store.run(|store| store.facts()).await.ok().and_then(Result::ok) }, async {
+        let both = |store: &mut Store| store.facts().and_then(|facts| Ok((facts, store.history()?)));
+        let facts = or(async { self.store.run(both).await.ok().and_then(Result::ok) }, async {
             Timer::after(STATUS_PATIENCE).await;
             None
         });
-        let facts = facts.await;
+        let (facts, history) = facts.await.unzip();
         let uptime_s = self.started.elapsed().as_secs_f64();
         let written = written_bytes();
         json!({
@@ -336,6 +354,13 @@ impl Desk {
                 "oldest": f.oldest_pending_utc.map(|utc| utc.to_string()),
             })),
             "store": facts.map(|f| self.store_status(&f, uptime_s)),
+            "history": history.map(|h| json!({
+                "readings_from": h.readings_from.map(|(utc, _)| utc.to_string()),
+                "readings_from_quality": h.readings_from.map(|(_, quality)| quality.as_str()),
+                "hours_from": h.rollups.hours_from.map(|utc| utc.to_string()),
+                "days_from": h.rollups.days_from.map(|utc| utc.to_string()),
+                "rollup_rows": h.rollups.rows,
+            })),
             "link": *lock(&self.link),
             "clock": { "utc": UtcNanos(now.utc.0).to_string(), "trusted": self.shared.clock_is_trusted() },
             "flash": {
@@ -356,6 +381,7 @@ impl Desk {
             "file_bytes": facts.file_bytes,
             "wal_bytes": facts.wal_bytes,
             "max_bytes": self.config.store.max_size_bytes,
+            "limit_bytes": facts.file_limit_bytes,
             "page_bytes": facts.page_bytes,
             "pages": facts.pages,
             "free_pages": facts.free_pages,

@@ -10,6 +10,7 @@
 //! is where, `body` is the frame around it, `view` reads no more of it than is asked for, `merge` joins
 //! neighbours.
 
+mod adaptive;
 mod body;
 mod coder;
 mod columns;
@@ -25,7 +26,7 @@ mod view;
 pub use body::encode;
 pub(crate) use merge::Timelines;
 pub use merge::{Merge, contains, merge};
-pub use view::{Bounds, ColumnHead, View, decode};
+pub use view::{Bounds, ColumnHead, Decoded, View, decode};
 
 use crate::clock::{BootNanos, UtcNanos};
 use crate::fault::{Exit, Fault, Verdict};

@@ -52,6 +52,26 @@ impl Signals {
     }
 }
 
+/// SIGURG, by which the kernel says that another process wants to read the live file. Its default is to be ignored.
+#[derive(Debug)]
+pub struct Visits(Async<UnixStream>);
+
+impl Visits {
+    /// Takes it over.
+    ///
+    /// # Errors
+    /// Those of `sigaction(2)` and of making a pipe.
+    pub fn take() -> std::io::Result<Self> {
+        pipe_of(&[Signal::URG]).map(Self)
+    }
+
+    /// The next one, or several at once.
+    pub async fn next(&mut self) {
+        // As above: such a pipe never ends and never fails.
+        let _ = self.0.read(&mut [0; 64]).await;
+    }
+}
+
 /// A channel that closes when the service is to end, for services that have nothing to commit at once. A thread of its own
 /// waits for the signal.
 ///

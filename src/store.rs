@@ -8,31 +8,41 @@
 //! | file | holds |
 //! |---|---|
 //! | [`mod@file`] | how a file is opened and filled; shared with the fleet's replica |
+//! | `disk` | what is written beside SQLite |
 //! | `ground`, [`wal_scan`], [`high_water`], [`identity`], `rebuild` | what is looked at before SQLite opens |
 //! | `open`, `quarantine` | from those to a store that can be written, whatever the file is like |
+//! | `log`, `neighbours`, `padding`, `vfs` | when and how the write-ahead log is folded into the file |
 //! | `commit`, `ack`, `catalog`, `recheck` | what comes in, what goes out |
 //! | `ledger` | what the wear governor keeps |
-//! | `compact`, `rollup`, `expire` | steps of upkeep |
+//! | `compact`, `rollup`, `expire`, `retention`, `headroom` | steps of upkeep |
 //! | [`reader`], [`scan`], [`vtab`], [`query`] | the read side: segments to rows, and SQL over them |
 //! | [`audit`], [`plain`] | what `verify` and `export` do with it |
 //! | [`medium`] | the flash under it: what it took, and how worn it says it is |
 //! | [`thread`] | the thread that it runs on |
+//! | `crash` (tests only) | power cuts at every write |
 
 mod ack;
 pub mod audit;
 mod catalog;
 mod commit;
 mod compact;
+#[cfg(test)]
+mod crash;
+mod disk;
 pub mod error;
 pub mod event;
 mod expire;
 pub mod file;
 mod ground;
+mod headroom;
 pub mod high_water;
 pub mod identity;
 mod ledger;
+mod log;
 pub mod medium;
+mod neighbours;
 mod open;
+mod padding;
 pub mod plain;
 mod quarantine;
 pub mod query;
@@ -41,6 +51,7 @@ mod read_error;
 pub mod reader;
 mod rebuild;
 mod recheck;
+mod retention;
 mod rollup;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -48,6 +59,7 @@ pub mod scan;
 #[cfg(test)]
 mod testing;
 pub mod thread;
+mod vfs;
 pub mod vtab;
 pub mod wal_scan;
 
@@ -58,6 +70,7 @@ pub use event::{Event, EventKind};
 pub use identity::Identity;
 pub use medium::Medium;
 pub use open::FreshWhy;
+pub use rollup::{History, RollupSpan};
 
 use crate::clock::{Anchor, BootNanos, UtcNanos};
 use crate::reading::ranges::RangeSet;
@@ -65,6 +78,8 @@ use crate::reading::{BootId, SegmentSeq, SeqRange, SeriesId};
 use file::StoreNo;
 use ground::Lock;
 use high_water::{HighWater, Mark};
+use log::Log;
+use retention::Retention;
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -88,15 +103,14 @@ pub struct Store {
     anchor: Option<Anchor>,
     /// A commit found the file damaged.
     damaged: bool,
-    /// The log holds frames of a transaction that failed; see [`wal_scan`].
-    restart_due: bool,
-    /// Frames in the log after the last commit.
-    log_frames: u64,
+    log: Log,
     /// As of the last step of upkeep.
     in_flight: Vec<(Uuid, SeqRange)>,
     compacted_to: compact::Cursor,
     commits: u64,
     body_bytes: u64,
+    rollup_rows: rollup::Rows,
+    retention: Retention,
     /// The account of writes, to be written with the next commit.
     ledger_unwritten: Option<String>,
     /// Dropped last, after the connection.
@@ -106,8 +120,14 @@ pub struct Store {
 /// What the configuration bounds, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Bounds {
+    /// The log is folded at about this length.
     wal_bytes: u64,
+    /// What it may take: as much again, or the largest commit.
+    log_bytes: u64,
+    /// What the file may take now: less than the most where the partition's headroom asks for it.
     file_bytes: u64,
+    /// What `max_size` leaves for the file.
+    most_file_bytes: u64,
 }
 
 /// One line of sequence numbers in the file.
@@ -120,6 +140,8 @@ struct Line {
     acked: RangeSet,
     /// Whether `acked` differs from what the file says.
     ack_unwritten: bool,
+    /// Up to here every reading that is held is in the hourly figures.
+    rolled: SegmentSeq,
     tally: Tally,
 }
 
@@ -165,8 +187,11 @@ pub struct StoreFacts {
     pub file_bytes: u64,
     /// Bytes of the `-wal`.
     pub wal_bytes: u64,
-    /// The most that the database file may take, in bytes: `max_size` without what is kept for the WAL.
+    /// The most that the database file may take, in bytes: `max_size` without what is kept for the WAL, or less where the
+    /// partition's headroom asks for it.
     pub file_limit_bytes: u64,
+    /// The partition has less room than is to be left on it, and something of ours is set aside on it.
+    pub aside_in_the_way: bool,
     /// Bytes per page.
     pub page_bytes: u32,
     /// Pages of the file.
@@ -196,8 +221,23 @@ pub struct StoreFacts {
 impl StoreFacts {
     /// Whether what the file holds leaves less room than a commit and a compaction may need.
     pub fn nearly_full(&self) -> bool {
+        self.used_bytes() > retention::target_bytes(self.file_limit_bytes)
+    }
+
+    /// Bytes of the pages that hold something.
+    pub fn used_bytes(&self) -> u64 {
         self.pages.saturating_sub(self.free_pages) * u64::from(self.page_bytes)
-            > expire::target_bytes(self.file_limit_bytes)
+    }
+
+    /// Whether so much of the file is free, as after a burst, that the file system should have it back.
+    pub fn has_spare(&self) -> bool {
+        let free = self.free_pages * u64::from(self.page_bytes);
+        free > retention::spare_bytes(self.used_bytes(), self.file_limit_bytes)
+    }
+
+    /// Whether the database file is longer than its pages by more than a commit or two would make it: a checkpoint cuts it.
+    pub fn is_uncut(&self) -> bool {
+        self.file_bytes > self.pages * u64::from(self.page_bytes) + (256 << 10)
     }
 
     /// Whether the file is longer than it may be, as after `max_size` was lowered.
@@ -235,7 +275,7 @@ impl Store {
         let (no, boot) = (self.current().no, self.boot);
         match self.transaction("carry an anchor on", |conn| file::upsert_anchor(conn, no, boot, &anchor)) {
             Ok(()) => self.anchor = Some(anchor),
-            Err(e) => log::warn!("store: the time of this boot is not known in the new file: {e}"),
+            Err(e) => ::log::warn!("store: the time of this boot is not known in the new file: {e}"),
         }
     }
 
@@ -254,11 +294,12 @@ impl Store {
         SegmentSeq(self.current().high.0 + 1)
     }
 
-    /// The stores in the file, the current one first, then by age, youngest first.
+    /// The stores in the file that hold segments, the current one first, then by age, youngest first.
     pub fn stores(&self) -> Vec<StoreLine> {
         let current = self.uuid();
         let line = |l: &Line| StoreLine { uuid: l.uuid, current: l.uuid == current, high: l.high };
-        self.lines.iter().rev().map(line).collect()
+        let held = |l: &&Line| l.uuid == current || l.tally.segments > 0;
+        self.lines.iter().rev().filter(held).map(line).collect()
     }
 
     /// Figures for `status` and for the decisions of upkeep. Cheap: counts are kept, not counted.
@@ -267,13 +308,14 @@ impl Store {
     /// Those of SQLite and the file system.
     pub fn facts(&self) -> Result<StoreFacts, StoreError> {
         let pages = self.pragma("page_count")?;
-        let (_, in_log, folded) = self.log_state("NOOP")?;
+        let (in_log, folded) = self.log.state(&self.conn)?;
         let oldest = self.oldest_pending()?;
         let sum = |count: fn(&Tally) -> u64| self.lines.iter().map(|l| count(&l.tally)).sum();
         Ok(StoreFacts {
             file_bytes: ground::length(&self.path)?,
             wal_bytes: ground::length(&file::beside(&self.path, "-wal"))?,
             file_limit_bytes: self.bounds.file_bytes,
+            aside_in_the_way: self.retention.pressed && !quarantine::aside(&self.path)?.is_empty(),
             page_bytes: u32::try_from(self.pragma("page_size")?).unwrap_or(u32::MAX),
             pages,
             free_pages: self.pragma("freelist_count")?,
@@ -307,6 +349,18 @@ impl Store {
         self.checkpoint()
     }
 
+    /// Lets in other processes that wait to read the live file: called on SIGURG, which says that there is one, and by
+    /// every commit. Until then an `open` of theirs waits; see docs/store.md.
+    ///
+    /// # Errors
+    /// Those of the file system; they wait on, and it is tried again with the next commit.
+    pub fn let_readers_in(&mut self) -> Result<(), StoreError> {
+        raw::let_readers_in(&self.conn).map_err(|code| {
+            let why = std::io::Error::other(format!("SQLite error {code}"));
+            StoreError::io("give the index back to", &file::beside(&self.path, "-shm"), why)
+        })
+    }
+
     fn current(&self) -> &Line {
         self.lines.last().expect("open() leaves at least one line, and expiry never takes the current one")
     }
@@ -321,22 +375,10 @@ impl Store {
 
     /// Folds what the log holds, so far as readers let it, and marks the high water: all of it is durable by then.
     fn fold(&mut self) -> Result<(), StoreError> {
-        let mode = if self.restart_due { "RESTART" } else { "PASSIVE" };
-        let (busy, ..) = self.log_state(mode)?;
-        self.restart_due &= busy;
+        self.log.fold(&self.conn, &self.path)?;
         let line = self.current();
         let mark = Mark { store: line.uuid, seq: line.high };
         self.high.set(mark)
-    }
-
-    /// `PRAGMA wal_checkpoint`: whether a reader was in the way, frames in the log, frames of them in the database.
-    fn log_state(&self, mode: &'static str) -> Result<(bool, u64, u64), StoreError> {
-        let count = |n: i64| u64::try_from(n).unwrap_or(0);
-        self.conn
-            .query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
-                Ok((row.get(0)?, count(row.get(1)?), count(row.get(2)?)))
-            })
-            .map_err(|e| StoreError::sql("checkpoint", &self.path, e))
     }
 
     /// A pragma that answers a count.
@@ -351,29 +393,34 @@ impl Store {
         doing: &'static str,
         work: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let done = file::in_transaction(&self.conn, &self.path, doing, work);
-        if let Err(e) = &done {
-            self.restart_due = true;
-            self.suspect(e);
+        self.fold_if_due();
+        let begun = self.log.begin(&self.conn, &self.path);
+        let done = begun.and_then(|()| file::in_transaction(&self.conn, &self.path, doing, work));
+        match &done {
+            Ok(_) => self.log.look(&self.conn),
+            Err(e) => {
+                self.log.failed();
+                self.suspect(e);
+            }
         }
         done
+    }
+
+    /// Folds the log if it is time. That isn't part of what was committed before: it is on the medium whatever happens here.
+    fn fold_if_due(&mut self) {
+        if self.log.fold_is_due() {
+            if let Err(e) = self.fold() {
+                ::log::warn!("store: {e}");
+            }
+        }
     }
 
     /// Damage that is met while running is looked into at the next open.
     fn suspect(&self, error: &StoreError) {
         if matches!(error, StoreError::Damaged { .. }) {
-            if let Err(e) = std::fs::write(open::suspicion(&self.path), error.to_string()) {
-                log::warn!("store: {} could not be marked as damaged: {e}", self.path.display());
+            if let Err(e) = disk::write_whole(&open::suspicion(&self.path), error.to_string().as_bytes()) {
+                ::log::warn!("store: {} could not be marked as damaged: {e}", self.path.display());
             }
-        }
-    }
-}
-
-impl Drop for Store {
-    /// With a limit in force SQLite would cut the log to nothing when it closes, and its growth would be paid again.
-    fn drop(&mut self) {
-        if let Err(e) = self.conn.pragma_update(None, "journal_size_limit", -1) {
-            log::warn!("store: the WAL may be cut: {e}");
         }
     }
 }

@@ -6,9 +6,9 @@
 //!
 //! | chore | when |
 //! |---|---|
-//! | [`Chore::Expire`] | at once when the file is nearly full; else once an hour, to let go of what nothing cites |
-//! | [`Chore::Vacuum`] | at once when the file is above its limit, after `max_size` was lowered |
-//! | [`Chore::Checkpoint`] | in a pause, when nothing has been committed for a minute, or the log is an hour old |
+//! | [`Chore::Expire`] | at once when the file is nearly full, or the partition is and something is set aside on it; else once an hour, to let go of what is too old and of what nothing cites |
+//! | [`Chore::Vacuum`] | at once when the file is above its limit, after `max_size` was lowered or for the headroom; in a pause when much of it is free, as after a burst |
+//! | [`Chore::Checkpoint`] | in a pause, when nothing has been committed for a minute, or the log is six hours old, or a vacuum is done, whose pages are cut off with it |
 //! | [`Chore::Compact`] | in a pause, once a minute, and on as long as there is something to join |
 
 use crate::clock::{BootNanos, Now, SECOND};
@@ -42,8 +42,9 @@ pub struct Idle {
 const SHORT: Duration = Duration::from_millis(1500);
 /// Without a commit for so long, what is in the log is folded: a bit that rots there costs more than one in the database.
 const QUIET: Duration = Duration::from_secs(60);
-/// A log is not left to rot for longer than this, even while commits go on.
-const FOLD_NANOS: i64 = 3600 * SECOND;
+/// A log is not left to rot for longer than this, even while commits go on. Each fold writes pages that the next hours
+/// would have changed again: at a commit a minute, a fold an hour costs a byte and a half per reading more than this.
+const FOLD_NANOS: i64 = 6 * 3600 * SECOND;
 const COMPACT_NANOS: i64 = 60 * SECOND;
 const TIDY_NANOS: i64 = 3600 * SECOND;
 /// After a step that failed, so that a medium in trouble isn't pressed.
@@ -56,6 +57,10 @@ pub struct Upkeep {
     vacuum_at: BootNanos,
     fold_at: BootNanos,
     compact_at: BootNanos,
+    /// A vacuum has begun and goes on until the store says that it is enough.
+    shrinking: bool,
+    /// The file isn't cut yet, and was tried: not again before this.
+    cut_at: BootNanos,
     /// Nothing could be expired although the file is nearly full: not asked again before this.
     stuck_until: BootNanos,
 }
@@ -69,6 +74,8 @@ impl Upkeep {
             vacuum_at: now.boot,
             fold_at: after(FOLD_NANOS),
             compact_at: after(COMPACT_NANOS),
+            shrinking: false,
+            cut_at: now.boot,
             stuck_until: now.boot,
         }
     }
@@ -76,7 +83,7 @@ impl Upkeep {
     /// The step to take now.
     pub fn next(&self, idle: Idle, facts: &StoreFacts, now: Now) -> Option<Chore> {
         let due = |at: BootNanos| now.boot >= at;
-        if facts.nearly_full() && due(self.stuck_until) {
+        if (facts.nearly_full() || facts.aside_in_the_way) && due(self.stuck_until) {
             return Some(Chore::Expire);
         }
         if facts.above_limit() && facts.free_pages > 0 && due(self.vacuum_at) {
@@ -88,6 +95,12 @@ impl Upkeep {
         let quiet =
             idle.since_commit >= QUIET && due(BootNanos(self.fold_at.0.saturating_sub(FOLD_NANOS - 60 * SECOND)));
         if facts.wal_pages_waiting > 0 && (quiet || due(self.fold_at)) {
+            return Some(Chore::Checkpoint);
+        }
+        if (self.shrinking || facts.has_spare()) && due(self.vacuum_at) {
+            return Some(Chore::Vacuum);
+        }
+        if facts.is_uncut() && facts.wal_pages_waiting > 0 && due(self.cut_at) {
             return Some(Chore::Checkpoint);
         }
         if due(self.compact_at) {
@@ -109,9 +122,15 @@ impl Upkeep {
                 self.expire_at = next(TIDY_NANOS);
                 self.stuck_until = next(FAILED_NANOS);
             }
-            Chore::Vacuum => self.vacuum_at = next(COMPACT_NANOS),
+            Chore::Vacuum => {
+                self.vacuum_at = next(COMPACT_NANOS);
+                self.shrinking = outcome == Some(Step::Worked);
+            }
             Chore::Compact => self.compact_at = next(COMPACT_NANOS),
-            Chore::Checkpoint => self.fold_at = if outcome.is_some() { after(FOLD_NANOS) } else { after(FAILED_NANOS) },
+            Chore::Checkpoint => {
+                self.fold_at = if outcome.is_some() { after(FOLD_NANOS) } else { after(FAILED_NANOS) };
+                self.cut_at = after(COMPACT_NANOS);
+            }
         }
     }
 }
@@ -147,8 +166,8 @@ mod tests {
         let full = StoreFacts { pages: 2000, wal_pages_waiting: 5, ..facts() };
         assert_eq!(upkeep.next(idle(0, 0), &full, at(5000)), Some(Chore::Expire));
         let calm = StoreFacts { wal_pages_waiting: 5, ..facts() };
-        assert_eq!(upkeep.next(idle(0, 0), &calm, at(5000)), None);
-        assert_eq!(upkeep.next(idle(2, 8), &calm, at(5000)), Some(Chore::Checkpoint));
+        assert_eq!(upkeep.next(idle(0, 0), &calm, at(30_000)), None);
+        assert_eq!(upkeep.next(idle(2, 8), &calm, at(30_000)), Some(Chore::Checkpoint));
     }
 
     /// A commit every second leaves half a second for upkeep, not nothing.
@@ -175,24 +194,49 @@ mod tests {
         assert_eq!(upkeep.next(idle(1, 9), &full, at(12)), Some(Chore::Expire));
     }
 
-    /// The file gives pages back only where it is above its limit.
+    /// The file gives pages back at once where it is above its limit, and not for the few that a steady state leaves free.
     #[test]
-    fn pages_are_given_back_above_the_limit_only() {
+    fn pages_are_given_back_above_the_limit() {
         let upkeep = Upkeep::new(at(0));
         let above = StoreFacts { pages: 2500, free_pages: 1500, ..facts() };
-        assert_eq!(upkeep.next(idle(1, 9), &above, at(1)), Some(Chore::Vacuum));
-        assert_eq!(upkeep.next(idle(1, 9), &StoreFacts { free_pages: 900, ..facts() }, at(1)), None);
+        assert_eq!(upkeep.next(idle(0, 0), &above, at(1)), Some(Chore::Vacuum));
+        assert_eq!(upkeep.next(idle(1, 9), &StoreFacts { free_pages: 150, ..facts() }, at(1)), None);
     }
 
-    /// While commits go on the log is folded once an hour; after a minute of silence at once, and once.
+    /// After a burst pages are given back in pauses until the store says that it is enough; then the file is cut, once.
+    #[test]
+    fn after_a_burst_the_file_shrinks_in_pauses() {
+        let mut upkeep = Upkeep::new(at(0));
+        let burst = StoreFacts { free_pages: 900, ..facts() };
+        assert_eq!(upkeep.next(idle(0, 0), &burst, at(1)), None);
+        assert_eq!(upkeep.next(idle(2, 8), &burst, at(2)), Some(Chore::Vacuum));
+        upkeep.done(Chore::Vacuum, Some(Step::Worked), at(2));
+        let fewer = StoreFacts { free_pages: 150, ..facts() };
+        assert_eq!(upkeep.next(idle(3, 7), &fewer, at(3)), Some(Chore::Vacuum), "what has begun is brought to its end");
+        upkeep.done(Chore::Vacuum, Some(Step::Idle), at(3));
+        let uncut = StoreFacts { file_bytes: 1000 * 2048, pages: 200, wal_pages_waiting: 9, ..fewer };
+        assert_eq!(upkeep.next(idle(4, 6), &uncut, at(4)), Some(Chore::Checkpoint));
+        upkeep.done(Chore::Checkpoint, Some(Step::Idle), at(4));
+        assert_eq!(upkeep.next(idle(5, 5), &uncut, at(5)), None, "a reader is in the way");
+        assert_eq!(upkeep.next(idle(5, 5), &uncut, at(64)), Some(Chore::Checkpoint));
+    }
+
+    /// What is set aside on a partition that is full goes at once.
+    #[test]
+    fn what_is_set_aside_makes_room_at_once() {
+        let pressed = StoreFacts { aside_in_the_way: true, ..facts() };
+        assert_eq!(Upkeep::new(at(0)).next(idle(0, 0), &pressed, at(1)), Some(Chore::Expire));
+    }
+
+    /// While commits go on the log is folded every six hours; after a minute of silence at once, and once.
     #[test]
     fn the_log_is_folded_in_silence() {
         let mut upkeep = Upkeep::new(at(0));
         upkeep.compact_at = at(1 << 30).boot;
         upkeep.expire_at = at(1 << 30).boot;
         let waiting = StoreFacts { wal_pages_waiting: 5, ..facts() };
-        assert_eq!(upkeep.next(idle(5, 5), &waiting, at(3599)), None);
-        assert_eq!(upkeep.next(idle(5, 5), &waiting, at(3600)), Some(Chore::Checkpoint));
+        assert_eq!(upkeep.next(idle(5, 5), &waiting, at(6 * 3600 - 1)), None);
+        assert_eq!(upkeep.next(idle(5, 5), &waiting, at(6 * 3600)), Some(Chore::Checkpoint));
         assert_eq!(upkeep.next(idle(60, 5), &waiting, at(100)), Some(Chore::Checkpoint));
         upkeep.done(Chore::Checkpoint, Some(Step::Worked), at(100));
         assert_eq!(upkeep.next(idle(61, 5), &waiting, at(101)), None, "a reader holds the rest: not again and again");

@@ -9,6 +9,7 @@
 //! | [`stories::bad_input`] | what a hostile or clumsy world sends is refused with a clear word |
 //! | [`stories::clocks`] | a lying wall clock loses, reorders and rewrites nothing |
 //! | [`stories::footprint`] | memory, threads and files stay within their bounds |
+//! | [`stories::year`] | a year of readings keeps within its file, in flat memory, with the history that was promised |
 //! | [`stories::wear`] | a flash budget is kept by seldomer commits, and its account outlives everything |
 //! | [`stories::demo`] | the README's first command, and that its account can fail |
 //! | [`stories::commands`] | what a technician types |

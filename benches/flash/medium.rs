@@ -102,7 +102,7 @@ impl Medium {
         for entry in std::fs::read_dir(&self.dir)? {
             let entry = entry?;
             if entry.file_type()?.is_file() {
-                sys::write_back(&File::open(entry.path())?)?;
+                sys::write_back(&entry.path())?;
             }
         }
         Ok(())

@@ -11,6 +11,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
 thread_local! {
     static STOCK: Cell<bool> = const { Cell::new(false) };
@@ -53,9 +54,22 @@ fn call(number: libc::c_long, fd: c_int) -> c_int {
 
 /// Writes out the dirty pages of `file` and waits for them; neither metadata nor a flush, which is what the kernel's own
 /// writeback does (sync_file_range(2)).
-pub(crate) fn write_back(file: &File) -> io::Result<()> {
+///
+/// A file that this process has open is not opened again: that would be a visitor to the store's index, which would first
+/// have to be let in.
+pub(crate) fn write_back(path: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd")?.flatten() {
+        let fd = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        if let Some(fd) = fd.filter(|_| std::fs::read_link(entry.path()).is_ok_and(|link| link == path)) {
+            return write_range(fd);
+        }
+    }
+    write_range(File::open(path)?.as_raw_fd())
+}
+
+fn write_range(fd: c_int) -> io::Result<()> {
     let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
-    // SAFETY: the descriptor is open for as long as `file` is borrowed; the call touches no memory of ours.
-    let done = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, flags) };
+    // SAFETY: the call touches no memory of ours; a descriptor that isn't open is EBADF.
+    let done = unsafe { libc::sync_file_range(fd, 0, 0, flags) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

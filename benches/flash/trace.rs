@@ -3,8 +3,9 @@
 //! An instance of the kernel's tracing directory records `block_rq_issue` and our marks in one order
 //! (`Documentation/trace/ftrace.rst`); `filefrag` and `debugfs` say which blocks belong to which file.
 
+use std::os::unix::fs::MetadataExt;
 use crate::Outcome;
-use crate::medium::{Medium, text, tool};
+use crate::medium::{Medium, tool};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
@@ -102,6 +103,9 @@ impl Drop for Trace {
     }
 }
 
+/// ext4's own (ext4(5); include/linux/ext4.h, EXT4_JOURNAL_INO).
+const JOURNAL_INODE: u64 = 8;
+
 /// Which blocks of the device are whose.
 pub(crate) struct Owners {
     /// By the first block: the block behind the last, the block's number in its owner, and the owner.
@@ -111,24 +115,24 @@ pub(crate) struct Owners {
 impl Owners {
     /// Looks at all files of `medium`, and at its journal.
     pub(crate) fn of(medium: &Medium) -> Outcome<Self> {
-        let mut extents = BTreeMap::new();
+        // Asked of the device, not of the files: to open the store's index would be to visit it.
+        let mut files = vec![(JOURNAL_INODE, "ext4 journal".to_owned())];
         for entry in std::fs::read_dir(medium.dir())? {
             let entry = entry?;
             if !entry.file_type()?.is_file() {
                 continue;
             }
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let listed = tool("filefrag", &["-v", "-b4096", text(&entry.path())?])?;
-            for (logical, physical, blocks) in listed.lines().filter_map(filefrag_line) {
-                extents.insert(physical, (physical + blocks, logical, name.clone()));
-            }
+            files.push((entry.metadata()?.ino(), entry.file_name().to_string_lossy().into_owned()));
         }
         let device = format!("/sys/dev/block/{}", medium.device());
         let device = std::fs::canonicalize(device)?;
         let device = format!("/dev/{}", device.file_name().unwrap_or_default().to_string_lossy());
-        let listed = tool("debugfs", &["-R", "ex <8>", &device])?;
-        for (logical, physical, blocks) in listed.lines().filter_map(debugfs_line) {
-            extents.insert(physical, (physical + blocks, logical, "ext4 journal".into()));
+        let mut extents = BTreeMap::new();
+        for (inode, name) in files {
+            let listed = tool("debugfs", &["-R", &format!("ex <{inode}>"), &device])?;
+            for (logical, physical, blocks) in listed.lines().filter_map(debugfs_line) {
+                extents.insert(physical, (physical + blocks, logical, name.clone()));
+            }
         }
         Ok(Self { extents })
     }
@@ -140,13 +144,6 @@ impl Owners {
             _ => ("ext4 metadata in place", block),
         }
     }
-}
-
-/// `   0:        0..     1023:      33280..     34303:   1024:             last,eof`
-fn filefrag_line(line: &str) -> Option<(u64, u64, u64)> {
-    let fields: Vec<&str> = line.split(':').map(str::trim).collect();
-    let first = |range: &str| range.split("..").next()?.trim().parse::<u64>().ok();
-    Some((first(fields.get(1)?)?, first(fields.get(2)?)?, fields.get(3)?.parse().ok()?))
 }
 
 /// ` 0/ 0   1/  1     0 -  4095  65536 -  69631   4096 `

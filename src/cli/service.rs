@@ -251,6 +251,15 @@ fn text(status: &Json) -> String {
         ),
     );
     line(
+        "history",
+        format!(
+            "readings from {}, hours from {}, days from {}",
+            word("/history/readings_from"),
+            word("/history/hours_from"),
+            word("/history/days_from")
+        ),
+    );
+    line(
         "pending",
         format!(
             "{} readings in {} segments, the oldest of {}",

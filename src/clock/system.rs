@@ -33,6 +33,10 @@ impl Clock for SystemClock {
         let trusted = self.mark.exists() || kernel_is_synchronised();
         Now { boot: BootNanos(before + (after - before) / 2), utc: UtcNanos(utc), trusted }
     }
+
+    fn boot(&self) -> BootNanos {
+        BootNanos(nanos(clock_gettime(ClockId::Boottime)))
+    }
 }
 
 fn nanos(at: Timespec) -> i64 {

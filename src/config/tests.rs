@@ -32,6 +32,15 @@ fn an_empty_file_has_every_default() {
     assert!(config.sensors.is_empty() && config.uplink.is_none());
 }
 
+/// What the advice on a buffer that is too large names is taken: that buffer, or that size.
+#[test]
+fn the_buffer_that_is_advised_is_taken() {
+    for store in ["max_size = \"8MiB\"\nbuffer = \"1867KiB\"", "max_size = \"9MiB\"\nbuffer = \"2MiB\""] {
+        let config = Config::parse(&format!("device = \"d\"\n[store]\n{store}"), "test").unwrap();
+        assert!(config.store.largest_commit_bytes() <= config.store.max_size_bytes / 4);
+    }
+}
+
 /// Every mistake is told its file, its line and its key, what is allowed, and an example.
 #[test]
 fn each_mistake_is_told_its_line_and_its_remedy() {
@@ -54,6 +63,12 @@ fn each_mistake_is_told_its_line_and_its_remedy() {
         ("[store]\nmax_size = \"6MiB\"", 2, "store.max_size", "a size from 8MiB"),
         ("[store]\nmax_size = \"64MB\"", 2, "store.max_size", "KiB, MiB or GiB"),
         ("[store]\nbuffer = \"64KiB\"", 2, "store.buffer", "make it \"313KiB\" or more, or commit_readings smaller"),
+        (
+            "[store]\nmax_size = \"8MiB\"\nbuffer = \"2MiB\"",
+            3,
+            "store.buffer",
+            "make it \"1867KiB\" or less, or max_size \"9MiB\" or more",
+        ),
         ("[store]\ncommit_readings = 0", 2, "store.commit_readings", "a whole number from 1 to 200000"),
         ("[store]\ncommit_readings = \"9\"", 2, "store.commit_readings", "without quotes"),
         ("[store]\npath = \"\"", 2, "store.path", "write the name of a file"),

@@ -138,7 +138,7 @@ impl Recorder {
     }
 
     async fn next(&mut self) -> Wake {
-        let now = self.desk.clock.now().boot;
+        let now = self.desk.clock.boot();
         let due = self.batch.due_at().filter(|_| self.committing.is_none()).map(|at| at.0 - now.0);
         let open = !self.holds_back();
         let ends = &self.ends;
@@ -164,8 +164,9 @@ impl Recorder {
         };
         let ask = async { Wake::Ask(or_never(ends.asks.recv().await.ok()).await) };
         let anchor = async { Wake::Anchor(or_never(ends.anchors.recv().await.ok()).await) };
-        // In this order: what is done frees room, who asks is waiting, and readings never run dry.
-        or(or(done, or(ask, anchor)), or(timer, async { Wake::Readings(readings.await) })).await
+        // In this order: what is done frees room, who asks is waiting, and readings never run dry. The timer is only to wake
+        // one who sleeps: whether a commit is due is looked at in every turn.
+        or(or(done, or(ask, anchor)), or(async { Wake::Readings(readings.await) }, timer)).await
     }
 
     /// While a commit is on its way and the buffer nearly full, sources wait; where commits fail, it may be for long, and
@@ -176,7 +177,7 @@ impl Recorder {
     }
 
     fn take(&mut self, readings: Vec<Reading>) {
-        let now = self.desk.clock.now().boot;
+        let now = self.desk.clock.boot();
         self.taken += 1;
         self.desk.shared.taken(readings.len());
         for reading in readings {
@@ -204,9 +205,9 @@ impl Recorder {
     }
 
     fn begin_commit_if_due(&mut self) {
-        let now = self.desk.clock.now();
+        let now = self.desk.clock.boot();
         let asked = self.waiting.iter().any(|(number, _)| *number > self.sealed);
-        if self.committing.is_some() || !(asked || self.batch.due(now.boot)) {
+        if self.committing.is_some() || !(asked || self.batch.due(now)) {
             return;
         }
         let sealed = Arc::new(self.batch.seal());

@@ -4,7 +4,7 @@
 //! whose checksum is right.
 
 use super::coder::Writer;
-use super::columns::ChunkModel;
+use super::columns::{ChunkModel, Distinct};
 use super::directory::{Directory, Head};
 use super::{
     Column, Content, MAX_BODY_BYTES, MAX_COLUMNS, MAX_READINGS, MAX_TEXT_TOTAL_BYTES, Readings, Segment, SegmentError,
@@ -21,6 +21,14 @@ pub(super) const NAMES: u8 = 2;
 pub(super) const BLOB: u8 = 4;
 /// The blob is compressed with zstd.
 pub(super) const ZSTD: u8 = 8;
+
+/// The range is of more than one sequence number.
+pub(super) const SPAN: u8 = 16;
+/// There are chunks after the first.
+pub(super) const CHUNKS: u8 = 32;
+
+/// Version, flags, a sequence number of one byte, checksum.
+const SHORTEST: usize = 7;
 
 /// A chunk ends with the column that brings it to this many readings. Columns of one chunk learn from each other, and one
 /// of them is decoded only after those before it.
@@ -49,10 +57,14 @@ pub(super) fn encode_unchecked(segment: &Segment) -> Result<Vec<u8>, SegmentErro
     let mut out = vec![VERSION, 0];
     put_varint(&mut out, segment.range.first.0);
     let span = segment.range.last.0.checked_sub(segment.range.first.0);
-    put_varint(&mut out, span.ok_or(SegmentError::Unfit("its range ends before it begins"))?);
+    let span = span.ok_or(SegmentError::Unfit("its range ends before it begins"))?;
+    if span > 0 {
+        out[1] |= SPAN;
+        put_varint(&mut out, span);
+    }
     match &segment.content {
         Content::Loss(loss) => {
-            out[1] = LOSS;
+            out[1] |= LOSS;
             out = postcard::to_extend(loss, out).map_err(|_| SegmentError::Unfit("its loss has no encoding"))?;
         }
         Content::Data { readings, names } => encode_data(&mut out, readings, names)?,
@@ -68,38 +80,63 @@ fn encode_data(out: &mut Vec<u8>, readings: &Readings, names: &[(SeriesId, Serie
         out[1] |= NAMES;
         put_names(&mut blob, names);
     }
-    let (heads, chunks) = encode_chunks(&readings.columns, &mut blob);
+    let mut heads = heads(&readings.columns, &mut blob);
     at_most("bytes of text", blob.len(), MAX_TEXT_TOTAL_BYTES)?;
     put_blob(out, &blob);
-    let directory = Directory::write(&readings.timelines, &heads);
-    put_varint(out, directory.len() as u64);
-    out.extend_from_slice(&directory);
+    let first_ends = heads.iter().position(|head| head.chunk.is_some()).map_or(0, |last| last + 1);
+    let chunks = encode_chunks(&readings.columns[first_ends..], &mut heads[first_ends..]);
+    let mut writer = Writer::new();
+    Directory::write(&mut writer, &readings.timelines, &heads);
+    encode_chunk(&mut writer, &readings.columns[..first_ends]);
+    let first = writer.finish();
+    if !chunks.is_empty() {
+        out[1] |= CHUNKS;
+        put_varint(out, first.len() as u64);
+    }
+    out.extend_from_slice(&first);
     out.extend_from_slice(&chunks);
     Ok(())
 }
 
-fn encode_chunks(columns: &[Column], blob: &mut Vec<u8>) -> (Vec<Head>, Vec<u8>) {
-    let (mut heads, mut chunks) = (Vec::with_capacity(columns.len()), Vec::new());
-    let (mut writer, mut model, mut readings) = (Writer::new(), ChunkModel::new(), 0);
-    for (index, column) in columns.iter().enumerate() {
-        let distinct = model.write(&mut writer, &column.values, &column.missing, blob);
+/// What the directory says, but for the lengths of chunks: where one ends there is a 0 yet. Texts go into `blob`.
+fn heads(columns: &[Column], blob: &mut Vec<u8>) -> Vec<Head> {
+    let mut readings = 0;
+    let head = |(index, column): (usize, &Column)| {
         readings += column.values.len();
-        let mut chunk = None;
-        if readings >= CHUNK_READINGS || index + 1 == columns.len() {
-            let bytes = std::mem::replace(&mut writer, Writer::new()).finish();
-            chunk = Some(bytes.len());
-            chunks.extend_from_slice(&bytes);
-            (model, readings) = (ChunkModel::new(), 0);
+        let ends = readings >= CHUNK_READINGS || index + 1 == columns.len();
+        if ends {
+            readings = 0;
         }
-        heads.push(Head {
+        Head {
             series: column.series,
             timeline: column.timeline,
             kind: column.values.kind(),
-            distinct,
-            chunk,
-        });
+            distinct: Distinct::take(&column.values, &column.missing, blob),
+            chunk: ends.then_some(0),
+        }
+    };
+    columns.iter().enumerate().map(head).collect()
+}
+
+/// The bytes of all chunks of `columns`, whose lengths go into `heads`.
+fn encode_chunks(columns: &[Column], heads: &mut [Head]) -> Vec<u8> {
+    let (mut chunks, mut begins) = (Vec::new(), 0);
+    for (index, head) in heads.iter_mut().enumerate() {
+        if let Some(length) = &mut head.chunk {
+            let mut writer = Writer::new();
+            encode_chunk(&mut writer, &columns[begins..=index]);
+            let bytes = writer.finish();
+            *length = bytes.len();
+            chunks.extend_from_slice(&bytes);
+            begins = index + 1;
+        }
     }
-    (heads, chunks)
+    chunks
+}
+
+fn encode_chunk(writer: &mut Writer, columns: &[Column]) {
+    let mut model = ChunkModel::new();
+    columns.iter().for_each(|column| model.write(writer, &column.values, &column.missing));
 }
 
 fn at_most(what: &'static str, is: usize, limit: usize) -> Result<(), SegmentError> {
@@ -271,7 +308,7 @@ pub(super) fn take_blob(flags: u8, bytes: &mut &[u8]) -> Result<Vec<u8>, Segment
 
 /// The version, flags and range of a frame, and what follows them; the checksum is right.
 pub(super) fn open(body: &[u8]) -> Result<(u8, SeqRange, &[u8]), SegmentError> {
-    if body.len() < 8 {
+    if body.len() < SHORTEST {
         return Err(SegmentError::Truncated);
     }
     let (frame, crc) = body.split_at(body.len() - 4);
@@ -288,12 +325,13 @@ pub(super) fn open(body: &[u8]) -> Result<(u8, SeqRange, &[u8]), SegmentError> {
         return Err(SegmentError::Corrupt("more bytes than a segment may have"));
     }
     let flags = frame[1];
-    if flags & !(LOSS | NAMES | BLOB | ZSTD) != 0 {
+    if flags & !(LOSS | NAMES | BLOB | ZSTD | SPAN | CHUNKS) != 0 {
         return Err(SegmentError::Corrupt("a flag that version 1 does not have"));
     }
     let mut rest = &frame[2..];
     let first = take_varint(&mut rest)?;
-    let last = first.checked_add(take_varint(&mut rest)?);
+    let span = if flags & SPAN == 0 { 0 } else { take_varint(&mut rest)? };
+    let last = first.checked_add(span);
     let range = last.and_then(|last| SeqRange::new(first, last));
     Ok((flags, range.ok_or(SegmentError::Corrupt("a range that is none"))?, rest))
 }

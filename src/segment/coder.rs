@@ -32,6 +32,11 @@ impl Bit {
     /// Both outcomes equally likely, nothing seen.
     pub(super) const EVEN: Self = Self { p: 1 << 15, seen: 0 };
 
+    /// A context that begins as if it had seen a few of `bit`.
+    pub(super) const fn likely(bit: bool) -> Self {
+        Self { p: if bit { 3 << 9 } else { 125 << 9 }, seen: 6 }
+    }
+
     #[inline]
     fn learn(&mut self, bit: bool) {
         let target = if bit { P_MIN } else { 65_536 - P_MIN };
@@ -147,12 +152,77 @@ impl Coder for Writer {
     }
 }
 
+/// Adds up what a [`Writer`] would write, in bits, and learns nothing: a price by the contexts as they are.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    /// In 256ths of a bit.
+    cost: u64,
+}
+
+impl Meter {
+    pub(super) fn bits(&self) -> f32 {
+        self.cost as f32 / 256.0
+    }
+}
+
+/// What a bit of probability `(i + 1/2) / 128` costs, in 256ths of a bit.
+static PRICE: [u16; 128] = {
+    let mut price = [0; 128];
+    let mut i = 0_u64;
+    while i < 128 {
+        // The logarithm bit by bit: a square doubles it.
+        let (mut value, mut log, mut round): (u64, i64, i64) = ((2 * i + 1) << 16, -1, 0);
+        while value < 1 << 24 {
+            value <<= 1;
+            log += 1;
+        }
+        while round < 8 {
+            value = (value * value) >> 24;
+            log <<= 1;
+            if value >= 1 << 25 {
+                value >>= 1;
+            } else {
+                log += 1;
+            }
+            round += 1;
+        }
+        price[i as usize] = log as u16;
+        i += 1;
+    }
+    price
+};
+
+impl Coder for Meter {
+    const WRITES: bool = true;
+
+    #[inline]
+    fn bit(&mut self, ctx: &mut Bit, bit: bool) -> bool {
+        let place = usize::from(ctx.p >> 9);
+        self.cost += u64::from(PRICE[if bit { 127 - place } else { place }]);
+        bit
+    }
+
+    #[inline]
+    fn raw16(&mut self, value: u32, bits: u32) -> u32 {
+        self.cost += u64::from(bits) << 8;
+        value
+    }
+}
+
 /// Reads a stream of bits.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
     code: u32,
     range: u32,
     bytes: std::slice::Iter<'a, u8>,
+}
+
+/// Where a [`Reader`] stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    code: u32,
+    range: u32,
+    at: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -162,6 +232,17 @@ impl<'a> Reader<'a> {
             reader.code = reader.code << 8 | reader.next();
         }
         reader
+    }
+
+    /// Where it stands, to go on from there later.
+    pub(super) fn place(&self, bytes: &[u8]) -> Place {
+        Place { code: self.code, range: self.range, at: bytes.len() - self.bytes.len() }
+    }
+
+    /// Goes on in `bytes` where another reader of them stood.
+    pub(super) fn resume(bytes: &'a [u8], place: Place) -> Self {
+        let bytes = bytes.get(place.at..).unwrap_or_default().iter();
+        Self { code: place.code, range: place.range, bytes }
     }
 
     #[inline]
@@ -216,7 +297,27 @@ pub(super) struct Number {
 }
 
 impl Number {
-    pub(super) const NEW: Self = Self { tree: [Bit::EVEN; 128], second: [Bit::EVEN; 65] };
+    /// Nothing seen; but few numbers are of more than 31 bits, and fewer of 64.
+    pub(super) const NEW: Self = {
+        let mut tree = [Bit::EVEN; 128];
+        tree[1] = Bit::likely(false);
+        tree[2] = Bit::likely(false);
+        tree[4] = Bit::likely(false);
+        Self { tree, second: [Bit::EVEN; 65] }
+    };
+
+    /// As if numbers of this length in bits had been seen.
+    pub(super) const fn likely(length: usize) -> Self {
+        let mut number = Self::NEW;
+        let (mut node, mut bit) = (1, 7);
+        while bit > 0 {
+            bit -= 1;
+            let one = length >> bit & 1 == 1;
+            number.tree[node] = Bit::likely(one);
+            node = node << 1 | one as usize;
+        }
+        number
+    }
 
     /// Codes `value`.
     pub(super) fn code<C: Coder>(&mut self, coder: &mut C, value: u64) -> u64 {
@@ -267,6 +368,20 @@ mod tests {
         let written = run(&mut writer, &script);
         let bytes = writer.finish();
         assert_eq!(run(&mut Reader::new(&bytes), &script), written);
+    }
+
+    /// A price is the logarithm of the probability, to a hundredth of a bit where it matters.
+    #[test]
+    fn prices_are_logarithms() {
+        for (place, price) in PRICE.iter().enumerate() {
+            let exact = -((place as f64 + 0.5) / 128.0).log2();
+            assert!((f64::from(*price) / 256.0 - exact).abs() < 0.01, "{place}: {price} and {exact}");
+        }
+        let mut meter = Meter::default();
+        meter.bit(&mut Bit::likely(true), true);
+        assert!(meter.bits() < 0.1);
+        meter.raw(0, 40);
+        assert!((40.0..40.1).contains(&meter.bits()));
     }
 
     /// An empty stream costs nothing, and reading past the end is harmless.

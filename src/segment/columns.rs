@@ -31,26 +31,30 @@ pub(super) struct Distinct {
     pub(super) bytes: usize,
 }
 
+impl Distinct {
+    /// Those of a column, which are appended to `blob`.
+    pub(super) fn take(values: &Values, missing: &[Missing], blob: &mut Vec<u8>) -> Self {
+        let Values::Text(all) = values else { return Self::default() };
+        let (known, begin) = (distinct(all, missing).0, blob.len());
+        known.iter().for_each(|text| blob.extend_from_slice(text.as_bytes()));
+        Self { texts: known.len(), bytes: blob.len() - begin }
+    }
+}
+
 impl ChunkModel {
     pub(super) fn new() -> Self {
         Self {
             numbers: Model::new(),
             floats: FloatModel::NEW,
             text_length: Number::NEW,
-            missing_n: Number::NEW,
+            missing_n: Number::likely(0),
             missing_gap: Number::NEW,
             missing_why: [Bit::EVEN; 8],
         }
     }
 
-    /// Writes a column; the bytes of its distinct texts are appended to `blob`.
-    pub(super) fn write(
-        &mut self,
-        w: &mut Writer,
-        values: &Values,
-        missing: &[Missing],
-        blob: &mut Vec<u8>,
-    ) -> Distinct {
+    /// Writes a column.
+    pub(super) fn write(&mut self, w: &mut Writer, values: &Values, missing: &[Missing]) {
         self.missing(w, missing.len(), missing);
         match values {
             Values::Int(all) => self.numbers.code(w, Role::Ints, &mut present(all, missing)),
@@ -59,27 +63,14 @@ impl ChunkModel {
                 let mut bits: Vec<i64> = present(all, missing).into_iter().map(i64::from).collect();
                 self.numbers.code(w, Role::Bools, &mut bits);
             }
-            Values::Text(all) => return self.write_texts(w, &present(all, missing), blob),
-        }
-        Distinct::default()
-    }
-
-    fn write_texts(&mut self, w: &mut Writer, texts: &[Box<str>], blob: &mut Vec<u8>) -> Distinct {
-        let mut known: HashMap<&str, i64> = HashMap::new();
-        let mut distinct = Distinct::default();
-        let mut words = Vec::with_capacity(texts.len());
-        for text in texts {
-            let next = known.len() as i64;
-            let word = *known.entry(text).or_insert(next);
-            if word == next {
-                self.text_length.code(w, text.len() as u64);
-                blob.extend_from_slice(text.as_bytes());
-                distinct = Distinct { texts: distinct.texts + 1, bytes: distinct.bytes + text.len() };
+            Values::Text(all) => {
+                let (known, mut words) = distinct(all, missing);
+                for text in known {
+                    self.text_length.code(w, text.len() as u64);
+                }
+                self.numbers.code(w, Role::Words, &mut words);
             }
-            words.push(word);
         }
-        self.numbers.code(w, Role::Words, &mut words);
-        distinct
     }
 
     /// Reads a column of `n` readings. `blob` holds its distinct texts; `text_left` is how many bytes of text the segment
@@ -179,6 +170,20 @@ impl ChunkModel {
         }
         Ok(missing)
     }
+}
+
+/// The distinct ones of the texts that are not missing, in the order in which they come, and which of them each is.
+fn distinct<'a>(all: &'a [Box<str>], missing: &[Missing]) -> (Vec<&'a str>, Vec<i64>) {
+    let (mut known, mut order): (HashMap<&str, i64>, _) = (HashMap::new(), Vec::new());
+    let texts: Vec<&str> = all.iter().map(|text| &**text).collect();
+    let words = present(&texts, missing).into_iter().map(|text| {
+        *known.entry(text).or_insert_with(|| {
+            order.push(text);
+            order.len() as i64 - 1
+        })
+    });
+    let words = words.collect();
+    (order, words)
 }
 
 /// The values that are not missing.

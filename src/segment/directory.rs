@@ -17,7 +17,8 @@ pub(super) struct Head {
     pub(super) timeline: usize,
     pub(super) kind: Kind,
     pub(super) distinct: Distinct,
-    /// The length in bytes of the chunk that ends with this column, if one does.
+    /// The length in bytes of the chunk that ends with this column, if one does; 0 for the first chunk, which goes on in
+    /// the stream of the directory.
     pub(super) chunk: Option<usize>,
 }
 
@@ -27,6 +28,18 @@ pub(super) struct Directory {
     pub(super) timelines: Vec<Timeline>,
     pub(super) heads: Vec<Head>,
 }
+
+/// Trees of two decisions, by the kind of the column before: most likely the same again.
+const KIND_LIKE_THE_LAST: [[Bit; 4]; 4] = {
+    let mut trees = [[Bit::EVEN; 4]; 4];
+    let mut kind = 0;
+    while kind < 4 {
+        trees[kind][1] = Bit::likely(kind & 2 != 0);
+        trees[kind][2 | kind >> 1] = Bit::likely(kind & 1 != 0);
+        kind += 1;
+    }
+    trees
+};
 
 const KINDS: [Kind; 4] = [Kind::Int, Kind::Float, Kind::Bool, Kind::Text];
 /// A timeline is looked for in this many before it.
@@ -38,7 +51,8 @@ const MAX_TAIL: usize = 8;
 
 struct DirectoryModel {
     stamps: Model,
-    count: Number,
+    timelines: Number,
+    columns: Number,
     clock: Number,
     n: Number,
     base: Number,
@@ -50,6 +64,7 @@ struct DirectoryModel {
     same_timeline: Bit,
     kind: [[Bit; 4]; 4],
     chunk_ends: Bit,
+    in_first_chunk: bool,
     chunk: Number,
     texts: Number,
 }
@@ -58,18 +73,20 @@ impl DirectoryModel {
     fn new() -> Self {
         Self {
             stamps: Model::new(),
-            count: Number::NEW,
+            timelines: Number::likely(1),
+            columns: Number::NEW,
             clock: Number::NEW,
             n: Number::NEW,
-            base: Number::NEW,
+            base: Number::likely(0),
             keep: [Bit::EVEN; 4],
             tail: Number::NEW,
             tail_step: Number::NEW,
-            series: Number::NEW,
+            series: Number::likely(1),
             timeline: Number::NEW,
-            same_timeline: Bit::EVEN,
-            kind: [[Bit::EVEN; 4]; 4],
-            chunk_ends: Bit::EVEN,
+            same_timeline: Bit::likely(true),
+            kind: KIND_LIKE_THE_LAST,
+            chunk_ends: Bit::likely(false),
+            in_first_chunk: true,
             chunk: Number::NEW,
             texts: Number::NEW,
         }
@@ -93,7 +110,7 @@ impl DirectoryModel {
         keep
     }
 
-    fn head<C: Coder>(&mut self, coder: &mut C, before: Option<&Head>, head: Head) -> Option<Head> {
+    fn head<C: Coder>(&mut self, coder: &mut C, before: Option<&Head>, (head, is_last): (Head, bool)) -> Option<Head> {
         let (series_before, timeline_before, kind_before) =
             before.map_or((0, 0, Kind::Int), |b| (b.series.0, b.timeline, b.kind));
         let series = self.series.code(coder, u64::from(head.series.0.wrapping_sub(series_before)));
@@ -106,10 +123,12 @@ impl DirectoryModel {
         };
         let kind = self.kind(coder, kind_before, head.kind);
         let distinct = if kind == Kind::Text { self.distinct(coder, head.distinct)? } else { Distinct::default() };
-        let chunk = if coder.bit(&mut self.chunk_ends, head.chunk.is_some()) {
-            Some(usize::try_from(self.chunk.code(coder, head.chunk.unwrap_or(0) as u64)).ok()?)
-        } else {
+        let chunk = if !is_last && !coder.bit(&mut self.chunk_ends, head.chunk.is_some()) {
             None
+        } else if std::mem::take(&mut self.in_first_chunk) {
+            Some(0)
+        } else {
+            Some(usize::try_from(self.chunk.code(coder, head.chunk.unwrap_or(0) as u64)).ok()?)
         };
         Some(Head { series: SeriesId(series), timeline, kind, distinct, chunk })
     }
@@ -157,54 +176,54 @@ impl Derived {
 }
 
 impl Directory {
-    /// The stream.
-    pub(super) fn write(timelines: &[Timeline], heads: &[Head]) -> Vec<u8> {
-        let (mut w, mut m) = (Writer::new(), DirectoryModel::new());
-        m.count.code(&mut w, timelines.len() as u64);
+    /// Begins the stream that goes on with the first chunk.
+    pub(super) fn write(w: &mut Writer, timelines: &[Timeline], heads: &[Head]) {
+        let mut m = DirectoryModel::new();
+        m.timelines.code(w, timelines.len() as u64);
         for (index, timeline) in timelines.iter().enumerate() {
-            m.clock(&mut w, timeline.clock);
+            m.clock(w, timeline.clock);
             match Derived::find(timelines, index) {
-                Some(derived) => write_derived(&mut m, &mut w, &derived, index, &timeline.stamps),
+                Some(derived) => write_derived(&mut m, w, &derived, index, &timeline.stamps),
                 None => {
-                    m.base.code(&mut w, 0);
-                    m.n.code(&mut w, timeline.stamps.len() as u64);
-                    m.stamps.code(&mut w, Role::Stamps, &mut timeline.stamps.clone());
+                    m.base.code(w, 0);
+                    m.n.code(w, timeline.stamps.len() as u64);
+                    m.stamps.code(w, Role::Stamps, &mut timeline.stamps.clone());
                 }
             }
         }
-        m.count.code(&mut w, heads.len() as u64);
+        m.columns.code(w, heads.len() as u64);
         let mut before = None;
-        for head in heads {
-            m.head(&mut w, before, *head);
+        for (index, head) in heads.iter().enumerate() {
+            m.head(w, before, (*head, index + 1 == heads.len()));
             before = Some(head);
         }
-        w.finish()
     }
 
-    /// The directory in `bytes`.
-    pub(super) fn read(bytes: &[u8]) -> Result<Self, SegmentError> {
-        let (mut r, mut m) = (Reader::new(bytes), DirectoryModel::new());
+    /// The directory that `r` begins with; the first chunk follows.
+    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, SegmentError> {
+        let mut m = DirectoryModel::new();
         let mut directory = Self::default();
-        let count = cap(m.count.code(&mut r, 0), MAX_COLUMNS, "more timelines than a segment may hold")?;
+        let count = cap(m.timelines.code(r, 0), MAX_COLUMNS, "more timelines than a segment may hold")?;
         let mut left = MAX_READINGS;
         for _ in 0..count {
-            let clock = m.clock(&mut r, TimelineClock::Utc).ok_or(SegmentError::Corrupt("a boot beyond 32 bits"))?;
-            let stamps = read_stamps(&mut m, &mut r, &directory.timelines, left)?;
+            let clock = m.clock(r, TimelineClock::Utc).ok_or(SegmentError::Corrupt("a boot beyond 32 bits"))?;
+            let stamps = read_stamps(&mut m, r, &directory.timelines, left)?;
             left -= stamps.len();
             directory.timelines.push(Timeline { clock, stamps });
         }
-        directory.read_heads(&mut r, &mut m)?;
+        directory.read_heads(r, &mut m)?;
         Ok(directory)
     }
 
     fn read_heads(&mut self, r: &mut Reader<'_>, m: &mut DirectoryModel) -> Result<(), SegmentError> {
-        let count = cap(m.count.code(r, 0), MAX_COLUMNS, "more columns than a segment may hold")?;
+        let count = cap(m.columns.code(r, 0), MAX_COLUMNS, "more columns than a segment may hold")?;
         let mut left = MAX_READINGS;
-        for _ in 0..count {
+        for index in 0..count {
             let blank =
                 Head { series: SeriesId(0), timeline: 0, kind: Kind::Int, distinct: Distinct::default(), chunk: None };
-            let head =
-                m.head(r, self.heads.last(), blank).ok_or(SegmentError::Corrupt("a column head out of range"))?;
+            let head = m
+                .head(r, self.heads.last(), (blank, index + 1 == count))
+                .ok_or(SegmentError::Corrupt("a column head out of range"))?;
             let timeline =
                 self.timelines.get(head.timeline).ok_or(SegmentError::Corrupt("a column without timeline"))?;
             let n = timeline.stamps.len();

@@ -8,7 +8,7 @@
 //! every value of the column came from there.
 
 use super::coder::{Bit, Coder, Number};
-use super::numbers::{Model, Role, tree3};
+use super::numbers::{Model, Role, tree};
 use super::plan::estimate;
 
 /// How a column of doubles became integers.
@@ -43,10 +43,21 @@ const TENS: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
     1e21, 1e22,
 ];
+/// So many are taken without a look at anything else.
+const PLAIN_DECIMALS: u32 = 4;
 /// The most decimals that are looked for.
 const MAX_DECIMALS: u32 = 17;
 /// Integers up to here are exact doubles.
 const EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// A tree of three decisions in which 0 is the likely one.
+const MOSTLY_DECIMAL: [Bit; 8] = {
+    let mut tree = [Bit::EVEN; 8];
+    tree[1] = Bit::likely(false);
+    tree[2] = Bit::likely(false);
+    tree[4] = Bit::likely(false);
+    tree
+};
 
 /// The contexts of [`Shape`]s.
 #[derive(Debug, Clone)]
@@ -55,25 +66,40 @@ pub(super) struct FloatModel {
     form: [Bit; 8],
     decimals: Number,
     significant: Number,
+    exact: Bit,
+    /// Of the decimal column before: a writer that sees few values is not fooled by a zero at the end of one.
+    before: u32,
 }
 
 impl FloatModel {
-    pub(super) const NEW: Self =
-        Self { single: Bit::EVEN, form: [Bit::EVEN; 8], decimals: Number::NEW, significant: Number::NEW };
+    pub(super) const NEW: Self = Self {
+        single: Bit::likely(false),
+        form: MOSTLY_DECIMAL,
+        decimals: Number::NEW,
+        significant: Number::NEW,
+        exact: Bit::likely(true),
+        before: 0,
+    };
 
     /// Codes a column: a writer leaves `values` as they are, a reader fills them in.
     pub(super) fn code<C: Coder>(&mut self, coder: &mut C, model: &mut Model, values: &mut [f64]) {
         let (shape, mut ints, mut ulps) = if C::WRITES {
-            Shape::split(values)
+            Shape::split(values, self.before)
         } else {
             (Shape::default(), vec![0; values.len()], vec![0; values.len()])
         };
         let shape = self.shape(coder, shape);
+        if let Form::Decimal { decimals, .. } = shape.form {
+            self.before = decimals;
+        }
         if shape.form == Form::Bits {
             model.code(coder, Role::Bits, &mut ints);
         } else {
             model.code(coder, Role::Floats, &mut ints);
-            model.code(coder, Role::Ulps, &mut ulps);
+            let exact = ulps.iter().all(|ulp| *ulp == 0);
+            if !coder.bit(&mut self.exact, exact) {
+                model.code(coder, Role::Ulps, &mut ulps);
+            }
         }
         if !C::WRITES {
             shape.join(&ints, &ulps, values);
@@ -91,7 +117,7 @@ impl FloatModel {
         };
         let (decimals, significant) =
             if let Form::Decimal { decimals, significant } = shape.form { (decimals, significant) } else { (0, 0) };
-        let number = tree3(&mut self.form, coder, number);
+        let number = tree(&mut self.form, coder, number);
         let form = match number {
             0 | 1 => Form::Decimal {
                 decimals: self.decimals.code(coder, decimals.into()).min(22) as u32,
@@ -113,7 +139,14 @@ type Split = (Shape, Vec<i64>, Vec<i64>);
 
 impl Shape {
     /// The cheapest shape for `values`, with the integers and the units in the last place.
-    fn split(values: &[f64]) -> Split {
+    fn split(values: &[f64], before: u32) -> Split {
+        for decimals in plain_decimals(values, before) {
+            let shape = Self { single: false, form: Form::Decimal { decimals, significant: 0 } };
+            let (ints, ulps) = shape.counts(values);
+            if ulps.iter().all(|u| *u == 0) && significant_digits(&ints, &ulps).is_none() {
+                return (shape, ints, ulps);
+            }
+        }
         let single = values.iter().all(|v| f64::from(*v as f32).to_bits() == v.to_bits());
         let mut best: Option<(f32, Split)> = None;
         let mut offer = |(shape, ints, ulps): Split, extra: f32| {
@@ -239,6 +272,15 @@ fn is_exact(value: f64, shape: &Shape) -> bool {
 fn least_decimals(value: f64, single: bool) -> Option<u32> {
     let decimal = |decimals| Shape { single, form: Form::Decimal { decimals, significant: 0 } };
     (0..=if single { 10 } else { MAX_DECIMALS }).find(|k| is_exact(value, &decimal(*k)))
+}
+
+/// Few decimals that may do for all values: those of the column before where this one is short, then what a sample needs.
+fn plain_decimals(values: &[f64], before: u32) -> impl Iterator<Item = u32> {
+    let few = |value| least_decimals(value, false).filter(|k| *k <= PLAIN_DECIMALS);
+    let needed: Option<Vec<u32>> = sample(values, 16).map(few).collect();
+    let most = needed.and_then(|needed| needed.into_iter().max());
+    let before = most.filter(|most| values.len() < 4 && *most < before && before <= *most + 2).map(|_| before);
+    before.into_iter().chain(most)
 }
 
 /// At most `most` of the values, evenly.

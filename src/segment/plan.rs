@@ -3,103 +3,201 @@
 //! What enters: integers. What leaves: the plan that an estimate calls the cheapest. Only a writer comes here; another
 //! choice costs bytes, never truth.
 
-use super::numbers::{Divider, OWN, OWN_SHIFT, PREDICTORS, Plan, predict};
+use super::adaptive::LAGS;
+use super::numbers::{ADAPTIVE, Divider, Guesser, LINE, LINE_SHIFT, PREDICTORS, Plan, predict};
 use std::borrow::Cow;
+use std::collections::VecDeque;
+
+/// A column of at most so many values is coded by the cheapest of several plans at the prices of the moment; a longer one
+/// by what an estimate calls the cheapest.
+const SHORT: usize = 64;
+/// So many plans of a short column.
+const OFFERS: usize = 2;
+/// Fewer values teach an adaptive prediction nothing.
+const ADAPTS_FROM: usize = 24;
+/// An adaptive prediction is tried on at most this many values.
+const TRIED: usize = 2048;
+/// A column beside is no help where less than this much of the moves of both is common,
+const HARDLY: f32 = 0.03;
+/// and surely one from here on.
+const CLEARLY: f32 = 0.2;
 
 impl Plan {
-    /// The cheapest plan for `values` by the estimate of [`Cost`].
-    pub(super) fn of(values: &[i64]) -> Self {
+    /// The plans worth a look, the cheapest by estimate first; never none. `beside` are the columns before, the newest
+    /// first.
+    pub(super) fn offers(values: &[i64], beside: &VecDeque<Vec<i64>>) -> Vec<Self> {
         let base = values[0];
         let step = common_step(values);
+        let plain = Self { base, step, ..Self::default() };
         if step == 0 {
-            return Self { base, ..Self::default() };
+            return vec![plain];
         }
         let divide = Divider::new(step);
         let ys: Vec<i64> = values.iter().map(|v| divide.exact(v.wrapping_sub(base))).collect();
-        let window = &*window(&ys);
-        let plain = Self { base, step, ..Self::default() };
-        let mut best: Option<(f32, Self)> = None;
-        let mut offer = |plan: Self, extra: f32| {
-            let cost = plan.cost(window).bits() + extra;
-            if best.is_none_or(|(least, _)| cost < least) {
-                best = Some((cost, plan));
-            }
-        };
-        for predictor in most_promising(window) {
-            offer(Self { predictor, ..plain }, 0.0);
+        let mut offers = plain.simple(&ys);
+        offers.sort_by(|a, b| a.price.total_cmp(&b.price));
+        offers.truncate(if ys.len() > SHORT { 1 } else { OFFERS });
+        let adaptive = if ys.len() >= ADAPTS_FROM { adaptive(&offers[0], &ys, beside) } else { None };
+        if adaptive.is_some() && ys.len() > SHORT {
+            offers.clear();
         }
-        for predictor in [0, 1] {
-            let plan = Self { predictor, ..plain };
-            offer(Self { center: plan.median(window), ..plan }, 8.0);
-        }
-        if let Some(own) = own_coefficients(&ys[..ys.len().min(1024)]) {
-            let plan = Self { predictor: OWN, own, ..plain };
-            offer(Self { center: plan.median(window), ..plan }, 40.0);
-        }
-        let mut plan = best.map_or(plain, |(_, plan)| plan);
-        plan.describe(&ys);
-        plan
+        let whole = ys.len() <= WINDOW;
+        let simple =
+            offers.iter().map(|offer| offer.plan.described(if whole { offer.cost } else { offer.plan.cost(&ys) }));
+        simple.chain(adaptive).collect()
     }
 
-    fn residuals<'a>(&self, ys: &'a [i64]) -> impl Iterator<Item = i64> + use<'a> {
-        let (c, shift) = self.coefficients().unwrap_or_default();
-        let center = self.center;
-        let mut y = [0_i64; 4];
+    /// Those without adaptation.
+    fn simple(&self, ys: &[i64]) -> Vec<Offer> {
+        let window = &*window(ys);
+        let mut offers = Vec::with_capacity(8);
+        let mut offer = |plan: Self, extra: f32| {
+            let cost = plan.cost(window);
+            offers.push(Offer { price: cost.bits() * ys.len() as f32 / window.len() as f32 + extra, plan, cost });
+        };
+        for predictor in most_promising(window) {
+            offer(Self { predictor, ..*self }, 0.0);
+        }
+        for predictor in [0, 1] {
+            let plan = Self { predictor, ..*self };
+            let center = plan.median(window);
+            if center != 0 {
+                offer(Self { center, ..plan }, 8.0);
+            }
+        }
+        if let Some(slope) = slope(ys) {
+            let plan = Self { predictor: LINE, slope, ..*self };
+            let plan = Self { center: plan.median(ys), ..plan };
+            let cost = plan.cost(ys);
+            offers.push(Offer { price: cost.bits() + 48.0, plan, cost });
+        }
+        offers
+    }
+
+    fn residuals<'a>(&self, ys: &'a [i64], beside: &'a VecDeque<Vec<i64>>) -> impl Iterator<Item = i64> + use<'a> {
+        let mut guesser = Guesser::new(self, ys.len(), beside);
         ys[1..].iter().map(move |now| {
-            let residual = now.wrapping_sub(predict(&c, shift, &y).wrapping_add(center));
-            y = [*now, y[0], y[1], y[2]];
+            let residual = now.wrapping_sub(guesser.guess());
+            guesser.learn(*now);
             residual
         })
     }
 
     fn median(&self, ys: &[i64]) -> i64 {
         let every = ys.len().div_ceil(63).max(1);
-        let mut some: Vec<i64> = self.residuals(ys).step_by(every).collect();
+        let mut some: Vec<i64> = self.residuals(ys, &VecDeque::new()).step_by(every).collect();
         let middle = some.len() / 2;
         if some.is_empty() { 0 } else { *some.select_nth_unstable(middle).1 }
     }
 
     fn cost(&self, ys: &[i64]) -> Cost {
+        self.cost_beside(ys, &VecDeque::new())
+    }
+
+    fn cost_beside(&self, ys: &[i64], beside: &VecDeque<Vec<i64>>) -> Cost {
         let mut cost = Cost { lengths: [0; 65], negative: 0 };
-        for residual in self.residuals(ys) {
+        for residual in self.residuals(ys, beside) {
             cost.lengths[64 - residual.unsigned_abs().leading_zeros() as usize] += 1;
             cost.negative += u32::from(residual < 0);
         }
         cost
     }
 
-    /// Fills in what the residuals of all values look like.
-    fn describe(&mut self, ys: &[i64]) {
-        let cost = self.cost(ys);
-        let (n, zeros) = (ys.len() as u32 - 1, cost.lengths[0]);
-        self.zeros = match zeros {
-            0 => 0,
-            z if z == n => 4,
-            z if z * 4 <= n => 1,
-            z if z * 4 <= n * 3 => 2,
-            _ => 3,
-        };
-        self.signed = cost.negative > 0;
-        let (mut left, mut usual) = ((n - zeros) / 2, 1);
+    /// Filled in with what the residuals of all values look like.
+    fn described(&self, cost: Cost) -> Self {
+        let n: u32 = cost.lengths.iter().sum();
+        let (mut left, mut usual) = ((n - cost.lengths[0]) / 2, 1);
         while usual < 64 && cost.lengths[usual] <= left {
             left -= cost.lengths[usual];
             usual += 1;
         }
-        self.usual = usual as u8;
+        Self { zeros: cost.zeros(), signed: cost.negative > 0, usual: usual as u8, ..*self }
     }
+}
+
+/// A plan, what it costs on the window, and what that says of the whole.
+struct Offer {
+    price: f32,
+    plan: Plan,
+    cost: Cost,
+}
+
+/// A plan with an adaptive prediction instead of that of `offer`, where it is cheaper.
+fn adaptive(offer: &Offer, ys: &[i64], beside: &VecDeque<Vec<i64>>) -> Option<Plan> {
+    let some = &ys[..ys.len().min(TRIED)];
+    let own = if some.len() <= WINDOW { offer.cost } else { offer.plan.cost(some) };
+    if own.bits() < some.len() as f32 / 2.0 {
+        return None;
+    }
+    let plan = Plan { slope: 0, center: 0, ..offer.plan.described(own) };
+    let (place, alike) = most_alike(ys, beside);
+    let mut best: Option<(f32, u8, Cost)> = None;
+    let mut offer = |predictor, cost: Cost| {
+        if best.is_none_or(|(least, ..)| cost.bits() < least) {
+            best = Some((cost.bits(), predictor, cost));
+        }
+    };
+    if alike < CLEARLY || ys.len() <= SHORT {
+        offer(ADAPTIVE, Plan { predictor: ADAPTIVE, ..plan }.cost(some));
+    }
+    if alike > HARDLY {
+        let near = VecDeque::from([beside[place][..some.len()].to_vec()]);
+        offer(ADAPTIVE + 1 + place as u8, Plan { predictor: ADAPTIVE + 1, ..plan }.cost_beside(some, &near));
+    }
+    let (bits, predictor, cost) = best?;
+    // What the rest of the column may bring is not known: either sign, and zeros neither always nor never.
+    let zeros = cost.zeros().clamp(1, 3);
+    (own.bits() - bits > 4.0).then_some(Plan { predictor, zeros, signed: true, ..plan })
+}
+
+/// The slope of the line through all values, by least squares; `None` where there are too few, or they are too large.
+fn slope(ys: &[i64]) -> Option<i64> {
+    let small = |y: &i64| y.unsigned_abs() < 1 << 46;
+    if ys.len() < 8 || !ys.iter().all(small) {
+        return None;
+    }
+    let middle = (ys.len() - 1) as f64 / 2.0;
+    let (mut above, mut below) = (0.0, 0.0);
+    for (i, y) in ys.iter().enumerate() {
+        let at = i as f64 - middle;
+        above += at * *y as f64;
+        below += at * at;
+    }
+    Some((above / below * f64::from(1 << LINE_SHIFT)) as i64)
+}
+
+/// The column beside which moves most with this one, and by the square of the correlation how much, judged by the beginnings
+/// of both.
+fn most_alike(ys: &[i64], beside: &VecDeque<Vec<i64>>) -> (usize, f32) {
+    let moves = |ys: &[i64]| -> Vec<f32> {
+        ys[..ys.len().min(96)].windows(2).map(|w| w[1].wrapping_sub(w[0]) as f32).collect()
+    };
+    let own = moves(ys);
+    let alike = |z: &[i64]| {
+        let (mut both, mut others, mut owns) = (0.0, 0.0, f32::MIN_POSITIVE);
+        for (a, w) in own.iter().zip(z.windows(2)) {
+            let b = w[1].wrapping_sub(w[0]) as f32;
+            both += a * b;
+            others += b * b;
+            owns += a * a;
+        }
+        if others > 0.0 { both / owns * (both / others) } else { 0.0 }
+    };
+    let fit = beside.iter().enumerate().filter(|(_, z)| z.len() == ys.len()).map(|(place, z)| (place, alike(z)));
+    fit.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((0, 0.0))
 }
 
 /// The two of the fixed predictors whose residuals are shortest in all, and the first two of the table, which are best for
 /// what never falls, for that saves the signs.
 fn most_promising(ys: &[i64]) -> impl Iterator<Item = u8> {
-    let mut lengths = [0_u32; OWN as usize];
-    let mut y = [0_i64; 4];
+    let mut lengths = [0_u32; PREDICTORS.len()];
+    let mut y = [0_i64; LAGS];
     for now in &ys[1..] {
         for (length, (c, shift)) in lengths.iter_mut().zip(&PREDICTORS) {
             let residual = now.wrapping_sub(predict(c, *shift, &y));
             *length += 64 - residual.unsigned_abs().leading_zeros();
         }
-        y = [*now, y[0], y[1], y[2]];
+        y = [*now, y[0], y[1], y[2], y[3]];
     }
     let mut order = [0, 1, 2, 3, 4, 5, 6];
     order.sort_unstable_by_key(|p| (lengths[usize::from(*p)], *p));
@@ -122,12 +220,25 @@ fn window(ys: &[i64]) -> Cow<'_, [i64]> {
 }
 
 /// An estimate of what residuals cost: the entropy of their lengths, plus what is below the leading bit, plus signs.
+#[derive(Clone, Copy)]
 struct Cost {
     lengths: [u32; 65],
     negative: u32,
 }
 
 impl Cost {
+    /// How often a residual is 0, in the steps of [`Plan::zeros`].
+    fn zeros(&self) -> u8 {
+        let n: u32 = self.lengths.iter().sum();
+        match self.lengths[0] {
+            0 => 0,
+            z if z == n => 4,
+            z if z * 4 <= n => 1,
+            z if z * 4 <= n * 3 => 2,
+            _ => 3,
+        }
+    }
+
     fn bits(&self) -> f32 {
         let n: u32 = self.lengths.iter().sum();
         let mut bits = 0.0;
@@ -180,51 +291,6 @@ fn common_step(values: &[i64]) -> u64 {
         }
     }
     step
-}
-
-/// Least squares over the four values before, in 64ths; `None` where there are too few values, or they are too large
-/// for 64ths of them to be added up.
-fn own_coefficients(ys: &[i64]) -> Option<[i64; 4]> {
-    let small = |y: &i64| y.unsigned_abs() < 1 << 48;
-    if ys.len() < 64 || !ys.iter().all(small) {
-        return None;
-    }
-    let mean = ys.iter().sum::<i64>() as f64 / ys.len() as f64;
-    let mut rows = [[0.0_f64; 5]; 4];
-    for w in ys.windows(5) {
-        let x = [w[3], w[2], w[1], w[0], w[4]].map(|v| v as f64 - mean);
-        for (i, row) in rows.iter_mut().enumerate() {
-            for (j, cell) in row.iter_mut().enumerate().skip(i) {
-                *cell += x[i] * x[j];
-            }
-        }
-    }
-    for (i, j) in (1..4).flat_map(|i| (0..i).map(move |j| (i, j))) {
-        rows[i][j] = rows[j][i];
-    }
-    (0..4).for_each(|i| rows[i][i] *= 1.0 + 1e-6);
-    solve(rows).map(|c| c.map(|c| (c * f64::from(1 << OWN_SHIFT)).round() as i64))
-}
-
-/// Gauss, with the largest pivot of each column.
-fn solve(mut rows: [[f64; 5]; 4]) -> Option<[f64; 4]> {
-    for i in 0..4 {
-        let pivot = (i..4).max_by(|a, b| rows[*a][i].abs().total_cmp(&rows[*b][i].abs()))?;
-        rows.swap(i, pivot);
-        if rows[i][i].abs() < 1e-9 {
-            return None;
-        }
-        for below in i + 1..4 {
-            let (from, factor) = (rows[i], rows[below][i] / rows[i][i]);
-            rows[below].iter_mut().zip(from).skip(i).for_each(|(cell, from)| *cell -= factor * from);
-        }
-    }
-    let mut c = [0.0; 4];
-    for i in (0..4).rev() {
-        let known: f64 = (i + 1..4).map(|j| rows[i][j] * c[j]).sum();
-        c[i] = (rows[i][4] - known) / rows[i][i];
-    }
-    c.iter().all(|c| c.abs() < 16.0).then_some(c)
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 //! What enters: a body. What leaves: its range, names, bounds and heads at once; the values of a column when they are
 //! asked for. Bytes from a disk or the net end up here first: nothing is believed before it is checked.
 
-use super::body::{LOSS, NAMES, open, take_blob, take_names, take_varint};
-use super::coder::Reader;
+use super::body::{CHUNKS, LOSS, NAMES, open, take_blob, take_names, take_varint};
+use super::coder::{self, Reader};
 use super::columns::{ChunkModel, Distinct};
 use super::directory::Directory;
 use super::{
@@ -56,8 +56,20 @@ pub struct View {
     heads: Vec<ColumnHead>,
     places: Vec<Place>,
     texts: Vec<u8>,
+    /// The stream that the directory begins and the first chunk goes on, then all other chunks.
     chunks: Vec<u8>,
-    decoded: Cell<usize>,
+    /// Where the first chunk begins.
+    first: Option<coder::Place>,
+    decoded: Cell<Decoded>,
+}
+
+/// How much of a segment was decoded since it was opened, what had to be on the way to another column included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Decoded {
+    /// Columns.
+    pub columns: usize,
+    /// Values in them, those that are missing included.
+    pub values: usize,
 }
 
 /// Where a column's bytes are.
@@ -88,7 +100,8 @@ impl View {
             places: Vec::new(),
             texts: Vec::new(),
             chunks: Vec::new(),
-            decoded: Cell::new(0),
+            first: None,
+            decoded: Cell::default(),
         };
         if flags & LOSS != 0 {
             let loss = postcard::from_bytes(rest).map_err(|_| SegmentError::Corrupt("a loss of an unknown kind"))?;
@@ -96,10 +109,13 @@ impl View {
             return Ok(view);
         }
         let mut blob = take_blob(flags, &mut rest)?;
-        let length = usize::try_from(take_varint(&mut rest)?).ok().filter(|length| *length <= rest.len());
-        let (directory, chunks) = rest.split_at(length.ok_or(SegmentError::Corrupt("a directory that is cut short"))?);
-        let directory = Directory::read(directory)?;
-        view.chunks = chunks.to_vec();
+        let length = if flags & CHUNKS == 0 { rest.len() as u64 } else { take_varint(&mut rest)? };
+        let length = usize::try_from(length).ok().filter(|length| *length <= rest.len());
+        let first = &rest[..length.ok_or(SegmentError::Corrupt("a directory that is cut short"))?];
+        let mut reader = Reader::new(first);
+        let directory = Directory::read(&mut reader)?;
+        view.first = Some(reader.place(first));
+        view.chunks = rest.to_vec();
         view.set_heads(&directory);
         if flags & NAMES != 0 {
             let mut cited: Vec<_> = view.heads.iter().map(|head| (head.series, head.kind)).collect();
@@ -110,7 +126,7 @@ impl View {
         }
         view.texts = blob;
         view.timelines = directory.timelines;
-        view.set_places(&directory.heads)?;
+        view.set_places(&directory.heads, first.len())?;
         Ok(view)
     }
 
@@ -124,7 +140,7 @@ impl View {
         self.heads = directory.heads.iter().map(head).collect();
     }
 
-    fn set_places(&mut self, heads: &[super::directory::Head]) -> Result<(), SegmentError> {
+    fn set_places(&mut self, heads: &[super::directory::Head], first: usize) -> Result<(), SegmentError> {
         let (mut chunk_at, mut chunk_begins, mut text_at) = (0_usize, 0, 0_usize);
         for (index, head) in heads.iter().enumerate() {
             let text_end = text_at.checked_add(head.distinct.bytes).filter(|end| *end <= self.texts.len());
@@ -137,11 +153,13 @@ impl View {
             });
             text_at = text_end;
             let Some(length) = head.chunk else { continue };
+            let length = if chunk_begins == 0 { first } else { length };
             let end = chunk_at.checked_add(length).filter(|end| *end <= self.chunks.len());
             let end = end.ok_or(SegmentError::Corrupt("a chunk beyond the end"))?;
             self.places[chunk_begins..].iter_mut().for_each(|place| place.chunk.end = end);
             (chunk_at, chunk_begins) = (end, index + 1);
         }
+        let chunk_at = if heads.is_empty() { first } else { chunk_at };
         if chunk_begins != heads.len() || chunk_at != self.chunks.len() || text_at != self.texts.len() {
             return Err(SegmentError::Corrupt("bytes that belong to no column"));
         }
@@ -216,6 +234,11 @@ impl View {
         &self.heads
     }
 
+    /// The timelines, by index.
+    pub fn timelines(&self) -> &[Timeline] {
+        &self.timelines
+    }
+
     /// The timeline with this index.
     ///
     /// # Errors
@@ -230,12 +253,21 @@ impl View {
     /// [`SegmentError::Corrupt`] where there is no such column, or it is not what the directory says.
     pub fn column(&self, index: usize) -> Result<Column, SegmentError> {
         let place = self.places.get(index).ok_or(SegmentError::Corrupt("no column of this number"))?;
-        let (mut reader, mut model) = (Reader::new(&self.chunks[place.chunk.clone()]), ChunkModel::new());
+        let (mut reader, mut model) = (self.chunk(place), ChunkModel::new());
         let mut text_left = MAX_TEXT_TOTAL_BYTES;
         for before in place.chunk_begins..index {
             self.read((&mut reader, &mut model), before, &mut text_left)?;
         }
         self.read((&mut reader, &mut model), index, &mut text_left)
+    }
+
+    /// A reader at the beginning of the chunk that `place` is in.
+    fn chunk(&self, place: &Place) -> Reader<'_> {
+        let bytes = &self.chunks[place.chunk.clone()];
+        match self.first {
+            Some(first) if place.chunk_begins == 0 => Reader::resume(bytes, first),
+            _ => Reader::new(bytes),
+        }
     }
 
     fn read(
@@ -244,16 +276,17 @@ impl View {
         index: usize,
         text_left: &mut usize,
     ) -> Result<Column, SegmentError> {
-        self.decoded.set(self.decoded.get() + 1);
         let (head, place) = (&self.heads[index], &self.places[index]);
+        let Decoded { columns, values } = self.decoded.get();
+        self.decoded.set(Decoded { columns: columns + 1, values: values + head.n });
         let texts = &self.texts[place.text.clone()];
         let (values, missing): (Values, Vec<Missing>) =
             model.read(reader, (head.kind, head.n), place.distinct, (texts, text_left))?;
         Ok(Column { series: head.series, timeline: head.timeline, values, missing })
     }
 
-    /// How many columns were decoded since it was opened, those on the way to another included.
-    pub fn decoded_columns(&self) -> usize {
+    /// What was decoded so far.
+    pub fn decoded(&self) -> Decoded {
         self.decoded.get()
     }
 
@@ -269,7 +302,7 @@ impl View {
         let (mut chunk, mut text_left) = (None, MAX_TEXT_TOTAL_BYTES);
         for (index, place) in self.places.iter().enumerate() {
             if place.chunk_begins == index {
-                chunk = Some((Reader::new(&self.chunks[place.chunk.clone()]), ChunkModel::new()));
+                chunk = Some((self.chunk(place), ChunkModel::new()));
             }
             let (reader, model) = chunk.as_mut().ok_or(SegmentError::Corrupt("a column without chunk"))?;
             columns.push(self.read((reader, model), index, &mut text_left)?);

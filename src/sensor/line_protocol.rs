@@ -17,9 +17,12 @@
 //! What it does not do: look at tags (that is [`super::name`]'s, once per series), split streams
 //! (`stream::LineBuffer`), or know series ([`super::ingest`]).
 
+mod number;
+
 use super::name::{BadName, Name};
 use crate::clock::UtcNanos;
 use crate::reading::{Kind, MAX_TEXT_BYTES, Scale, SeriesDef, Value};
+use number::{read_bare, read_short_number, read_usual_stamp};
 use std::fmt::Write as _;
 use std::ops::Range;
 
@@ -151,7 +154,8 @@ pub struct Line<'a> {
 pub fn parse<'a>(line: &'a [u8], fields: &mut Vec<Field>) -> Result<Option<Line<'a>>, Refusal> {
     fields.clear();
     let text = std::str::from_utf8(line).map_err(|_| Refusal::Encoding)?;
-    let bytes = text.trim_end_matches(['\r', ' ', '\t']).as_bytes();
+    let blanks = line.iter().rev().take_while(|b| matches!(b, b'\r' | b' ' | b'\t')).count();
+    let bytes = &line[..line.len() - blanks];
     let start = bytes.iter().position(|b| !matches!(b, b' ' | b'\t')).unwrap_or(bytes.len());
     if matches!(bytes.get(start), None | Some(b'#')) {
         return Ok(None);
@@ -220,6 +224,9 @@ fn read_value(bytes: &[u8], at: usize) -> Result<(FieldValue, usize), Refusal> {
             Ok((FieldValue::Text(at + 1..end), end + 1))
         };
     }
+    if let Some(number) = read_short_number(bytes, at) {
+        return Ok(number);
+    }
     let length = bytes[at..].iter().position(|b| matches!(b, b',' | b' ')).unwrap_or(bytes.len() - at);
     Ok((read_bare(&bytes[at..at + length])?, at + length))
 }
@@ -235,32 +242,12 @@ fn string_end(bytes: &[u8], mut at: usize) -> Result<usize, Refusal> {
     }
 }
 
-/// A number or a boolean.
-fn read_bare(token: &[u8]) -> Result<FieldValue, Refusal> {
-    let text = std::str::from_utf8(token).map_err(|_| Refusal::Number)?;
-    match token {
-        [] => Err(Refusal::Syntax),
-        [digits @ .., b'i' | b'u'] => read_int(&text[..digits.len()], token[digits.len()] == b'u'),
-        b"t" | b"T" | b"true" | b"True" | b"TRUE" => Ok(FieldValue::Bool(true)),
-        b"f" | b"F" | b"false" | b"False" | b"FALSE" => Ok(FieldValue::Bool(false)),
-        _ => read_float(text),
-    }
-}
-
-fn read_int(text: &str, unsigned: bool) -> Result<FieldValue, Refusal> {
-    let value = text.parse::<i64>().map_err(|_| Refusal::Number)?;
-    if unsigned && text.starts_with('-') { Err(Refusal::Number) } else { Ok(FieldValue::Int(value)) }
-}
-
-fn read_float(text: &str) -> Result<FieldValue, Refusal> {
-    let value = text.parse::<f64>().map_err(|_| Refusal::Number)?;
-    let overflowed = value.is_infinite() && text.bytes().any(|b| b.is_ascii_digit());
-    if overflowed { Err(Refusal::Number) } else { Ok(FieldValue::Float(value)) }
-}
-
 fn read_stamp(text: &str) -> Result<Option<UtcNanos>, Refusal> {
     if text.is_empty() {
         return Ok(None);
+    }
+    if let Some(nanos) = read_usual_stamp(text.as_bytes()) {
+        return Ok(Some(nanos));
     }
     let digits = text.strip_prefix('-').unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -270,8 +257,16 @@ fn read_stamp(text: &str) -> Result<Option<UtcNanos>, Refusal> {
 }
 
 /// The first byte from `at` on that `ends` names and that has no backslash before it.
+#[inline]
 fn find(bytes: &[u8], at: usize, ends: impl Fn(u8) -> bool) -> Option<usize> {
-    (at..bytes.len()).find(|i| ends(bytes[*i]) && (*i == at || bytes[*i - 1] != b'\\'))
+    let mut before = 0;
+    for (i, byte) in bytes.get(at..)?.iter().enumerate() {
+        if ends(*byte) && before != b'\\' {
+            return Some(at + i);
+        }
+        before = *byte;
+    }
+    None
 }
 
 fn skip_blanks(bytes: &[u8], at: usize) -> usize {
@@ -356,6 +351,12 @@ mod tests {
             assert_eq!(one(bad), Err(Refusal::Number), "{bad}");
         }
         assert_eq!(one(&format!("\"{}\"", "x".repeat(MAX_TEXT_BYTES + 1))), Err(Refusal::Text));
+    }
+
+    /// A zero keeps its sign.
+    #[test]
+    fn a_negative_zero_is_one() {
+        assert!(matches!(one("-0"), Ok(Value::Float(zero)) if zero == 0.0 && zero.is_sign_negative()));
     }
 
     /// Lines that are no lines of line protocol are refused as a whole, each for its own reason.

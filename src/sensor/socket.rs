@@ -152,7 +152,7 @@ async fn serve_datagrams(socket: &Socket, source: &Source) {
     let (mut seldom, mut drops, mut asked) = (Seldom::default(), 0, source.clock.now().boot);
     loop {
         let received = within(inode.map(|_| DROPS_EVERY), socket.receive(&mut bytes)).await;
-        let now = source.clock.now().boot;
+        let now = source.clock.boot();
         if let Some(inode) = inode.filter(|_| now.0 - asked.0 >= DROPS_EVERY.as_nanos() as i64) {
             asked = now;
             drops = count_drops(inode, drops, source);

@@ -57,6 +57,8 @@ impl Source {
     ) -> End {
         let mut ingest = Ingest::new(self.registry.clone(), self.counters.clone());
         let (mut buffer, mut bytes) = (LineBuffer::new(), vec![0; READ_BYTES]);
+        // The next chunk is mostly as long as the last.
+        let mut usual = 0;
         let end = loop {
             let read = within(patience, stream.read(&mut bytes)).await;
             let n = match read {
@@ -69,8 +71,9 @@ impl Source {
             if let Some(inlet) = inlet {
                 inlet.has_read(n);
             }
-            let mut chunk = Vec::new();
-            ingest.stream(&mut buffer, &bytes[..n], self.clock.now().boot, &mut chunk);
+            let mut chunk = Vec::with_capacity(usual);
+            ingest.stream(&mut buffer, &bytes[..n], self.clock.boot(), &mut chunk);
+            usual = chunk.len() + chunk.len() / 8;
             if !self.hand_on(chunk).await {
                 break End::Stop;
             }
@@ -78,7 +81,7 @@ impl Source {
                 inlet.has_handed_on();
             }
         };
-        ingest.end_of_stream(&mut buffer, self.clock.now().boot);
+        ingest.end_of_stream(&mut buffer, self.clock.boot());
         end
     }
 

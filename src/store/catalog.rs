@@ -64,7 +64,7 @@ impl Store {
         self.run << 32 | u64::from(self.catalog_changes)
     }
 
-    fn boots(&self, no: StoreNo) -> Result<Vec<(BootId, Uuid)>, StoreError> {
+    pub(super) fn boots(&self, no: StoreNo) -> Result<Vec<(BootId, Uuid)>, StoreError> {
         let fail = |e| sql_of(&self.conn, "read the boots", e);
         let sql = "SELECT id, boot_uuid FROM boot WHERE store = ?1 ORDER BY id";
         let mut statement = self.conn.prepare_cached(sql).map_err(fail)?;

@@ -8,7 +8,7 @@
 use super::ack::{SegmentHead, body_of, heads, write_acks};
 use super::error::StoreError;
 use super::file::{StoreNo, insert_segment, sql_of};
-use super::rollup::{self, Rollups};
+use super::rollup::{Rolling, Rollups};
 use super::{Step, Store, commit};
 use crate::clock::{BootNanos, Now, SECOND};
 use crate::reading::{SegmentSeq, SeqRange, SeriesDef, SeriesId};
@@ -17,17 +17,17 @@ use rusqlite::{Connection, params};
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
-/// Bytes of bodies from which a run is worth a segment of its own.
-const FULL_BYTES: u64 = 48 << 10;
-/// Bytes of bodies that one run never exceeds: its segment still fits one payload.
-const MOST_BYTES: u64 = 96 << 10;
+/// What a segment may take and still fit the usual payload with its envelope (`max_payload`, 120 KiB).
+const PAYLOAD_BYTES: u64 = 112 << 10;
+/// Bytes of bodies that one run never exceeds. Small ones shrink to a third when they are joined.
+const MOST_BYTES: u64 = 192 << 10;
 /// A segment of so many bytes is left as it is.
-const LARGE_BYTES: u64 = 24 << 10;
+const LARGE_BYTES: u64 = 32 << 10;
 /// Readings that one run never exceeds: they are decoded in RAM.
 const MOST_READINGS: u64 = 65_536;
-/// Heads that one step looks at.
-const WINDOW: usize = 512;
-/// A run is old enough for a segment below [`FULL_BYTES`] after this time.
+/// Heads that one step looks at, and the most segments that it joins.
+const WINDOW: usize = 1536;
+/// A run is old enough for a segment that isn't full after this time.
 const AGE_NANOS: i64 = 3600 * SECOND;
 /// An old run is joined only if it has so many segments: each byte is then rewritten a few times, not each hour.
 const OLD_SEGMENTS: usize = 16;
@@ -50,12 +50,16 @@ enum Found {
 }
 
 impl Store {
-    /// Joins one run of neighbours, if there is one that is worth it. Segments that overlap `in_flight` stay.
+    /// Joins one run of neighbours, if there is one that is worth it; else brings the hourly figures on. Segments that overlap
+    /// `in_flight` stay.
     ///
     /// # Errors
     /// Those of a commit; nothing has changed then. A body that can't be read is passed over.
     pub fn compact_step(&mut self, in_flight: &[(Uuid, SeqRange)], now: Now) -> Result<Step, StoreError> {
         self.in_flight = in_flight.to_vec();
+        if !self.log_has_room()? {
+            return Ok(Step::Idle);
+        }
         self.look_again(now);
         for at in 0..self.lines.len() {
             let line = &self.lines[at];
@@ -66,13 +70,13 @@ impl Store {
             let window = heads(&self.conn, line.no, from, line.high.0, WINDOW)?;
             let current = at + 1 == self.lines.len();
             let may = |head: &SegmentHead| {
-                head.bytes < LARGE_BYTES
-                    && !(current && head.range.last == line.high)
-                    && !self.flies(line.uuid, &head.range)
+                let newest = current && head.range.last == line.high;
+                !(newest || self.is_settled(head) || self.flies(line.uuid, &head.range))
             };
-            let acked = |head: &SegmentHead| line.acked.covers(head.range);
+            // What can be counted isn't joined with what can't be yet: a segment is in the hourly figures or it isn't.
+            let state = |head: &SegmentHead| (line.acked.covers(head.range), self.waits_for_clock(line, head));
             let old = |head: &SegmentHead| !current || self.is_old(head, now);
-            match choose(&window, &may, &acked, &old, window.len() < WINDOW) {
+            match choose(&window, &may, &state, &old, window.len() < WINDOW) {
                 Found::Run(run) => {
                     let no = line.no;
                     let next = self.join(at, &window[run], now)?;
@@ -86,7 +90,12 @@ impl Store {
                 Found::Nothing(_) => {}
             }
         }
-        Ok(Step::Idle)
+        self.roll_step(now)
+    }
+
+    /// Whether a segment is as large as compaction makes them.
+    pub(super) fn is_settled(&self, head: &SegmentHead) -> bool {
+        head.bytes >= LARGE_BYTES || head.n > MOST_READINGS / 2
     }
 
     /// What was too young for a run of its own isn't for ever: from time to time everything is looked at again.
@@ -105,11 +114,20 @@ impl Store {
 
     /// Replaces `run` by one segment, or as much of it as comes before one that can't be read. The number to go on from.
     fn join(&mut self, at: usize, run: &[SegmentHead], now: Now) -> Result<u64, StoreError> {
-        let no = self.lines[at].no;
+        let (no, first) = (self.lines[at].no, run[0].range.first);
+        if self.is_behind(at, first)? && self.roll(at, Some(first), now)? == Step::Worked {
+            return Ok(first.0);
+        }
+        let rolled = self.rolls(at, &run[0])?.then_some(self.lines[at].rolled);
         let all_losses = run.iter().all(|head| head.loss);
-        let (mut losses, mut merge) = (Vec::new(), Merge::default());
-        let (mut parts, broken) =
-            self.each_part(no, run, |part| if all_losses { losses.push(part) } else { merge.add(&part) })?;
+        let (mut losses, mut merge, mut rollups) = (Vec::new(), Merge::default(), Rollups::default());
+        let timebase = self.timebase(no, run)?;
+        let (mut parts, broken) = self.each_part(no, run, |part| {
+            if rolled.is_some_and(|upto| part.range.first > upto) {
+                rollups.add(&part, &timebase, |series| self.scale_of(no, series));
+            }
+            if all_losses { losses.push(part) } else { merge.add(&part) }
+        })?;
         if let Some((head, why)) = broken {
             log::warn!("store: segment {} can't be read: {why}", head.range);
             let uuid = self.lines[at].uuid;
@@ -128,36 +146,56 @@ impl Store {
         }
         let run = &run[..parts];
         let joined = if all_losses { join_losses(&losses) } else { self.name(no, merge) };
-        let encoded = joined.and_then(|segment| Ok((segment::encode(&segment)?, segment)));
-        let (body, segment) = match encoded {
-            Ok(done) => done,
+        let encoded = joined.and_then(|segment| Ok(segment::encode(&segment)?));
+        let body = match encoded {
+            Ok(body) if body.len() as u64 > PAYLOAD_BYTES && parts >= 4 => {
+                // Its parts hardly shrank: half of them make a segment that does fit.
+                return self.join(at, &run[..parts / 2], now);
+            }
+            Ok(body) => body,
             Err(StoreError::Segment(e)) => {
-                log::warn!(
-                    "store: segments {}..={} stay apart: {e}",
-                    run[0].range.first,
-                    run[run.len() - 1].range.last
-                );
+                log::warn!("store: segments {first}..={} stay apart: {e}", run[parts - 1].range.last);
                 return Ok(next);
             }
             Err(e) => return Err(e),
         };
-        let rollups = Rollups::of(&segment, &self.timebase(no, &segment)?);
-        // A run is a megabyte in RAM: not while its bytes are written.
-        drop(segment);
-        self.replace(at, run, &body, &rollups)?;
-        Ok(if broken.is_some() { next } else { run[0].range.first.0 })
+        let upto = run[parts - 1].range.last;
+        let rolling = rolled.filter(|before| *before < upto).map(|_| Rolling { rollups, upto });
+        self.replace(at, run, &body, rolling)?;
+        Ok(if broken.is_some() { next } else { first.0 })
     }
 
-    fn replace(&mut self, at: usize, run: &[SegmentHead], body: &[u8], rollups: &Rollups) -> Result<(), StoreError> {
+    /// Whether readings before `first` have not been counted: they come first.
+    fn is_behind(&self, at: usize, first: SegmentSeq) -> Result<bool, StoreError> {
+        let line = &self.lines[at];
+        Ok(!heads(&self.conn, line.no, line.rolled.0 + 1, first.0.saturating_sub(1), 1)?.is_empty())
+    }
+
+    /// Whether a run that begins with `head` is counted as it is joined, as far as it isn't yet.
+    fn rolls(&self, at: usize, head: &SegmentHead) -> Result<bool, StoreError> {
+        let line = &self.lines[at];
+        Ok(!self.waits_for_clock(line, head) && !self.is_behind(at, head.range.first)?)
+    }
+
+    fn replace(
+        &mut self,
+        at: usize,
+        run: &[SegmentHead],
+        body: &[u8],
+        rolling: Option<Rolling>,
+    ) -> Result<(), StoreError> {
         let (no, acks, view) = (self.lines[at].no, self.unwritten_acks(), View::parse(body)?);
-        self.transaction("compact", |conn| {
+        let rows = self.rollup_rows;
+        self.rollup_rows = self.transaction("compact", |conn| {
             run.iter().try_for_each(|head| commit::delete(conn, no, head.range.first))?;
             insert_segment(conn, no, &view, body)?;
-            rollup::delete(conn, no, run)?;
-            rollups.write(conn, no, view.range().first)?;
-            write_acks(conn, &acks)
+            write_acks(conn, &acks)?;
+            rolling.as_ref().map_or(Ok(rows), |rolling| rolling.write(conn, no, rows))
         })?;
         self.acks_written();
+        if let Some(rolling) = rolling {
+            self.rolled(at, &rolling);
+        }
         let line = &mut self.lines[at];
         run.iter().for_each(|head| line.tally.remove(&head.range, head.n, &line.acked));
         line.tally.add(&view.range(), view.n() as u64, &line.acked);
@@ -198,7 +236,7 @@ impl Store {
         let readings = (!head.loss).then_some(head.n);
         let loss = Loss { reason: LossReason::Damaged, readings, from: head.from, to: head.to, utc: head.utc };
         let body = segment::encode(&Segment { range: head.range, content: Content::Loss(loss) })?;
-        self.replace(at, &[head], &body, &Rollups::default())
+        self.replace(at, &[head], &body, None)
     }
 
     fn name(&self, no: StoreNo, merge: Merge) -> Result<Segment, StoreError> {
@@ -212,33 +250,40 @@ impl Store {
     }
 }
 
+/// Whether the fleet has a segment, and whether it waits for the clock: only what is alike in both is joined.
+type State = (bool, bool);
+
 /// The first run in `window` that is worth joining. `last` says that nothing comes after the window yet.
 fn choose(
     window: &[SegmentHead],
     may: &dyn Fn(&SegmentHead) -> bool,
-    acked: &dyn Fn(&SegmentHead) -> bool,
+    state: &dyn Fn(&SegmentHead) -> State,
     old: &dyn Fn(&SegmentHead) -> bool,
     last: bool,
 ) -> Found {
     let mut done = 0;
     let mut start = 0;
     while start < window.len() {
-        let run = &window[start..start + run_length(&window[start..], may, acked)];
+        let Stretch { segments, limited } = stretch(&window[start..], may, state);
+        let run = &window[start..start + segments];
         let end = start + run.len();
-        let bytes: u64 = run.iter().map(|head| head.bytes).sum();
-        let largest = run.iter().map(|head| head.bytes).max().unwrap_or(0);
+        let (readings, bytes): (u64, u64) = run.iter().fold((0, 0), |sum, head| (sum.0 + head.n, sum.1 + head.bytes));
+        let dominant = run.iter().rposition(|head| head.bytes > bytes / 2 || (head.n > readings / 2 && head.n > 1));
         let losses = run.iter().all(|head| head.loss);
-        let open = end == window.len();
-        let full = bytes >= FULL_BYTES || run.len() >= WINDOW - 1;
-        let aged = run.len() >= OLD_SEGMENTS && largest <= bytes / 2 && run.iter().all(old);
-        let closed = !open && run.len() >= OLD_SEGMENTS && largest <= bytes / 2;
-        if run.len() >= 2 && (losses || full || aged || (closed && run.iter().all(old))) {
+        let open = end == window.len() && !limited;
+        let full = limited || run.len() >= WINDOW - 1;
+        let rested = run.len() >= OLD_SEGMENTS && run.iter().all(old);
+        if run.len() >= 2 && (losses || ((full || rested) && dominant.is_none())) {
             return Found::Run(start..end);
         }
         let begun = start;
-        start = end.max(start + 1);
+        start = match dominant {
+            // It isn't rewritten for few small ones; those behind it may be a run of their own.
+            Some(at) if full && run.len() >= 2 => start + at + 1,
+            _ => end.max(start + 1),
+        };
         // A run at the end of the window may go on behind it.
-        done = match open {
+        done = match open && start >= window.len() {
             true if last || begun > 0 => begun,
             _ => start,
         };
@@ -246,33 +291,36 @@ fn choose(
     Found::Nothing(done.min(window.len()))
 }
 
+/// A run from the first segment of a window on.
+struct Stretch {
+    segments: usize,
+    /// It ends because the next one would be too much, so it won't get longer.
+    limited: bool,
+}
+
 /// How many segments from the first on are neighbours of one kind and state, within the bounds of a run.
-fn run_length(
+fn stretch(
     window: &[SegmentHead],
     may: &dyn Fn(&SegmentHead) -> bool,
-    acked: &dyn Fn(&SegmentHead) -> bool,
-) -> usize {
-    let Some(first) = window.first().filter(|head| may(head)) else { return 0 };
+    state: &dyn Fn(&SegmentHead) -> State,
+) -> Stretch {
+    let mut all = Stretch { segments: 0, limited: false };
+    let Some(first) = window.first().filter(|head| may(head)) else { return all };
     let (mut bytes, mut readings, mut next) = (0, 0, first.range.first.0);
-    let fits = |head: &&SegmentHead| {
+    let kind = (first.loss, state(first));
+    for head in window {
+        if head.range.first.0 != next || !may(head) || (head.loss, state(head)) != kind {
+            return all;
+        }
+        next = head.range.last.0 + 1;
         bytes += head.bytes;
         readings += head.n;
-        let follows = head.range.first.0 == next;
-        next = head.range.last.0 + 1;
-        follows
-            && may(head)
-            && head.loss == first.loss
-            && acked(head) == acked(first)
-            && bytes <= MOST_BYTES
-            && readings <= MOST_READINGS
-    };
-    window
-        .iter()
-        .take_while({
-            let mut fits = fits;
-            move |head| fits(head)
-        })
-        .count()
+        if all.segments > 0 && (bytes > MOST_BYTES || readings > MOST_READINGS) {
+            return Stretch { limited: true, ..all };
+        }
+        all.segments += 1;
+    }
+    all
 }
 
 /// How many parts from the first on may be joined: losses are of one reason.
@@ -312,7 +360,7 @@ fn join_losses(parts: &[Segment]) -> Result<Segment, StoreError> {
     Ok(Segment { range, content: Content::Loss(all) })
 }
 
-fn def_of(conn: &Connection, no: StoreNo, id: SeriesId) -> Result<SeriesDef, StoreError> {
+pub(super) fn def_of(conn: &Connection, no: StoreNo, id: SeriesId) -> Result<SeriesDef, StoreError> {
     let sql = "SELECT id, name, unit, kind, scale FROM series WHERE store = ?1 AND id = ?2";
     let fail = |e| sql_of(conn, "read the series", e);
     let mut statement = conn.prepare_cached(sql).map_err(fail)?;
@@ -474,9 +522,9 @@ mod tests {
         };
         let window: Vec<_> =
             std::iter::once(head(1, 100, 20_000)).chain((101..=140).map(|n| head(n, n, 100))).collect();
-        let found = choose(&window, &|_| true, &|_| false, &|_| true, true);
+        let found = choose(&window, &|_| true, &|_| (false, false), &|_| true, true);
         assert_eq!(found, Found::Nothing(0), "40 small ones don't have the large one rewritten");
-        let found = choose(&window[1..], &|_| true, &|_| false, &|_| true, true);
+        let found = choose(&window[1..], &|_| true, &|_| (false, false), &|_| true, true);
         assert_eq!(found, Found::Run(0..40));
     }
 }

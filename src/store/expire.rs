@@ -1,17 +1,21 @@
-//! Making room: what the fleet has goes first, then the oldest, as a dated loss.
+//! Making room: what the fleet has goes first, then the oldest, as a dated loss. What goes is the full resolution: hourly
+//! figures stay.
 //!
 //! What enters: which segments are in flight, the moment. What leaves: whether there was anything to do. A step is one
 //! transaction over a bounded number of segments. It promises that nothing unacknowledged goes without its loss in the same
-//! transaction, that an acknowledgement is on the medium no later than the deletion it allows, and that the newest segment
-//! of the current store stays, which keeps its numbers from being used twice. Pages that come free are used again; they
-//! are given back to the file system only where the file is above its target.
+//! transaction, that an acknowledgement is on the medium no later than the deletion it allows, that no reading goes before it
+//! is in the hourly figures (where its time is known), and that the newest segment of the current store stays, which keeps
+//! its numbers from being used twice. Pages that come free are used again; they are given back to the file system where
+//! the file is above its bound, or where more of them are free than a steady state needs.
 
 use super::ack::{SegmentHead, heads, write_acks};
 use super::error::StoreError;
-use super::file::{StoreNo, execute, sql_of};
+use super::file::{FRAME_HEADER_BYTES, StoreNo, execute, sql_of};
+use super::retention::{spare_bytes, target_bytes};
 use super::{Line, Step, Store, commit, rollup};
-use crate::clock::Now;
-use crate::reading::SeqRange;
+use crate::clock::timebase::{Quality, Timebase};
+use crate::clock::{Now, UtcNanos};
+use crate::reading::{BootId, SegmentSeq, SeqRange};
 use crate::segment::{Content, Loss, LossReason, decode};
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
@@ -19,10 +23,16 @@ use uuid::Uuid;
 /// The most segments that one step takes.
 const STEP_SEGMENTS: usize = 256;
 
-/// Pages that one step of vacuum gives back.
-const STEP_PAGES: u32 = 64;
+/// What one step of vacuum gives back, in bytes.
+const STEP_BYTES: u64 = 128 << 10;
 
-/// What a step will do to one line.
+/// What a step of upkeep may add to the log: as many segments as compaction joins, twice.
+const STEP_LOG_BYTES: u64 = 512 << 10;
+
+/// Stores of old whose readings have gone that are kept for their figures.
+const MOST_FIGURES_ONLY: usize = 16;
+
+/// Decisions of a step to one line.
 struct Plan {
     at: usize,
     heads: Vec<SegmentHead>,
@@ -30,57 +40,173 @@ struct Plan {
     loss: Option<(SeqRange, Loss)>,
 }
 
+/// Which segments may go for a reason.
+type Goes<'a> = &'a dyn Fn(&Line, &SegmentHead) -> bool;
+
 impl Store {
-    /// Deletes some of what may go if the file is nearly full: acknowledged segments, oldest first; if there are none, the
-    /// oldest others become a loss. Segments that overlap `in_flight` stay.
+    /// Deletes some of what may go if the file is nearly full: what was set aside, if the partition is; acknowledged
+    /// segments, oldest first; if there are none, the oldest others become a loss. Else what is older than `max_age`, and
+    /// what nothing cites any more. Segments that overlap `in_flight` stay. `now` is trusted only where the clock is believed.
     ///
     /// # Errors
     /// Those of a commit; nothing has changed then.
     pub fn expire_step(&mut self, in_flight: &[(Uuid, SeqRange)], now: Now) -> Result<Step, StoreError> {
         self.in_flight = in_flight.to_vec();
-        if self.used_bytes()? <= target_bytes(self.bounds.file_bytes) {
-            return self.tidy(now);
-        }
-        if self.discard_aside(now, true)? == Step::Worked {
+        if self.retention.pressed && self.discard_aside(now, true)? == Step::Worked {
             return Ok(Step::Worked);
         }
-        self.make_room(now)
+        if !self.log_has_room()? {
+            return Ok(Step::Idle);
+        }
+        if self.used_bytes()? > target_bytes(self.bounds.file_bytes) {
+            return match self.thin_rollups()? {
+                Step::Worked => Ok(Step::Worked),
+                Step::Idle => self.make_room(now),
+            };
+        }
+        match self.expire_aged(now)? {
+            Step::Worked => Ok(Step::Worked),
+            Step::Idle => self.tidy(now),
+        }
     }
 
-    /// Gives some free pages back to the file system if the file is above its limit, as after `max_size` was lowered.
+    /// Gives some free pages back to the file system: all of them while the file is above its limit, as after `max_size` was
+    /// lowered; else those that are more than a steady state needs, as after a burst.
     ///
     /// # Errors
     /// Those of a commit; nothing has changed then.
     pub fn vacuum_step(&mut self) -> Result<Step, StoreError> {
-        let over = self.pragma("page_count")? * self.pragma("page_size")? > self.bounds.file_bytes;
-        if !over || self.pragma("freelist_count")? == 0 {
+        let page_bytes = self.pragma("page_size")?;
+        let (pages, free) = (self.pragma("page_count")?, self.pragma("freelist_count")?);
+        let keep = match pages * page_bytes > self.bounds.file_bytes {
+            true => 0,
+            // Half of what makes it worth to begin, so that it doesn't begin again at once.
+            false => spare_bytes((pages - free) * page_bytes, self.bounds.file_bytes) / 2 / page_bytes,
+        };
+        let step = free.saturating_sub(keep).min(STEP_BYTES / page_bytes);
+        if step == 0 || !self.log_has_room()? {
             return Ok(Step::Idle);
         }
-        self.transaction("give pages back", |conn| vacuum(conn, STEP_PAGES))?;
+        self.transaction("give pages back", |conn| vacuum(conn, step))?;
         self.limit_pages()?;
         Ok(Step::Worked)
     }
 
+    /// Whether a step of upkeep fits in the log within `max_size`. Only a reader that holds the log can be in the way; what
+    /// room there is then, is for commits.
+    pub(super) fn log_has_room(&mut self) -> Result<bool, StoreError> {
+        let (in_log, _) = self.log.state(&self.conn)?;
+        if self.fits_in_log(in_log, STEP_LOG_BYTES.min(self.bounds.wal_bytes))? {
+            return Ok(true);
+        }
+        // Not waited for: upkeep comes again.
+        let conn = &self.conn;
+        let busy = |wait| conn.busy_timeout(wait).map_err(|e| sql_of(conn, "set the busy timeout", e));
+        busy(std::time::Duration::ZERO)?;
+        let restarted = self.log.restart(conn, &self.path);
+        busy(super::open::BUSY)?;
+        restarted
+    }
+
+    /// Whether a transaction of `bytes` fits behind `frames` in the log: within what is kept for it, or what the file leaves.
+    pub(super) fn fits_in_log(&self, frames: u64, bytes: u64) -> Result<bool, StoreError> {
+        let page_bytes = self.pragma("page_size")?;
+        let log_bytes = frames * (page_bytes + FRAME_HEADER_BYTES) + bytes;
+        let most = self.bounds.most_file_bytes + self.bounds.log_bytes;
+        Ok(log_bytes <= self.bounds.log_bytes || self.pragma("page_count")? * page_bytes + log_bytes <= most)
+    }
+
     /// One deletion, whether or not the file is full.
-    pub(super) fn make_room(&mut self, _now: Now) -> Result<Step, StoreError> {
-        let plan = match self.plan(true)? {
+    pub(super) fn make_room(&mut self, now: Now) -> Result<Step, StoreError> {
+        let any: Goes<'_> = &|_, _| true;
+        let plan = match self.plan(true, any)? {
             Some(plan) => Some(plan),
-            None => self.plan(false)?,
+            None => self.plan(false, any)?,
         };
-        let Some(plan) = plan else { return Ok(Step::Idle) };
+        plan.map_or(Ok(Step::Idle), |plan| self.carry_out(plan, now))
+    }
+
+    /// One deletion of what is older than `max_age`, so far as its time and the present one are known beyond doubt.
+    fn expire_aged(&mut self, now: Now) -> Result<Step, StoreError> {
+        let Some(mut age) = self.retention.age else { return Ok(Step::Idle) };
+        let bases: Vec<Timebase> = self.lines.iter().map(|line| self.timebase_of(line.no)).collect::<Result<_, _>>()?;
+        let end = |line: &Line, head: &SegmentHead| {
+            let at = self.lines.iter().position(|l| l.no == line.no)?;
+            end_of(bases.get(at)?, head)
+        };
+        let Some(oldest) = self.oldest_end(&end)? else { return Ok(Step::Idle) };
+        let cutoff = age.cutoff(oldest, now);
+        let Some(cutoff) = cutoff else {
+            self.retention.age = Some(age);
+            return Ok(Step::Idle);
+        };
+        let aged: Goes<'_> = &|line, head| end(line, head).is_some_and(|end| end < cutoff);
+        let plan = match self.plan(true, aged)? {
+            Some(plan) => Some(plan),
+            None => self.plan(false, aged)?,
+        };
+        self.retention.age = Some(age);
+        plan.map_or(Ok(Step::Idle), |plan| self.carry_out(plan, now))
+    }
+
+    /// When the first segment with readings ends whose time is known; in each line they come in the order in which they were
+    /// recorded.
+    fn oldest_end(
+        &self,
+        end: &dyn Fn(&Line, &SegmentHead) -> Option<UtcNanos>,
+    ) -> Result<Option<UtcNanos>, StoreError> {
+        let mut oldest: Option<UtcNanos> = None;
+        for line in &self.lines {
+            let mut from = 0;
+            loop {
+                let page = heads(&self.conn, line.no, from, line.high.0, STEP_SEGMENTS)?;
+                let Some(last) = page.last() else { break };
+                from = last.range.last.0 + 1;
+                if let Some(found) = page.iter().filter(|head| !head.loss).find_map(|head| end(line, head)) {
+                    oldest = Some(oldest.map_or(found, |oldest| oldest.min(found)));
+                    break;
+                }
+            }
+        }
+        Ok(oldest)
+    }
+
+    /// What is known of time in a store.
+    fn timebase_of(&self, no: StoreNo) -> Result<Timebase, StoreError> {
+        let boots = self.boots(no)?;
+        let known: Result<Vec<_>, StoreError> =
+            boots.into_iter().map(|(boot, _)| Ok((boot, self.anchors(no, boot)?))).collect();
+        Ok(Timebase::new(known?))
+    }
+
+    /// Deletes what the plan says, and counts before that what is not in the hourly figures yet.
+    fn carry_out(&mut self, plan: Plan, now: Now) -> Result<Step, StoreError> {
+        if let Some(last) = plan.heads.iter().rfind(|head| !head.loss && head.range.first > self.lines[plan.at].rolled)
+        {
+            match self.roll(plan.at, Some(SegmentSeq(last.range.last.0 + 1)), now) {
+                Ok(Step::Worked) if self.lines[plan.at].rolled < last.range.last => return Ok(Step::Worked),
+                // All of it is counted, or its time is not known.
+                Ok(_) => {}
+                // Room comes first.
+                Err(StoreError::Full { .. }) => {
+                    log::warn!("store: segments up to {} go without hourly figures: there is no room", last.range);
+                }
+                Err(e) => return Err(e),
+            }
+        }
         let no = self.lines[plan.at].no;
         let acks = self.unwritten_acks();
         let shrink = self.pragma("page_count")? * self.pragma("page_size")? > self.bounds.file_bytes;
+        let pages = STEP_BYTES / self.pragma("page_size")?;
         self.transaction("expire segments", |conn| {
             for head in &plan.heads {
                 commit::delete(conn, no, head.range.first)?;
             }
-            rollup::delete(conn, no, &plan.heads)?;
             if let Some((range, loss)) = plan.loss {
                 commit::insert_loss(conn, no, range, loss)?;
             }
             write_acks(conn, &acks)?;
-            if shrink { vacuum(conn, STEP_PAGES) } else { Ok(()) }
+            if shrink { vacuum(conn, pages) } else { Ok(()) }
         })?;
         self.acks_written();
         self.account(&plan);
@@ -97,8 +223,8 @@ impl Store {
         }
     }
 
-    /// The oldest segments that may go: those that the fleet has, or those that it hasn't.
-    fn plan(&self, acked: bool) -> Result<Option<Plan>, StoreError> {
+    /// The oldest segments that may go, of those that `goes` names: those that the fleet has, or those that it hasn't.
+    fn plan(&self, acked: bool, goes: Goes<'_>) -> Result<Option<Plan>, StoreError> {
         for (at, line) in self.lines.iter().enumerate() {
             let current = at + 1 == self.lines.len();
             let mut from = 0;
@@ -110,6 +236,7 @@ impl Store {
                     line.acked.covers(head.range) != acked
                         || (current && head.range.last == line.high)
                         || self.flies(line.uuid, &head.range)
+                        || !goes(line, head)
                 };
                 let heads = self.run_of(line.no, page, &stays, !acked)?;
                 if heads.is_empty() {
@@ -218,7 +345,7 @@ impl Store {
     }
 
     /// The file may not grow above its limit, wherever it stands now.
-    fn limit_pages(&self) -> Result<(), StoreError> {
+    pub(super) fn limit_pages(&self) -> Result<(), StoreError> {
         let limit = self.bounds.file_bytes / self.pragma("page_size")?;
         let limit = limit.max(self.pragma("page_count")?);
         self.conn
@@ -228,9 +355,7 @@ impl Store {
 
     /// Lets go of what nothing cites any more: boots, stores, files that were set aside and salvaged.
     fn tidy(&mut self, now: Now) -> Result<Step, StoreError> {
-        let empty = |line: &&Line| line.tally.segments == 0;
-        let old = self.lines.len() - 1;
-        if let Some((no, uuid)) = self.lines[..old].iter().find(empty).map(|line| (line.no, line.uuid)) {
+        if let Some((no, uuid)) = self.forgettable()? {
             // A mark of a store that the file doesn't know would say that the file was replaced.
             if self.high.mark().is_some_and(|mark| mark.store == uuid) {
                 self.fold()?;
@@ -240,12 +365,30 @@ impl Store {
             self.catalog_changes += 1;
             return Ok(Step::Worked);
         }
+        if self.thin_rollups()? == Step::Worked {
+            return Ok(Step::Worked);
+        }
         for at in 0..self.lines.len() {
             if self.tidy_boots(at)? == Step::Worked {
                 return Ok(Step::Worked);
             }
         }
         self.discard_aside(now, false)
+    }
+
+    /// A store of old that nothing is left of. Its figures outlive its readings, and its series say what they are; of too many
+    /// such stores the oldest is forgotten.
+    fn forgettable(&self) -> Result<Option<(StoreNo, Uuid)>, StoreError> {
+        let mut kept = Vec::new();
+        for line in &self.lines[..self.lines.len() - 1] {
+            if line.tally.segments == 0 {
+                if !rollup::any(&self.conn, line.no)? {
+                    return Ok(Some((line.no, line.uuid)));
+                }
+                kept.push((line.no, line.uuid));
+            }
+        }
+        Ok(kept.first().copied().filter(|_| kept.len() > MOST_FIGURES_ONLY))
     }
 
     /// Segments of a line come in the order of its boots, so the first one that cites a boot cites the lowest.
@@ -276,18 +419,32 @@ impl Store {
     }
 }
 
-/// What a file may hold: a sixteenth is kept free, for a commit and for compaction, which writes before it deletes.
-pub(super) fn target_bytes(file_bytes: u64) -> u64 {
-    file_bytes - (file_bytes / 16).max(64 << 10).min(file_bytes / 2)
+/// When the latest reading of a segment was taken; `None` where that is an estimate, or where a boot in between has none but
+/// estimates.
+fn end_of(timebase: &Timebase, head: &SegmentHead) -> Option<UtcNanos> {
+    let own = head.utc.map(|(_, last)| last);
+    let Some(((first, from), (last, to))) = head.from.zip(head.to) else { return own };
+    let proven =
+        |boot, at| Some(timebase.utc(boot, at)).filter(|(_, quality)| *quality == Quality::Ok).map(|(utc, _)| utc);
+    let (from, to) = (proven(first, from)?, proven(last, to)?);
+    // Where boots are joined, those between lie between, if they know the time at all.
+    (first.0 + 1..last.0).try_for_each(|boot| proven(BootId(boot), crate::clock::BootNanos(0)).map(drop))?;
+    own.into_iter().chain([from, to]).max()
 }
 
-fn vacuum(conn: &Connection, pages: u32) -> Result<(), StoreError> {
-    conn.execute_batch(&format!("PRAGMA incremental_vacuum({pages})")).map_err(|e| sql_of(conn, "give pages back", e))
+/// Gives back so many pages. SQLite gives one for each row that is asked for: to run the statement is not enough.
+fn vacuum(conn: &Connection, pages: u64) -> Result<(), StoreError> {
+    let fail = |e| sql_of(conn, "give pages back", e);
+    let mut statement = conn.prepare(&format!("PRAGMA incremental_vacuum({pages})")).map_err(fail)?;
+    let mut rows = statement.query([]).map_err(fail)?;
+    while rows.next().map_err(fail)?.is_some() {}
+    Ok(())
 }
 
 fn forget_store(conn: &Connection, no: StoreNo) -> Result<(), StoreError> {
     for sql in [
         "DELETE FROM rollup WHERE store = ?1",
+        "DELETE FROM rollup_day WHERE store = ?1",
         "DELETE FROM ack WHERE store = ?1",
         "DELETE FROM anchor WHERE store = ?1",
         "DELETE FROM boot WHERE store = ?1",
@@ -296,15 +453,14 @@ fn forget_store(conn: &Connection, no: StoreNo) -> Result<(), StoreError> {
     ] {
         execute(conn, "forget a store", sql, [no.0])?;
     }
-    Ok(())
+    rollup::forget(conn, no)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Bench, at, compact_all, held, put};
+    use super::super::testing::{Bench, at, compact_all, held, put, put_with};
     use super::super::{FreshWhy, StoreFacts};
     use super::*;
-    use crate::reading::SegmentSeq;
     use crate::reading::ranges::RangeSet;
 
     fn range(first: u64, last: u64) -> SeqRange {
@@ -395,12 +551,12 @@ mod tests {
     fn what_the_fleet_has_goes_first() {
         let bench = small();
         let mut store = bench.open_calm();
-        churn(&mut store, 500, true);
+        churn(&mut store, 700, true);
         assert_eq!(losses(&store), []);
         let uuid = store.uuid();
         assert!(held(&store, uuid)[0].0 > 100);
         let again = bench.crash().open_calm();
-        assert_eq!(again.next_seq(), SegmentSeq(501));
+        assert_eq!(again.next_seq(), SegmentSeq(701));
         let first = held(&again, uuid)[0].0;
         assert!(again.line(uuid).unwrap().acked.covers(range(1, first - 1)), "deleted, so acknowledged in the file");
     }
@@ -466,5 +622,223 @@ mod tests {
         let facts = store.facts().unwrap();
         assert!(facts.file_bytes <= facts.file_limit_bytes, "{facts:?}");
         put(&mut store, 40, 60, 1).unwrap();
+    }
+
+    /// A burst fills the file, then its readings go by age: the file shrinks to what it holds, step by step, and stays there.
+    #[test]
+    fn the_file_shrinks_back_after_a_burst() {
+        let mut bench = Bench::new();
+        bench.cfg.max_size_bytes = 8 << 20;
+        bench.cfg.max_age = Some(std::time::Duration::from_secs(3600));
+        let mut store = bench.open_calm();
+        let anchor = |s: i64| crate::clock::Anchor { boot: at(s).boot, utc: at(s).utc, trusted: true };
+        put_with(&mut store, 2, 2, 0, &[anchor(0)]).unwrap();
+        (1..700).for_each(|s| drop(put(&mut store, 40, 60, s).unwrap()));
+        store.checkpoint().unwrap();
+        let full = store.facts().unwrap();
+        assert!(full.file_bytes > 1 << 20 && !full.has_spare(), "{full:?}");
+        for s in (700..40_000).step_by(600) {
+            put(&mut store, 40, 1, s).unwrap();
+            while store.expire_step(&[], at(s)).unwrap() == Step::Worked {}
+        }
+        assert!(store.facts().unwrap().has_spare());
+        let mut steps = 0;
+        while store.vacuum_step().unwrap() == Step::Worked {
+            steps += 1;
+        }
+        store.checkpoint().unwrap();
+        let facts = store.facts().unwrap();
+        let gone = full.pages - store.facts().unwrap().pages;
+        let most = STEP_BYTES / u64::from(facts.page_bytes);
+        assert!((gone / (most + 20)..=gone / most + 1).contains(&steps), "{gone} pages in {steps} steps");
+        assert!(facts.file_bytes <= facts.used_bytes() + spare_bytes(facts.used_bytes(), facts.file_limit_bytes));
+        assert!(facts.file_bytes < full.file_bytes / 2, "{} of {}", facts.file_bytes, full.file_bytes);
+        assert!(!facts.is_uncut() && store.vacuum_step().unwrap() == Step::Idle);
+        assert!(losses(&store).iter().all(|(_, loss)| loss.reason == LossReason::Retention && loss.readings.is_some()));
+    }
+
+    /// In a steady state, full or bounded by age, no page is moved: what comes free is taken again.
+    #[test]
+    fn a_steady_state_moves_no_page() {
+        for max_age in [None, Some(std::time::Duration::from_secs(7200))] {
+            let mut bench = small();
+            bench.cfg.max_age = max_age;
+            let mut store = bench.open_calm();
+            let anchor = crate::clock::Anchor { boot: at(0).boot, utc: at(0).utc, trusted: true };
+            put_with(&mut store, 2, 2, 0, &[anchor]).unwrap();
+            for commit in 1..600 {
+                put(&mut store, 40, 60, commit * 60).unwrap();
+                let now = at(commit * 60 + 59);
+                while store.compact_step(&[], now).unwrap() == Step::Worked {}
+                while store.expire_step(&[], now).unwrap() == Step::Worked {}
+                assert!(!store.facts().unwrap().has_spare(), "{max_age:?} {commit}: {:?}", store.facts());
+            }
+            assert!(max_age.is_some() || held(&store, store.uuid())[0].2 == 0, "it has been full");
+        }
+    }
+
+    /// Old readings go by age where the time is known beyond doubt, and only there: not what a boot without a clock recorded,
+    /// not while the clock isn't trusted, and not all at once for a clock that is years ahead.
+    #[test]
+    fn age_is_told_by_a_trusted_clock_only() {
+        let mut bench = Bench::new();
+        bench.cfg.max_age = Some(std::time::Duration::from_secs(86_400));
+        let day = 86_400;
+        let anchor = |s: i64| crate::clock::Anchor { boot: at(s).boot, utc: at(s).utc, trusted: true };
+        drop(put(&mut bench.open_calm(), 1, 5, 0).unwrap());
+        bench.me.boot_uuid = Uuid::from_u128(2);
+        let mut store = bench.open_calm();
+        put_with(&mut store, 1, 5, 0, &[anchor(0)]).unwrap();
+        (1..72).for_each(|h| drop(put(&mut store, 1, 5, h * 3600).unwrap()));
+        let from = |store: &Store| held(store, store.uuid()).iter().find(|h| h.0 > 1 && h.2 > 0).unwrap().0;
+        let hour = |store: &mut Store, h: i64, utc_ahead_s: i64, trusted: bool| {
+            let now = at(h * 3600);
+            let utc = UtcNanos(now.utc.0 + utc_ahead_s * crate::clock::SECOND);
+            while store.expire_step(&[], Now { utc, trusted, ..now }).unwrap() == Step::Worked {}
+        };
+        (73..100).for_each(|h| hour(&mut store, h, 3650 * day, false));
+        assert_eq!(from(&store), 2, "no trust, no loss");
+        // Ten years ahead and believed, for two hours.
+        (100..103).for_each(|h| hour(&mut store, h, 3650 * day, true));
+        assert_eq!(from(&store), 2 + 8, "four hours an hour");
+        (103..140).for_each(|h| hour(&mut store, h, 0, true));
+        assert_eq!(held(&store, store.uuid()).last().unwrap().0, 73, "the newest keeps the count");
+        assert_eq!(held(&store, store.uuid())[0], (1, 1, 5), "whose time nobody knows");
+        assert_eq!(losses(&store)[0].1.readings, Some(71 * 5));
+    }
+
+    /// A reader that holds the log, for as long as it likes: file and log stay within `max_size` through commits and every
+    /// step of upkeep, and all goes on when it has gone.
+    #[test]
+    fn a_reader_does_not_push_the_file_over_its_size() {
+        let bench = small();
+        let mut store = bench.open_calm();
+        (0..300).for_each(|s| drop(put(&mut store, 40, 60, s * 60).unwrap()));
+        let reader = Connection::open(&bench.cfg.path).unwrap();
+        reader.execute_batch("BEGIN; SELECT count(*) FROM segment").unwrap();
+        let (mut most, mut refused, mut s) = (0, 0, 300);
+        while refused < 3 && s < 900 {
+            refused += u32::from(put(&mut store, 40, 60, s * 60).is_err());
+            let now = at(s * 60);
+            store.set_acked(store.uuid(), RangeSet::from_iter([range(1, store.next_seq().0 - 1)])).unwrap();
+            for _ in 0..5 {
+                let _ = (store.expire_step(&[], now), store.compact_step(&[], now), store.vacuum_step());
+                let facts = store.facts().unwrap();
+                most = most.max(facts.file_bytes + facts.wal_bytes);
+            }
+            s += 1;
+        }
+        assert!(most <= bench.cfg.max_size_bytes, "{most} bytes");
+        assert!(refused > 0, "the log has come to its bound");
+        reader.execute_batch("COMMIT").unwrap();
+        put(&mut store, 40, 60, 1000 * 60).unwrap();
+        while store.expire_step(&[], at(60_000)).unwrap() == Step::Worked {}
+        put(&mut store, 40, 60, 1001 * 60).unwrap();
+        let facts = store.facts().unwrap();
+        assert!(facts.file_bytes + facts.wal_bytes <= bench.cfg.max_size_bytes, "{facts:?}");
+    }
+
+    /// On a partition that others fill the store gives way down to its floor, what was set aside first, and takes its room
+    /// again.
+    #[test]
+    fn a_full_partition_gets_its_headroom_back() {
+        use super::super::testing::SmallMedium;
+        let mut bench = Bench::new();
+        let medium = SmallMedium::mount(&bench.dir.path().join("m"));
+        bench.cfg.path = medium.path.join("v.db");
+        (bench.cfg.max_size_bytes, bench.cfg.headroom_bytes) = (3 << 20, 2 << 20);
+        let mut store = bench.open_calm();
+        let churn = |store: &mut Store, from: i64, to: i64| {
+            for s in from..to {
+                put(store, 40, 240, s * 240).unwrap();
+                for _ in 0..8 {
+                    store.look_at_medium().unwrap();
+                    let facts = store.facts().unwrap();
+                    if facts.nearly_full() || facts.aside_in_the_way {
+                        store.expire_step(&[], at(s * 240)).unwrap();
+                    } else if facts.above_limit() && facts.free_pages > 0 {
+                        store.vacuum_step().unwrap();
+                    } else if facts.is_uncut() {
+                        store.checkpoint().unwrap();
+                    }
+                }
+            }
+        };
+        let free = || {
+            let found = rustix::fs::statvfs(&medium.path).unwrap();
+            found.f_bavail * found.f_frsize
+        };
+        churn(&mut store, 0, 450);
+        let full = store.facts().unwrap();
+        assert!(full.file_bytes > 2 << 20, "{full:?}");
+        let aside = bench.file(".quarantine-20260101T000000Z-1");
+        std::fs::write(&aside, vec![1; 3 << 19]).unwrap();
+        std::fs::write(medium.path.join("others"), vec![1; 9 << 18]).unwrap();
+        churn(&mut store, 450, 455);
+        assert!(!aside.exists());
+        assert_eq!(store.facts().unwrap().file_limit_bytes, full.file_limit_bytes, "that was enough");
+        std::fs::write(medium.path.join("others"), vec![1; 17 << 18]).unwrap();
+        churn(&mut store, 455, 500);
+        let pressed = store.facts().unwrap();
+        assert!(free() >= 2 << 20, "{} bytes free, {pressed:?}", free());
+        assert!(pressed.file_limit_bytes < full.file_limit_bytes && pressed.readings > 100_000, "{pressed:?}");
+        churn(&mut store, 500, 550);
+        assert_eq!(store.facts().unwrap().file_limit_bytes, pressed.file_limit_bytes, "it doesn't swing");
+        std::fs::remove_file(medium.path.join("others")).unwrap();
+        churn(&mut store, 550, 900);
+        assert!(store.facts().unwrap().file_bytes > 2 << 20, "{:?}", store.facts());
+        let kept: usize = held(&store, store.uuid()).iter().map(|h| h.2).sum();
+        assert_eq!(losses(&store)[0].1.readings.unwrap() + kept as u64, 900 * 9600, "all of it is accounted for");
+    }
+
+    /// What this thread has handed to the kernel to write, in bytes.
+    fn written() -> u64 {
+        let io = std::fs::read_to_string("/proc/thread-self/io").unwrap();
+        io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse().unwrap()
+    }
+
+    /// In a steady state nothing is given back and the file keeps its length. To give every free page back at once would
+    /// move pages in nearly each commit, for a file that is cut and grows again: blocks that the file system frees and finds,
+    /// and a journal that says so, which no figure here counts. (Bytes in all are not the reason: they are the same within a
+    /// thousandth.)
+    #[test]
+    fn an_eager_vacuum_moves_pages_and_this_store_none() {
+        let [calm, eager] = [false, true].map(|eager| {
+            let bench = small();
+            let mut store = bench.open_calm();
+            let (mut all, mut moved, mut cuts) = (0, 0, 0);
+            let mut full_since = None;
+            for commit in 0..1000 {
+                let now = at(commit * 60);
+                let begun = written();
+                put(&mut store, 40, 60, commit * 60).unwrap();
+                store.compact_step(&[], now).unwrap();
+                while store.used_bytes().unwrap() > target_bytes(store.bounds.file_bytes) {
+                    store.expire_step(&[], now).unwrap();
+                    full_since = full_since.or(Some(commit));
+                }
+                let (kept_up, pages) = (written(), store.pragma("page_count").unwrap());
+                let free = store.pragma("freelist_count").unwrap();
+                if eager && free > 0 {
+                    store.transaction("give all back", |conn| vacuum(conn, free)).unwrap();
+                } else {
+                    assert_eq!(store.vacuum_step().unwrap(), Step::Idle);
+                }
+                match full_since.map(|since| commit - since) {
+                    // It settles first.
+                    None | Some(0..50) => {}
+                    Some(50..250) => {
+                        all += written() - begun;
+                        moved += written() - kept_up;
+                        cuts += i64::from(store.pragma("page_count").unwrap() < pages);
+                    }
+                    Some(_) => return (all, moved, cuts),
+                }
+            }
+            panic!("the file is never full");
+        });
+        println!("bytes in all, bytes by vacuum, cuts of the file: as it is {calm:?}, eager {eager:?}");
+        assert_eq!((calm.1, calm.2), (0, 0));
+        assert!(eager.1 > eager.0 / 10 && eager.2 >= 10, "{eager:?}");
     }
 }

@@ -5,10 +5,12 @@
 //! block), that the `-wal` stays when the connection closes, and that the file is made with incremental auto-vacuum.
 //! It does not decide when to commit, checkpoint or expire, and it does not look for damage: see the room's `open`.
 
+use super::disk::PlainFile;
 use super::error::StoreError;
-use super::raw;
+use super::{raw, vfs};
 use crate::clock::{Anchor, UtcNanos};
 use crate::reading::{BootId, SegmentSeq, SeqRange, SeriesDef, SeriesId};
+use rusqlite::config::DbConfig;
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use std::os::unix::ffi::OsStrExt;
@@ -18,7 +20,7 @@ use std::time::Duration;
 /// The format that this version writes. A file with a higher major is left alone; a higher minor only added something.
 pub const FORMAT_MAJOR: i64 = 1;
 /// See [`FORMAT_MAJOR`].
-pub const FORMAT_MINOR: i64 = 0;
+pub const FORMAT_MINOR: i64 = 1;
 
 /// `application_id` of a varved file (`file(1)` shows it): "varv".
 pub const APPLICATION_ID: i64 = 0x7661_7276;
@@ -37,8 +39,9 @@ pub struct Pragmas {
     pub mmap_bytes: u64,
     /// Keep the file to this connection: no `-shm`, no other readers.
     pub exclusive: bool,
-    /// Trust the medium to keep the neighbours of a torn write.
-    pub powersafe: bool,
+    /// Whether SQLite checkpoints by itself, in the commit that fills the `-wal`. Otherwise the store does, and commits
+    /// what a checkpoint may tear beforehand: see [`super::neighbours`].
+    pub automatic: bool,
     /// The `-wal` is checkpointed at about this many bytes, and made this long by [`reserve_wal`]; a reset cuts it back to
     /// twice that.
     pub wal_bytes: u64,
@@ -56,16 +59,22 @@ impl Pragmas {
             cache_bytes: 2 << 20,
             mmap_bytes: 0,
             exclusive: false,
-            powersafe: false,
+            automatic: true,
             wal_bytes: 4 << 20,
             max_bytes: None,
             busy: Duration::from_secs(10),
         }
     }
 
-    fn wal_frames(&self, page_bytes: u64) -> u64 {
-        (self.wal_bytes / (page_bytes + FRAME_HEADER_BYTES)).max(16)
+    /// SQLite's own threshold, in frames; 0 where it has none.
+    fn automatic_frames(&self, page_bytes: u64) -> u64 {
+        if self.automatic { frames(self.wal_bytes, page_bytes) } else { 0 }
     }
+}
+
+/// So many frames of pages of `page_bytes` fill a log of `wal_bytes`.
+pub(super) fn frames(wal_bytes: u64, page_bytes: u64) -> u64 {
+    (wal_bytes / (page_bytes + FRAME_HEADER_BYTES)).max(16)
 }
 
 /// Number of a store inside one file, 1..=32,767: the upper bits of a segment's row id.
@@ -90,8 +99,12 @@ pub fn open_rw(path: &Path, pragmas: &Pragmas) -> Result<Connection, StoreError>
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_URI
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let uri = uri(path, if pragmas.powersafe { "psow=1" } else { "psow=0" });
-    let conn = Connection::open_with_flags(uri, flags).map_err(|e| StoreError::sql("open the database", path, e))?;
+    let query = match pragmas.automatic {
+        true => "psow=0".to_string(),
+        false => format!("psow=0&vfs={}", vfs::name(pragmas.exclusive)),
+    };
+    let conn =
+        Connection::open_with_flags(uri(path, &query), flags).map_err(|e| StoreError::sql("open the database", path, e))?;
     settle(&conn, path, pragmas)?;
     Ok(conn)
 }
@@ -107,6 +120,10 @@ pub fn uri(path: &Path, query: &str) -> String {
     }
     uri.push('?');
     uri.push_str(query);
+    #[cfg(test)]
+    if let Some(vfs) = super::crash::log::vfs() {
+        uri.push_str(if query.contains("vfs=") { "" } else { vfs });
+    }
     uri
 }
 
@@ -130,7 +147,7 @@ fn settle(conn: &Connection, path: &Path, want: &Pragmas) -> Result<(), StoreErr
     set.number("mmap_size", int(want.mmap_bytes))?;
     set.number("temp_store", 2)?;
     let page_bytes = u64::try_from(set.get::<i64>("page_size")?).unwrap_or(u64::from(want.page_bytes));
-    set.number("wal_autocheckpoint", int(want.wal_frames(page_bytes)))?;
+    set.number("wal_autocheckpoint", int(want.automatic_frames(page_bytes)))?;
     set.number("journal_size_limit", int(2 * want.wal_bytes))?;
     set.number("trusted_schema", 0)?;
     set.number("cell_size_check", 1)?;
@@ -140,7 +157,11 @@ fn settle(conn: &Connection, path: &Path, want: &Pragmas) -> Result<(), StoreErr
     let kept = raw::persist_wal(conn, true).map_err(|code| no_control("persist_wal", "1", code))?;
     let psow = raw::powersafe_overwrite(conn).map_err(|code| no_control("psow", "0", code))?;
     require("persist_wal", true, kept)?;
-    require("psow", want.powersafe, psow)
+    require("psow", false, psow)?;
+    // Closing folds nothing by itself: what must come before that is the store's to do.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, !want.automatic)
+        .map(drop)
+        .map_err(|e| StoreError::sql("keep the log when closing", path, e))
 }
 
 fn int(value: u64) -> i64 {
@@ -197,21 +218,20 @@ impl Settings<'_> {
 /// # Errors
 /// [`StoreError::Full`] where there is no room; what was written of it stays.
 pub fn reserve_wal(path: &Path, bytes: u64) -> Result<(), StoreError> {
-    use std::os::unix::fs::FileExt;
     let wal = beside(path, "-wal");
-    let fail = |e| StoreError::io("grow", &wal, e);
-    let file = std::fs::OpenOptions::new().write(true).open(&wal).map_err(fail)?;
-    let mut at = file.metadata().map_err(fail)?.len();
+    let missing = || StoreError::io("grow", &wal, std::io::ErrorKind::NotFound.into());
+    let wal = PlainFile::open_to_write(&wal)?.ok_or_else(missing)?;
+    let mut at = wal.length()?;
     if at >= bytes {
         return Ok(());
     }
     let zeros = [0u8; 4096];
     while at < bytes {
         let piece = zeros.len().min(usize::try_from(bytes - at).unwrap_or(zeros.len()));
-        file.write_all_at(&zeros[..piece], at).map_err(fail)?;
+        wal.write_at(&zeros[..piece], at)?;
         at += piece as u64;
     }
-    file.sync_all().map_err(fail)
+    wal.fsync()
 }
 
 /// `path` with `suffix` behind its name: the files that belong to it.
@@ -231,15 +251,23 @@ pub fn create_schema(conn: &Connection, writer: &str) -> Result<(), StoreError> 
         .optional()
         .map_err(fail)?;
     if there.is_some() {
-        return Ok(());
+        return add_tables(conn);
     }
     in_transaction(conn, path, "create the tables", |conn| {
-        conn.execute_batch(include_str!("schema.sql")).map_err(fail)?;
+        conn.execute_batch(SCHEMA).map_err(fail)?;
         conn.pragma_update(None, "application_id", APPLICATION_ID).map_err(fail)?;
         set_meta(conn, "format_major", FORMAT_MAJOR)?;
         set_meta(conn, "format_minor", FORMAT_MINOR)?;
         set_meta(conn, "writer", writer)
     })
+}
+
+const SCHEMA: &str = include_str!("schema.sql");
+
+/// What a file of an earlier minor version lacks.
+fn add_tables(conn: &Connection) -> Result<(), StoreError> {
+    let added = SCHEMA.find("CREATE TABLE IF NOT EXISTS").map_or("", |at| &SCHEMA[at..]);
+    conn.execute_batch(added).map_err(|e| sql_of(conn, "add the tables of this version", e))
 }
 
 /// Runs `work` in one transaction: all of it is on the medium when this returns `Ok`, none of it otherwise. On failure it

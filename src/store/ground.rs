@@ -5,6 +5,7 @@
 //! fsync the kernel keeps pages as clean that the medium never took; a process that then restarts would read, and trust,
 //! what a power cut takes away. So everything is fsynced and dropped from the cache first.
 
+use super::disk::{self, PlainFile};
 use super::error::StoreError;
 use super::file::beside;
 use rustix::fs::{Advice, FlockOperation, fadvise, flock};
@@ -79,15 +80,10 @@ pub(crate) fn make_directory(db: &Path) -> Result<(), StoreError> {
 /// Fsyncs the database, its WAL and their directory, and has the kernel forget what it holds of them.
 pub(crate) fn settle_cache(db: &Path) -> Result<(), StoreError> {
     for suffix in ["", "-wal"] {
-        let path = beside(db, suffix);
-        match File::open(&path) {
-            Ok(file) => {
-                file.sync_all().map_err(|e| StoreError::io("fsync", &path, e))?;
-                // Advice only: a file system that has none of it still holds what was just fsynced.
-                let _ = fadvise(&file, 0, None, Advice::DontNeed);
-            }
-            Err(e) if e.kind() == ErrorKind::NotFound => {}
-            Err(e) => return Err(StoreError::io("open", &path, e)),
+        if let Some(file) = PlainFile::open(&beside(db, suffix))? {
+            file.fsync()?;
+            // Advice only: a file system that has none of it still holds what was just fsynced.
+            let _ = fadvise(file.handle(), 0, None, Advice::DontNeed);
         }
     }
     sync_directory(db)
@@ -95,8 +91,7 @@ pub(crate) fn settle_cache(db: &Path) -> Result<(), StoreError> {
 
 /// Fsyncs the directory of `db`, so that names made, moved or deleted in it stay so.
 pub(crate) fn sync_directory(db: &Path) -> Result<(), StoreError> {
-    let dir = directory(db);
-    File::open(dir).and_then(|d| d.sync_all()).map_err(|e| StoreError::io("fsync the directory", dir, e))
+    disk::fsync_directory(directory(db))
 }
 
 /// Length in bytes, 0 where there is no such file.
@@ -105,6 +100,27 @@ pub(crate) fn length(path: &Path) -> Result<u64, StoreError> {
         Ok(meta) => Ok(meta.len()),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(0),
         Err(e) => Err(StoreError::io("look at", path, e)),
+    }
+}
+
+/// Whether the database was still being made when the transaction began that its rollback journal is of
+/// (sqlite.org/fileformat2.html §3): it was empty, or too short for the tables and without a log. Then nothing has been
+/// committed to it, whatever is in it.
+pub(crate) fn was_being_made(db: &Path) -> Result<bool, StoreError> {
+    let path = beside(db, "-journal");
+    let mut bytes = [0; 20];
+    let read = match File::open(&path) {
+        Ok(mut file) => file.read_exact(&mut bytes),
+        Err(e) => Err(e),
+    };
+    match read {
+        Ok(()) => {
+            let journal = bytes[..8] == [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+            let short = length(db)? < 4096 && length(&beside(db, "-wal"))? == 0;
+            Ok(journal && (short || bytes[16..] == [0; 4]))
+        }
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) => Ok(false),
+        Err(e) => Err(StoreError::io("read", &path, e)),
     }
 }
 
@@ -128,6 +144,8 @@ pub(crate) fn header(db: &Path) -> Result<Option<Header>, StoreError> {
 pub(crate) struct Header {
     /// Bytes per page.
     pub(crate) page_bytes: u32,
+    /// Whether it is in WAL mode.
+    pub(crate) wal: bool,
     /// Whether the file can give pages back step by step.
     pub(crate) incremental_vacuum: bool,
 }
@@ -141,7 +159,9 @@ impl Header {
             1 => 65_536,
             n => n,
         };
-        Some(Self { page_bytes, incremental_vacuum: bytes[52..56] != [0; 4] && bytes[64..68] != [0; 4] })
+        // The file format's read and write versions: 2 is WAL.
+        let wal = bytes[18..20] == [2, 2];
+        Some(Self { page_bytes, wal, incremental_vacuum: bytes[52..56] != [0; 4] && bytes[64..68] != [0; 4] })
     }
 }
 

@@ -13,11 +13,11 @@
 //! ```
 //! The slot with the lower counter is overwritten, so a torn write leaves the other one. The counter decides which holds.
 
+use super::disk::PlainFile;
 use super::error::StoreError;
 use super::file::beside;
+use super::ground::sync_directory;
 use crate::reading::SegmentSeq;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
@@ -38,8 +38,7 @@ pub struct Mark {
 
 /// The file, open for writing.
 pub struct HighWater {
-    path: PathBuf,
-    file: File,
+    file: PlainFile,
     counter: u64,
     mark: Option<Mark>,
 }
@@ -56,22 +55,15 @@ impl HighWater {
     /// [`StoreError::Io`] or [`StoreError::Full`] as the file system says.
     pub fn open(db: &Path) -> Result<Self, StoreError> {
         let path = path_of(db);
-        let fail = |e| StoreError::io("open", &path, e);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o640)
-            .open(&path)
-            .map_err(fail)?;
-        if file.metadata().map_err(fail)?.len() < BLOCK_BYTES {
-            file.set_len(0).map_err(fail)?;
-            file.write_all_at(&[0; BLOCK_BYTES as usize], 0).map_err(fail)?;
-            file.sync_all().map_err(fail)?;
+        let file = PlainFile::open_or_create(&path)?;
+        if file.length()? < BLOCK_BYTES {
+            file.set_length(0)?;
+            file.write_at(&[0; BLOCK_BYTES as usize], 0)?;
+            file.fsync()?;
+            sync_directory(db)?;
         }
         let newest = SLOT_AT.iter().filter_map(|&at| read_slot(&file, at)).max_by_key(|(counter, _)| *counter);
-        Ok(Self { path, file, counter: newest.map_or(0, |(c, _)| c), mark: newest.map(|(_, m)| m) })
+        Ok(Self { file, counter: newest.map_or(0, |(c, _)| c), mark: newest.map(|(_, m)| m) })
     }
 
     /// What it says.
@@ -90,8 +82,8 @@ impl HighWater {
         let counter = self.counter + 1;
         let slot = write_slot(counter, mark);
         let at = SLOT_AT[(counter % 2) as usize];
-        let written = self.file.write_all_at(&slot, at).and_then(|()| self.file.sync_data());
-        written.map_err(|e| StoreError::io("write", &self.path, e))?;
+        self.file.write_at(&slot, at)?;
+        self.file.fdatasync()?;
         self.counter = counter;
         self.mark = Some(mark);
         Ok(())
@@ -110,9 +102,11 @@ fn write_slot(counter: u64, mark: Mark) -> [u8; SLOT_BYTES] {
     slot
 }
 
-fn read_slot(file: &File, at: u64) -> Option<(u64, Mark)> {
+fn read_slot(file: &PlainFile, at: u64) -> Option<(u64, Mark)> {
     let mut slot = [0; SLOT_BYTES];
-    file.read_exact_at(&mut slot, at).ok()?;
+    if !file.read_at(&mut slot, at) {
+        return None;
+    }
     let crc = crc32fast::hash(&slot[..37]).to_le_bytes();
     if &slot[..4] != MAGIC || slot[4] != VERSION || slot[37..] != crc {
         return None;
@@ -125,6 +119,8 @@ fn read_slot(file: &File, at: u64) -> Option<(u64, Mark)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::OpenOptions;
+    use std::os::unix::fs::FileExt;
 
     fn mark(seq: u64) -> Mark {
         Mark { store: Uuid::from_u128(7), seq: SegmentSeq(seq) }

@@ -18,8 +18,10 @@ use super::file::{
 use super::ground::{self, Lock};
 use super::high_water::{HighWater, Mark};
 use super::identity::Identity;
+use super::log::Log;
+use super::retention::Retention;
 use super::wal_scan::{self, WalScan};
-use super::{Bounds, Line, Store, Tally, commit, compact, quarantine, rebuild};
+use super::{Bounds, Line, Store, Tally, commit, compact, disk, padding, quarantine, rebuild};
 use crate::clock::Now;
 use crate::config::{Locking, StoreConfig};
 use crate::reading::ranges::RangeSet;
@@ -33,9 +35,8 @@ use uuid::Uuid;
 /// What is written into a file as its writer.
 pub(crate) const WRITER: &str = concat!("varved ", env!("CARGO_PKG_VERSION"));
 
-/// Page sizes of the measurements in docs/store.md: the smallest cost per commit with and without padded commits.
-const PAGE_BYTES: u32 = 2048;
-const PAGE_BYTES_POWERSAFE: u32 = 512;
+/// The smallest that SQLite has: a commit of some hundred bytes then takes one block of the log.
+const PAGE_BYTES: u32 = 512;
 
 /// Sequence numbers that are left out for each commit that rotted away: more segments than a commit ever has.
 const SEQS_PER_COMMIT: u64 = 64;
@@ -74,29 +75,36 @@ impl FreshWhy {
 }
 
 impl Bounds {
-    /// A sixteenth of `max_size`, at most 4 MiB, is for the WAL, and as much again for a large transaction in it.
-    fn of(max_size_bytes: u64) -> Self {
-        let wal_bytes = (max_size_bytes / 16).clamp(128 << 10, 4 << 20);
-        Self { wal_bytes, file_bytes: max_size_bytes.saturating_sub(2 * wal_bytes).max(256 << 10) }
+    /// A sixteenth of `max_size`, at most 4 MiB, is for the WAL, and as much again for a large transaction in it, or what a
+    /// commit of the whole buffer may take.
+    fn of(cfg: &StoreConfig) -> Self {
+        let max_bytes = cfg.max_size_bytes;
+        let wal_bytes = (max_bytes / 16).clamp(128 << 10, 4 << 20);
+        let log_bytes = (2 * wal_bytes).max(cfg.largest_commit_bytes().min(cfg.most_log_bytes()));
+        let file_bytes = max_bytes.saturating_sub(log_bytes).max(256 << 10);
+        Self { wal_bytes, log_bytes, file_bytes, most_file_bytes: file_bytes }
     }
 }
 
 impl Pragmas {
     /// What the device's configuration asks for.
     pub fn device(cfg: &StoreConfig) -> Self {
-        let bounds = Bounds::of(cfg.max_size_bytes);
+        let bounds = Bounds::of(cfg);
         Self {
-            page_bytes: if cfg.powersafe { PAGE_BYTES_POWERSAFE } else { PAGE_BYTES },
+            page_bytes: PAGE_BYTES,
             cache_bytes: cfg.cache_bytes,
             mmap_bytes: cfg.mmap_bytes,
             exclusive: cfg.locking == Locking::Exclusive,
-            powersafe: cfg.powersafe,
+            automatic: false,
             wal_bytes: bounds.wal_bytes,
             max_bytes: Some(bounds.file_bytes),
-            busy: Duration::from_secs(2),
+            busy: BUSY,
         }
     }
 }
+
+/// How long a lock of another connection is waited for.
+pub(super) const BUSY: Duration = Duration::from_secs(2);
 
 /// The mark that says: look closely at the next open.
 pub(crate) fn suspicion(db: &Path) -> PathBuf {
@@ -193,12 +201,23 @@ fn set_aside(path: &Path, what: &str, now: Now, events: &mut Vec<Event>) -> Resu
 
 fn connect(path: &Path, cfg: &StoreConfig, events: &mut Vec<Event>) -> Result<Ready, StoreError> {
     let pragmas = Pragmas::device(cfg);
-    let header = ground::header(path)?;
-    if header.is_none() && ground::length(path)? > 0 {
-        return Err(StoreError::Damaged { what: format!("{} does not begin as a database", path.display()) });
+    if ground::was_being_made(path)? {
+        // SQLite would take the file off its journal, and with it the reason why the file is garbage.
+        disk::empty(path)?;
     }
+    let header = ground::header(path)?;
     let scan = wal_scan::scan(path, header.map(|h| h.page_bytes))?;
-    if header.is_some() {
+    let bytes = ground::length(path)?;
+    let headless = header.is_none() && bytes > 0;
+    if headless {
+        // A cut may have made garbage of the first block, which then is in the log still, or in the journal.
+        let kept = scan.replayed > 0 || ground::length(&file::beside(path, "-journal"))? > 0;
+        if !kept || bytes % 512 != 0 {
+            return Err(StoreError::Damaged { what: format!("{} does not begin as a database", path.display()) });
+        }
+    }
+    padding::mend(path, scan)?;
+    if bytes > 0 {
         check_format(path)?;
     }
     if let Some(header) = header {
@@ -211,19 +230,20 @@ fn connect(path: &Path, cfg: &StoreConfig, events: &mut Vec<Event>) -> Result<Re
             Err(e @ StoreError::Damaged { .. }) => return Err(e),
             Err(e) => log::warn!("store: {e}; the page size stays {} bytes until the next start", header.page_bytes),
         }
+        rebuild::into_wal(path)?;
     }
     let conn = open_rw(path, &pragmas)?;
     conn.set_prepared_statement_cache_capacity(48);
     create_schema(&conn, WRITER)?;
     let suspected = suspicion(path).exists();
-    if suspected || scan.rot() {
+    if suspected || headless || scan.rot() {
         check_closely(&conn)?;
     }
     let lines = lines(&conn)?;
     if suspected {
         // What each commit reads, beyond the structure that was checked.
         lines.iter().try_for_each(|line| commit::each_series(&conn, line.no, |_, _| ()))?;
-        std::fs::remove_file(suspicion(path)).map_err(|e| StoreError::io("delete", &suspicion(path), e))?;
+        disk::remove(&suspicion(path))?;
     }
     Ok(Ready { conn, scan, lines })
 }
@@ -278,9 +298,9 @@ impl Ready {
     ) -> Result<Store, StoreError> {
         let Self { conn, scan, mut lines } = self;
         let mut high = HighWater::open(&path)?;
-        if scan.live_behind > 0 {
-            restart_log(&conn)?;
-        }
+        let mut log = Log::new(&conn, Bounds::of(cfg).wal_bytes, cfg.powersafe)?;
+        restart_log(&mut log, &conn, &path, scan)?;
+        log.begin(&conn, &path)?;
         let fresh = why_fresh(&conn, &lines, high.mark(), me)?;
         let floor = lines.last().map(|line| floor(line, high.mark(), scan, events));
         let (boot, run) = in_transaction(&conn, &path, "begin a run", |conn| {
@@ -300,7 +320,7 @@ impl Ready {
             Ok((boot, begin_run(conn, me, events, now)?))
         })?;
         let next_series = next_series(&conn, lines.last())?;
-        let bounds = Bounds::of(cfg.max_size_bytes);
+        let bounds = Bounds::of(cfg);
         if let Some(line) = lines.last() {
             if high.mark().is_none_or(|mark| mark.store != line.uuid) {
                 high.set(Mark { store: line.uuid, seq: line.high })?;
@@ -320,16 +340,18 @@ impl Ready {
             catalog_changes: 0,
             anchor: None,
             damaged: false,
-            restart_due: false,
-            log_frames: 0,
+            log,
             in_flight: Vec::new(),
             compacted_to: compact::Cursor::default(),
             commits: 0,
             body_bytes: 0,
+            rollup_rows: Default::default(),
+            retention: Retention::of(cfg),
             ledger_unwritten: None,
             _locks: locks,
         };
         store.anchor = store.newest_anchor()?;
+        store.settle_rollups()?;
         store.reserve(now, events)?;
         store.salvage(now, events)?;
         Ok(store)
@@ -353,15 +375,17 @@ fn fresh_event(why: FreshWhy) -> Event {
     Event::new(EventKind::FreshId, format!("a fresh store id was taken: {}", why.as_str()))
 }
 
-/// Has the next commit begin the log anew, under another salt.
-fn restart_log(conn: &Connection) -> Result<(), StoreError> {
-    let busy: bool = conn
-        .query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0))
-        .map_err(|e| sql_of(conn, "begin the WAL anew", e))?;
-    if busy {
-        log::warn!(
-            "store: a reader keeps the WAL from being begun anew; a later start may take its torn end for damage"
-        );
+/// Folds what was replayed and has the next commit begin the log anew, under another salt: a commit that came back without
+/// its padding shares a block with the next one otherwise, and frames behind rot would be taken for rot again.
+fn restart_log(log: &mut Log, conn: &Connection, path: &Path, scan: WalScan) -> Result<(), StoreError> {
+    let done = match (scan.replayed > 0, scan.rot()) {
+        (true, _) => log.restart(conn, path)?,
+        // With nothing to fold, RESTART would leave the salt as it is; the reserve is made again later.
+        (false, true) => log.cut(conn, path)?,
+        (false, false) => true,
+    };
+    if !done {
+        log::warn!("store: a reader keeps the WAL from being begun anew; a later start may take its torn end for damage");
     }
     Ok(())
 }
@@ -440,7 +464,15 @@ fn new_line(conn: &Connection, now: Now) -> Result<Line, StoreError> {
     let uuid = Uuid::new_v4();
     let no = upsert_store(conn, &uuid, 0, Some(now.utc))?;
     set_meta(conn, "store", uuid.to_string())?;
-    Ok(Line { no, uuid, high: SegmentSeq(0), acked: RangeSet::new(), ack_unwritten: false, tally: Tally::default() })
+    Ok(Line {
+        no,
+        uuid,
+        high: SegmentSeq(0),
+        acked: RangeSet::new(),
+        ack_unwritten: false,
+        rolled: SegmentSeq(0),
+        tally: Tally::default(),
+    })
 }
 
 /// The number of this boot in `store`, added where it is new.
@@ -507,7 +539,8 @@ fn line(conn: &Connection, no: StoreNo, uuid: Uuid) -> Result<Line, StoreError> 
         .and_then(Iterator::collect)
         .map_err(fail)?;
     let acked = acked.into_iter().flatten().collect::<RangeSet>();
-    let mut line = Line { no, uuid, high: SegmentSeq(0), acked, ack_unwritten: false, tally: Tally::default() };
+    let rolled = super::rollup::rolled(conn, no)?;
+    let mut line = Line { no, uuid, high: SegmentSeq(0), acked, ack_unwritten: false, rolled, tally: Tally::default() };
     let mut rows = conn
         .prepare_cached(
             "SELECT id, last_seq, n FROM segment WHERE id BETWEEN ?1 << 48 AND ((?1 + 1) << 48) - 1 ORDER BY id",

@@ -6,6 +6,7 @@
 //! damage costs what it hit. It reads through SQLite: where the tables themselves can't be found, nothing is salvaged and
 //! the set-aside files wait for better tools.
 
+use super::disk::{self, remove};
 use super::error::StoreError;
 use super::event::{Event, EventKind, record};
 use super::file::{
@@ -17,8 +18,6 @@ use crate::clock::{Anchor, BootNanos, Now, UtcNanos, civil};
 use crate::reading::BootId;
 use crate::segment::View;
 use rusqlite::{Connection, OpenFlags, params};
-use std::fs::File;
-use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -32,7 +31,7 @@ const MARK: &str = ".quarantine-";
 /// The key in `meta` under which the last file stands of which nothing is left to salvage.
 const DONE: &str = "salvaged";
 /// Everything that belongs to a database.
-const SUFFIXES: [&str; 5] = ["-shm", "-suspect", "-high-water", "-wal", ""];
+const SUFFIXES: [&str; 6] = ["-shm", "-suspect", "-high-water", "-journal", "-wal", ""];
 
 /// A file beside the database while it is being moved: a move that is cut off is gone on with, since a database without
 /// its log would pass for an older one.
@@ -49,12 +48,21 @@ pub(super) fn remains(db: &Path) -> Result<bool, StoreError> {
 pub(super) fn finish_move(db: &Path) -> Result<(), StoreError> {
     let intent = intent(db);
     match std::fs::read(&intent) {
-        // Empty: cut off before anything was moved.
-        Ok(name) if name.is_empty() => remove(&intent),
-        Ok(name) => move_all(db, Path::new(std::ffi::OsStr::from_bytes(&name))),
+        Ok(name) => match intended(db, Path::new(std::ffi::OsStr::from_bytes(&name))) {
+            Some(aside) => move_all(db, aside),
+            // Cut off while it was being written, before anything was moved.
+            None => remove(&intent),
+        },
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(StoreError::io("read", &intent, e)),
     }
+}
+
+/// `path`, if it is a name that [`set_aside`] gives.
+fn intended<'a>(db: &Path, path: &'a Path) -> Option<&'a Path> {
+    let known = beside(db, MARK);
+    let rest = path.as_os_str().as_bytes().strip_prefix(known.as_os_str().as_bytes())?;
+    (!rest.is_empty() && rest.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')).then_some(path)
 }
 
 /// Moves the database at `db` and all that belongs to it aside; the new name of the database.
@@ -64,9 +72,7 @@ pub(super) fn set_aside(db: &Path, now: Now) -> Result<PathBuf, StoreError> {
     let free = |path: &PathBuf| SUFFIXES.iter().all(|suffix| !beside(path, suffix).exists());
     let aside = (1..1000).map(name).find(free).unwrap_or_else(|| name(1000));
     let intent = intent(db);
-    let written =
-        File::create(&intent).and_then(|mut f| f.write_all(aside.as_os_str().as_bytes()).and_then(|()| f.sync_all()));
-    written.map_err(|e| StoreError::io("write", &intent, e))?;
+    disk::write_whole(&intent, aside.as_os_str().as_bytes())?;
     sync_directory(db)?;
     move_all(db, &aside)?;
     Ok(aside)
@@ -74,22 +80,11 @@ pub(super) fn set_aside(db: &Path, now: Now) -> Result<PathBuf, StoreError> {
 
 fn move_all(db: &Path, aside: &Path) -> Result<(), StoreError> {
     for suffix in SUFFIXES {
-        let (from, to) = (beside(db, suffix), beside(aside, suffix));
-        match std::fs::rename(&from, &to) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(StoreError::io("set aside", &from, e)),
-            _ => {}
-        }
+        disk::rename(&beside(db, suffix), &beside(aside, suffix))?;
     }
     sync_directory(db)?;
     remove(&intent(db))?;
     sync_directory(db)
-}
-
-fn remove(path: &Path) -> Result<(), StoreError> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("delete", path, e)),
-        _ => Ok(()),
-    }
 }
 
 /// The databases that were set aside, oldest first.
@@ -178,7 +173,7 @@ impl Store {
     fn reload_lines(&mut self) -> Result<(), StoreError> {
         self.lines = open::lines(&self.conn)?;
         self.catalog_changes += 1;
-        Ok(())
+        self.recount().map(drop)
     }
 
     fn take_over(&mut self, from: &Path, now: Now) -> Result<Salvaged, StoreError> {
@@ -200,6 +195,7 @@ impl Store {
                 copy_catalog(&old, old_no, conn, no)?;
                 Ok(no)
             })?;
+            self.take_over_figures(&old, old_no, new_no)?;
             self.copy_segments(&old, old_no, new_no, &mut all)?;
         }
         Ok(all)

@@ -8,9 +8,9 @@ use super::reader::{ReadError, Reader};
 use super::scan::Tally;
 use super::vtab::{self, SharedTally};
 use crate::clock::UtcNanos;
-use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
-use rusqlite::types::ValueRef;
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, Statement, params_from_iter};
 use serde_json::{Value as Json, json};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -83,7 +83,21 @@ impl Session {
 
     /// Runs one statement to its end.
     pub fn run<S: Sink>(&self, sql: &str, sink: &mut S) -> Result<(), Stopped<S::Error>> {
-        run_on(self.reader.connection(), sql, sink)
+        self.run_with(sql, &[], sink)
+    }
+
+    /// The same, with a value for each `?` of the statement. One that was run before is not compiled again.
+    ///
+    /// # Errors
+    /// [`ReadError::Statement`] also where there are more or fewer values than `?`.
+    pub fn run_with<S: Sink>(
+        &self,
+        sql: &str,
+        parameters: &[Field<'_>],
+        sink: &mut S,
+    ) -> Result<(), Stopped<S::Error>> {
+        let mut statement = self.reader.connection().prepare_cached(sql).map_err(refused)?;
+        step_through(&mut statement, parameters, sink)
     }
 
     /// What the statements so far have seen of segments, and could not read; all zero for plain files.
@@ -104,30 +118,48 @@ impl Session {
     }
 }
 
-fn run_on<S: Sink>(conn: &Connection, sql: &str, sink: &mut S) -> Result<(), Stopped<S::Error>> {
+/// Why a statement can't be compiled.
+fn refused<E>(source: rusqlite::Error) -> Stopped<E> {
+    Stopped::Read(match source.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::AuthorizationForStatementDenied) => ReadError::Writes,
+        _ => ReadError::Statement { source },
+    })
+}
+
+/// Rows of no more columns than this are handed over without an allocation.
+const FEW: usize = 8;
+
+fn step_through<S: Sink>(
+    statement: &mut Statement<'_>,
+    parameters: &[Field<'_>],
+    sink: &mut S,
+) -> Result<(), Stopped<S::Error>> {
     let fail = |source| Stopped::Read(ReadError::Statement { source });
-    let mut statement = conn.prepare(sql).map_err(|source| match source.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::AuthorizationForStatementDenied) => Stopped::Read(ReadError::Writes),
-        _ => fail(source),
-    })?;
     if !statement.readonly() {
         return Err(Stopped::Read(ReadError::Writes));
     }
     let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
     sink.columns(&names.iter().map(String::as_str).collect::<Vec<_>>()).map_err(Stopped::Sink)?;
-    let mut rows = statement.query([]).map_err(fail)?;
+    let mut rows = statement.query(params_from_iter(parameters)).map_err(fail)?;
     while let Some(row) = rows.next().map_err(fail)? {
-        let mut fields = Vec::with_capacity(names.len());
-        for index in 0..names.len() {
-            fields.push(match row.get_ref(index).map_err(fail)? {
+        let (mut few, mut many);
+        let fields: &mut [Field<'_>] = if names.len() <= FEW {
+            few = [Field::Null; FEW];
+            &mut few[..names.len()]
+        } else {
+            many = vec![Field::Null; names.len()];
+            &mut many
+        };
+        for (index, field) in fields.iter_mut().enumerate() {
+            *field = match row.get_ref(index).map_err(fail)? {
                 ValueRef::Null => Field::Null,
                 ValueRef::Integer(value) => Field::Int(value),
                 ValueRef::Real(value) => Field::Real(value),
                 ValueRef::Text(text) => Field::Text(text),
                 ValueRef::Blob(bytes) => Field::Blob(bytes),
-            });
+            };
         }
-        sink.row(&fields).map_err(Stopped::Sink)?;
+        sink.row(fields).map_err(Stopped::Sink)?;
     }
     Ok(())
 }
@@ -148,7 +180,8 @@ impl super::Store {
     pub fn query(&self, sql: &str) -> Result<Json, ReadError> {
         let guarded = Guarded::begin(&self.conn).map_err(|e| ReadError::sql("query", &self.path, e))?;
         let mut answer = Answer::default();
-        let ran = run_on(&self.conn, sql, &mut answer);
+        let compiled = self.conn.prepare(sql).map_err(refused);
+        let ran = compiled.and_then(|mut statement| step_through(&mut statement, &[], &mut answer));
         let tally = guarded.tally.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match ran {
             Ok(()) if tally.unreadable == 0 => Ok(json!({ "columns": answer.names, "rows": answer.rows })),
@@ -237,6 +270,18 @@ impl Sink for Answer {
     }
 }
 
+impl ToSql for Field<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match *self {
+            Self::Null => ValueRef::Null,
+            Self::Int(number) => ValueRef::Integer(number),
+            Self::Real(number) => ValueRef::Real(number),
+            Self::Text(text) => ValueRef::Text(text),
+            Self::Blob(bytes) => ValueRef::Blob(bytes),
+        }))
+    }
+}
+
 impl Field<'_> {
     /// As JSON: null for what it has no number for, a blob in hex.
     fn to_json(self) -> Json {
@@ -280,5 +325,7 @@ impl fmt::Debug for Interrupter {
     }
 }
 
+#[cfg(test)]
+mod predicates;
 #[cfg(test)]
 mod tests;

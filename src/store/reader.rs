@@ -9,6 +9,7 @@
 //! its `-wal` it would look older than it is, or empty.
 
 use super::file::{FORMAT_MAJOR, beside, meta, uri};
+use super::vfs;
 pub use super::read_error::ReadError;
 use super::scan::{Scan, Selection};
 use crate::clock::timebase::Timebase;
@@ -61,7 +62,7 @@ impl Reader {
             // Opened once alone, so that a broken one is told by its own name and never attached.
             drop(Self::open(path)?);
             let attach = format!("ATTACH ?1 AS r{}", number + 1);
-            reader.conn.execute(&attach, [uri(path, "mode=ro")]).map_err(|e| ReadError::sql("attach", path, e))?;
+            reader.conn.execute(&attach, [uri(path, &format!("mode=ro&vfs={}", vfs::reader()))]).map_err(|e| ReadError::sql("attach", path, e))?;
         }
         Ok(reader)
     }
@@ -71,7 +72,7 @@ impl Reader {
         if !path.exists() {
             return Err(ReadError::Missing { path: path.to_owned() });
         }
-        match Self::connect(path, "mode=ro", false) {
+        match Self::connect(path, &format!("mode=ro&vfs={}", vfs::reader()), false) {
             Err(ReadError::Sqlite { .. }) if needs_shm(path) && on_read_only_file_system(path) => {
                 Self::connect(path, "mode=ro&vfs=unix-none", true)
             }
@@ -220,7 +221,7 @@ fn on_read_only_file_system(path: &Path) -> bool {
 /// Whether a schema of the connection has the tables of a store.
 fn has_segments(conn: &Connection, schema: &str) -> rusqlite::Result<bool> {
     let sql = format!("SELECT count(*) FROM {}.sqlite_schema WHERE name IN ('segment', 'series')", quoted(schema));
-    conn.query_row(&sql, [], |row| Ok(row.get::<_, i64>(0)? == 2))
+    conn.prepare_cached(&sql)?.query_row([], |row| Ok(row.get::<_, i64>(0)? == 2))
 }
 
 /// A name as SQL.
@@ -257,10 +258,12 @@ pub struct HeldStore {
 }
 
 impl Held {
-    /// Reads all of it from every schema that has it.
+    /// Reads all of it from every schema that has it. Beside a service that commits this is done for each statement, so what
+    /// it asks is compiled once.
     pub(super) fn load(conn: &Connection) -> rusqlite::Result<Self> {
         let mut held = Self::default();
-        let mut names = conn.prepare("SELECT name FROM pragma_database_list WHERE name <> 'temp' ORDER BY seq")?;
+        let mut names =
+            conn.prepare_cached("SELECT name FROM pragma_database_list WHERE name <> 'temp' ORDER BY seq")?;
         for name in names.query_map([], |row| row.get::<_, String>(0))? {
             let name = name?;
             if has_segments(conn, &name)? {
@@ -280,7 +283,7 @@ impl Held {
 
     fn load_schema(&mut self, conn: &Connection, schema: usize) -> rusqlite::Result<()> {
         let name = quoted(&self.schemas[schema]);
-        let mut stores = conn.prepare(&format!("SELECT id, uuid, variant FROM {name}.store ORDER BY id"))?;
+        let mut stores = conn.prepare_cached(&format!("SELECT id, uuid, variant FROM {name}.store ORDER BY id"))?;
         let stores = stores.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         for store in stores {
             let (no, uuid, variant) = store?;
@@ -301,7 +304,7 @@ impl Held {
 
 fn series_of(conn: &Connection, schema: &str, store: i64) -> rusqlite::Result<BTreeMap<SeriesId, Arc<SeriesDef>>> {
     let sql = format!("SELECT id, name, unit, kind, scale FROM {schema}.series WHERE store = ?1");
-    let mut statement = conn.prepare(&sql)?;
+    let mut statement = conn.prepare_cached(&sql)?;
     let mut rows = statement.query([store])?;
     let mut series = BTreeMap::new();
     while let Some(row) = rows.next()? {
@@ -320,7 +323,7 @@ fn anchors_of(conn: &Connection, schema: &str, store: i64) -> rusqlite::Result<B
         "SELECT b.id, a.boottime, a.utc, a.trusted FROM {schema}.boot b \
          LEFT JOIN {schema}.anchor a ON a.store = b.store AND a.boot = b.id WHERE b.store = ?1"
     );
-    let mut statement = conn.prepare(&sql)?;
+    let mut statement = conn.prepare_cached(&sql)?;
     let mut rows = statement.query([store])?;
     let mut boots: BTreeMap<BootId, Vec<Anchor>> = BTreeMap::new();
     while let Some(row) = rows.next()? {

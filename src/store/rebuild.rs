@@ -5,11 +5,11 @@
 //! file is complete and fsynced before its name replaces the old one. A power cut leaves one or the other. It needs room for
 //! both; where there is none, or somebody else has the file open, it stays as it is and is tried at the next start.
 
+use super::disk::{PlainFile, remove, rename};
 use super::error::StoreError;
 use super::file::{beside, uri};
 use super::ground::{Header, sync_directory};
 use rusqlite::{Connection, OpenFlags};
-use std::fs::File;
 use std::path::Path;
 
 /// Rewrites the file at `db` if `found` isn't what is wanted. True where it did.
@@ -39,15 +39,26 @@ pub(crate) fn rebuild(db: &Path, found: Header, page_bytes: u32) -> Result<bool,
         remove(&anew)?;
         return Err(e);
     }
-    File::open(&anew).and_then(|f| f.sync_all()).map_err(|e| StoreError::io("fsync", &anew, e))?;
-    std::fs::rename(&anew, db).map_err(|e| StoreError::io("rename", &anew, e))?;
+    if let Some(file) = PlainFile::open(&anew)? {
+        file.fsync()?;
+    }
+    rename(&anew, db)?;
     sync_directory(db)?;
     Ok(true)
 }
 
-fn remove(path: &Path) -> Result<(), StoreError> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("delete", path, e)),
-        _ => Ok(()),
+/// Has a file in rollback mode, as a snapshot or a rewrite makes them, be in WAL mode from here on. Under SQLite's own VFS:
+/// its rollback journal has to keep what lies in the same block.
+///
+/// # Errors
+/// Those of SQLite. The file is as good as before.
+pub(crate) fn into_wal(db: &Path) -> Result<(), StoreError> {
+    if super::ground::header(db)?.is_none_or(|header| header.wal) {
+        return Ok(());
     }
+    let fail = |e| StoreError::sql("begin a log for", db, e);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(uri(db, "psow=0"), flags).map_err(fail)?;
+    conn.pragma_update(None, "synchronous", 2).map_err(fail)?;
+    conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0)).map(drop).map_err(fail)
 }

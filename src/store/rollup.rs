@@ -1,23 +1,39 @@
-//! Hourly figures for stock tools: what a compacted segment says about each UTC hour that it reaches into.
+//! Hourly figures for stock tools, which outlive the readings that they are from: what is *thinned* keeps them.
 //!
-//! What enters: the segment that compaction writes, what is known of time. What leaves: rows of `rollup`, written in the
-//! transaction of that segment and deleted with it, so nothing counts twice: the figures of an hour are the sum over its
-//! rows. Only segments whose whole UTC is known have any; texts have none. It is no source: all of it can be recomputed.
+//! What enters: segments in the order of their numbers, what is known of time. What leaves: rows of `rollup`, one for each
+//! series and UTC hour, and, once those have no room, of `rollup_day`. A line is *rolled* up to a number: every reading
+//! below it has been counted, once, in the transaction that moved that number on; so no figure is computed anew from what
+//! is left of an hour, and none counts twice, whatever is joined, thinned or dropped meanwhile.
+//!
+//! Only stamps whose UTC is known are counted. A boot that runs without a trusted clock is waited for: its anchors may
+//! still come. One that ended without is left out, since an hour that may be wrong is worse than none. Texts have no figures.
 
-use super::Store;
-use super::ack::SegmentHead;
+use super::ack::{SegmentHead, body_of, heads};
 use super::error::StoreError;
-use super::file::{StoreNo, execute};
+use super::file::{StoreNo, execute, meta, set_meta, sql_of};
+use super::{Line, Step, Store};
 use crate::clock::timebase::{Quality, Timebase};
-use crate::clock::{BootNanos, SECOND, UtcNanos};
-use crate::reading::{BootId, Scale, SegmentSeq, SeriesDef, SeriesId, Value};
-use crate::segment::{Content, Segment, Timeline, TimelineClock};
-use rusqlite::{Connection, params};
+use crate::clock::{BootNanos, Now, SECOND, UtcNanos};
+use crate::reading::{BootId, Scale, SegmentSeq, SeriesId, Value};
+use crate::segment::{self, Content, Segment, Timeline, TimelineClock};
+use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::{BTreeMap, BTreeSet};
 
 const HOUR_NANOS: i64 = 3600 * SECOND;
+/// Readings that one step decodes.
+const STEP_READINGS: u64 = 65_536;
+/// Segments that one step looks at.
+const STEP_SEGMENTS: usize = 256;
+/// Rows that one step moves from hours to days, where an hour has fewer.
+const STEP_ROWS: usize = 2048;
+/// Figures that one step writes, where it has no more series than that: stamps that readings bring may name any hour.
+const MOST_FIGURES: usize = 8192;
+/// What compaction hasn't come to after this time is rolled without it.
+const LATE_NANOS: i64 = 2 * HOUR_NANOS;
+/// What a row takes on a page that is as full as usual, in bytes; a test measures it.
+const ROW_BYTES: u64 = 64;
 
-/// What is known of one series in one hour.
+/// What is known of one series in one hour or day.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Figures {
     n: u64,
@@ -30,7 +46,46 @@ struct Figures {
 
 /// By hour and series, which is the order of the table: an hour's rows lie together, and new ones at its end.
 #[derive(Debug, Default)]
-pub(super) struct Rollups(BTreeMap<(i64, SeriesId), Figures>);
+pub(super) struct Rollups {
+    figures: BTreeMap<(i64, SeriesId), Figures>,
+    scales: BTreeMap<SeriesId, Scale>,
+    /// Readings that had no room: see [`MOST_FIGURES`].
+    left_out: u64,
+}
+
+/// How many rows the tables have; kept, since counting them reads them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Rows {
+    hours: u64,
+    days: u64,
+}
+
+/// How far a transaction rolls a line, and with what.
+#[derive(Debug)]
+pub(super) struct Rolling {
+    pub(super) rollups: Rollups,
+    pub(super) upto: SegmentSeq,
+}
+
+/// How far back a file reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct History {
+    /// The oldest reading at full resolution.
+    pub readings_from: Option<(UtcNanos, Quality)>,
+    /// The hourly and daily figures.
+    pub rollups: RollupSpan,
+}
+
+/// Where the figures begin and how many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RollupSpan {
+    /// The beginning of the oldest hour that has figures.
+    pub hours_from: Option<UtcNanos>,
+    /// The beginning of the oldest day that has.
+    pub days_from: Option<UtcNanos>,
+    /// Rows of both.
+    pub rows: u64,
+}
 
 impl Figures {
     fn of(value: f64, at: i64) -> Self {
@@ -38,59 +93,106 @@ impl Figures {
     }
 
     /// The mean is carried on rather than a sum, which would lose the digits of a long hour.
-    fn add(&mut self, value: f64, at: i64) {
-        self.n += 1;
-        self.min = self.min.min(value);
-        self.max = self.max.max(value);
-        self.mean += (value - self.mean) / self.n as f64;
-        if at >= self.last_at {
-            (self.last, self.last_at) = (value, at);
+    fn join(&mut self, other: &Self) {
+        self.n += other.n;
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+        self.mean += (other.mean - self.mean) * (other.n as f64 / self.n as f64);
+        if other.last_at >= self.last_at {
+            (self.last, self.last_at) = (other.last, other.last_at);
         }
     }
 }
 
 impl Rollups {
-    /// The figures of `segment`; none where any of its stamps has no trusted UTC.
-    pub(super) fn of(segment: &Segment, timebase: &Timebase) -> Self {
-        let Content::Data { readings, names } = &segment.content else { return Self::default() };
-        let times: Option<Vec<Vec<i64>>> = readings.timelines.iter().map(|t| utc_of(t, timebase)).collect();
-        let Some(times) = times else { return Self::default() };
-        let scales: BTreeMap<SeriesId, Scale> =
-            names.iter().map(|(id, def): &(_, SeriesDef)| (*id, def.scale)).collect();
-        let mut all = Self::default();
+    /// Adds the readings of `segment` whose UTC is known. `scale_of` says what a whole number of a series counts.
+    pub(super) fn add(&mut self, segment: &Segment, timebase: &Timebase, scale_of: impl Fn(SeriesId) -> Scale) {
+        let Content::Data { readings, .. } = &segment.content else { return };
+        let times: Vec<Option<Vec<i64>>> = readings.timelines.iter().map(|t| utc_of(t, timebase)).collect();
+        let most = MOST_FIGURES.max(2 * readings.columns.len());
         for column in &readings.columns {
-            let scale = scales.get(&column.series).copied().unwrap_or(Scale::ONE);
+            let Some(times) = times.get(column.timeline).and_then(Option::as_ref) else { continue };
+            let scale = *self.scales.entry(column.series).or_insert_with(|| scale_of(column.series));
             let missing: BTreeSet<u32> = column.missing.iter().map(|m| m.at).collect();
-            let Some(times) = times.get(column.timeline) else { continue };
             for (i, at) in times.iter().enumerate().filter(|(i, _)| !missing.contains(&(*i as u32))) {
                 if let Some(value) = column.values.get(i).and_then(|value| number(&value, scale)) {
-                    all.add(column.series, *at, value);
+                    self.count((at.div_euclid(HOUR_NANOS), column.series), Figures::of(value, *at), most);
                 }
             }
         }
-        all
     }
 
-    fn add(&mut self, series: SeriesId, at: i64, value: f64) {
-        let figures = self.0.entry((at.div_euclid(HOUR_NANOS), series));
-        figures.and_modify(|f| f.add(value, at)).or_insert_with(|| Figures::of(value, at));
-    }
-
-    /// Within the transaction that adds the segment beginning at `first`.
-    pub(super) fn write(&self, conn: &Connection, no: StoreNo, first: SegmentSeq) -> Result<(), StoreError> {
-        let sql = "INSERT OR REPLACE INTO rollup (store, series, hour, first_seq, n, min, mean, max, last) \
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-        for ((hour, series), f) in &self.0 {
-            let n = i64::try_from(f.n).unwrap_or(i64::MAX);
-            let first = i64::try_from(first.0).unwrap_or(i64::MAX);
-            let values = params![no.0, series.0, hour, first, n, f.min, f.mean, f.max, f.last];
-            execute(conn, "write hourly figures", sql, values)?;
+    fn count(&mut self, key: (i64, SeriesId), figures: Figures, most: usize) {
+        let room = self.figures.len() < most;
+        match self.figures.get_mut(&key) {
+            Some(held) => held.join(&figures),
+            None if room => drop(self.figures.insert(key, figures)),
+            None => self.left_out += figures.n,
         }
-        Ok(())
+    }
+
+    /// Adds to the rows of `rollup`, within the transaction that moves the line's number on; how many rows are new.
+    fn write(&self, conn: &Connection, no: StoreNo, first: SegmentSeq) -> Result<u64, StoreError> {
+        let mut added = 0;
+        let look = "SELECT first_seq, n, min, mean, max, last FROM rollup WHERE store = ?1 AND hour = ?2 AND series = ?3 \
+                    ORDER BY first_seq DESC LIMIT 1";
+        let put = "INSERT OR REPLACE INTO rollup (store, series, hour, first_seq, n, min, mean, max, last) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+        for ((hour, series), f) in &self.figures {
+            let held = held(conn, look, params![no.0, hour, series.0])?;
+            let (first, f) = match held {
+                Some((first, mut held)) => {
+                    held.join(f);
+                    (first, held)
+                }
+                None => (i64::try_from(first.0).unwrap_or(i64::MAX), *f),
+            };
+            added += u64::from(held.is_none());
+            let values = params![no.0, series.0, hour, first, int(f.n), f.min, f.mean, f.max, f.last];
+            execute(conn, "write hourly figures", put, values)?;
+        }
+        Ok(added)
+    }
+
+    /// The same for `rollup_day`, where the keys are days.
+    fn write_days(&self, conn: &Connection, no: StoreNo) -> Result<u64, StoreError> {
+        let mut added = 0;
+        let look = "SELECT 0, n, min, mean, max, last FROM rollup_day WHERE store = ?1 AND day = ?2 AND series = ?3";
+        let put = "INSERT OR REPLACE INTO rollup_day (store, series, day, n, min, mean, max, last) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        for ((day, series), f) in &self.figures {
+            let held = held(conn, look, params![no.0, day, series.0])?;
+            let mut all = held.map_or(*f, |(_, held)| held);
+            if held.is_some() {
+                all.join(f);
+            }
+            added += u64::from(held.is_none());
+            let values = params![no.0, series.0, day, int(all.n), all.min, all.mean, all.max, all.last];
+            execute(conn, "write daily figures", put, values)?;
+        }
+        Ok(added)
     }
 }
 
-/// The UTC of every stamp, or `None` where one is an estimate.
+fn int(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// The row that is there. What is added to it comes later: that has the last word on `last`.
+fn held(conn: &Connection, sql: &str, key: impl rusqlite::Params) -> Result<Option<(i64, Figures)>, StoreError> {
+    conn.prepare_cached(sql)
+        .and_then(|mut s| s.query_row(key, |row| Ok((row.get(0)?, figures_of(row, 1)?))).optional())
+        .map_err(|e| sql_of(conn, "read the figures", e))
+}
+
+/// `n, min, mean, max, last` from column `at` on.
+fn figures_of(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Figures> {
+    let n = u64::try_from(row.get::<_, i64>(at)?).unwrap_or(0);
+    let (min, mean, max) = (row.get(at + 1)?, row.get(at + 2)?, row.get(at + 3)?);
+    Ok(Figures { n, min, mean, max, last: row.get(at + 4)?, last_at: i64::MIN })
+}
+
+/// The UTC of every stamp, or `None` where it is an estimate.
 fn utc_of(timeline: &Timeline, timebase: &Timebase) -> Option<Vec<i64>> {
     let TimelineClock::Boot(boot) = timeline.clock else { return Some(timeline.stamps.clone()) };
     let utc = |at: &i64| match timebase.utc(boot, BootNanos(*at)) {
@@ -109,72 +211,347 @@ fn number(value: &Value, scale: Scale) -> Option<f64> {
     }
 }
 
-/// Deletes the figures of `heads`, within the transaction that deletes them.
-pub(super) fn delete(conn: &Connection, no: StoreNo, heads: &[SegmentHead]) -> Result<(), StoreError> {
-    let (Some(first), Some(last)) = (heads.first(), heads.last()) else { return Ok(()) };
-    let number = |seq: SegmentSeq| i64::try_from(seq.0).unwrap_or(i64::MAX);
-    let sql = "DELETE FROM rollup WHERE store = ?1 AND first_seq BETWEEN ?2 AND ?3";
-    let values = params![no.0, number(first.range.first), number(last.range.first)];
-    execute(conn, "delete hourly figures", sql, values).map(drop)
+impl Rolling {
+    /// Within a transaction; how many rows are new.
+    pub(super) fn write(&self, conn: &Connection, no: StoreNo, rows: Rows) -> Result<Rows, StoreError> {
+        let added = self.rollups.write(conn, no, self.upto)?;
+        set_meta(conn, &rolled_key(no), int(self.upto.0))?;
+        let rows = Rows { hours: rows.hours + added, ..rows };
+        rows.write(conn)?;
+        Ok(rows)
+    }
+}
+
+impl Rows {
+    fn write(self, conn: &Connection) -> Result<(), StoreError> {
+        set_meta(conn, HOUR_ROWS, int(self.hours))?;
+        set_meta(conn, DAY_ROWS, int(self.days))
+    }
+}
+
+const HOUR_ROWS: &str = "rollup_rows";
+const DAY_ROWS: &str = "rollup_day_rows";
+
+fn rolled_key(no: StoreNo) -> String {
+    format!("rolled {}", no.0)
+}
+
+/// Up to which number the readings of store `no` have been counted.
+pub(super) fn rolled(conn: &Connection, no: StoreNo) -> Result<SegmentSeq, StoreError> {
+    let seq = meta::<i64>(conn, &rolled_key(no))?.unwrap_or(0);
+    Ok(SegmentSeq(u64::try_from(seq).unwrap_or(0)))
+}
+
+/// Forgets the figures of a store, within the transaction that forgets it.
+pub(super) fn forget(conn: &Connection, no: StoreNo) -> Result<(), StoreError> {
+    execute(conn, "forget a store", "DELETE FROM meta WHERE key = ?1", [rolled_key(no)]).map(drop)
+}
+
+/// Whether any figures of store `no` are left.
+pub(super) fn any(conn: &Connection, no: StoreNo) -> Result<bool, StoreError> {
+    let sql =
+        "SELECT EXISTS (SELECT 1 FROM rollup WHERE store = ?1) OR EXISTS (SELECT 1 FROM rollup_day WHERE store = ?1)";
+    conn.prepare_cached(sql)
+        .and_then(|mut s| s.query_row([no.0], |row| row.get(0)))
+        .map_err(|e| sql_of(conn, "look for figures", e))
 }
 
 impl Store {
-    /// What is known of time in one store, for the boots that `segment` cites.
-    pub(super) fn timebase(&self, no: StoreNo, segment: &Segment) -> Result<Timebase, StoreError> {
-        let Content::Data { readings, .. } = &segment.content else { return Ok(Timebase::new([])) };
-        let boots: BTreeSet<BootId> = readings
-            .timelines
-            .iter()
-            .filter_map(|timeline| match timeline.clock {
-                TimelineClock::Boot(boot) => Some(boot),
-                TimelineClock::Utc => None,
+    /// At an open: the tables as this version has them. Figures that a version without [`rolled`] wrote went with their
+    /// segments, so those segments are still there to count them from.
+    pub(super) fn settle_rollups(&mut self) -> Result<(), StoreError> {
+        let (hours, days) = (meta::<i64>(&self.conn, HOUR_ROWS)?, meta::<i64>(&self.conn, DAY_ROWS)?);
+        let count = |n: i64| u64::try_from(n).unwrap_or(0);
+        self.rollup_rows = match hours.zip(days) {
+            Some((hours, days)) => Rows { hours: count(hours), days: count(days) },
+            None => self.transaction("begin the figures anew", |conn| {
+                execute(conn, "begin the figures anew", "DELETE FROM rollup", [])?;
+                Rows::default().write(conn)?;
+                Ok(Rows::default())
+            })?,
+        };
+        Ok(())
+    }
+
+    /// What is known of time in store `no`, for the boots from the earliest to the latest that `run` cites.
+    pub(super) fn timebase(&self, no: StoreNo, run: &[SegmentHead]) -> Result<Timebase, StoreError> {
+        let first = run.iter().filter_map(|head| head.from).map(|(boot, _)| boot.0).min();
+        let last = run.iter().filter_map(|head| head.to).map(|(boot, _)| boot.0).max();
+        let Some((first, last)) = first.zip(last) else { return Ok(Timebase::new([])) };
+        let known: Result<Vec<_>, StoreError> =
+            (first..=last).map(BootId).map(|boot| Ok((boot, self.anchors(no, boot)?))).collect();
+        Ok(Timebase::new(known?))
+    }
+
+    /// Whether the readings of `head` can't be counted yet: they are of the running boot, whose clock isn't trusted so far.
+    pub(super) fn waits_for_clock(&self, line: &Line, head: &SegmentHead) -> bool {
+        line.no == self.current().no
+            && head.to.is_some_and(|(boot, _)| boot == self.boot)
+            && !self.anchor.is_some_and(|anchor| anchor.trusted)
+    }
+
+    /// Counts some of what was left uncounted although compaction is done with it, such as what was recorded before the
+    /// clock was trusted.
+    pub(super) fn roll_step(&mut self, now: Now) -> Result<Step, StoreError> {
+        for at in 0..self.lines.len() {
+            if self.roll(at, None, now)? == Step::Worked {
+                return Ok(Step::Worked);
+            }
+        }
+        Ok(Step::Idle)
+    }
+
+    /// Counts the next segments of a line, or all of those below `before` that one step may take.
+    pub(super) fn roll(&mut self, at: usize, before: Option<SegmentSeq>, now: Now) -> Result<Step, StoreError> {
+        let line = &self.lines[at];
+        let (no, current) = (line.no, at + 1 == self.lines.len());
+        let end = before.map_or(line.high.0, |before| before.0.saturating_sub(1));
+        let window = heads(&self.conn, no, line.rolled.0 + 1, end, STEP_SEGMENTS)?;
+        let mut readings = 0;
+        let run: Vec<SegmentHead> = window
+            .into_iter()
+            .take_while(|head| {
+                let due = before.is_some() || !current || head.loss || self.is_settled(head) || self.is_late(head, now);
+                readings += head.n;
+                due && !self.waits_for_clock(line, head) && (readings <= STEP_READINGS || readings == head.n)
             })
             .collect();
-        let known: Result<Vec<_>, StoreError> =
-            boots.into_iter().map(|boot| Ok((boot, self.anchors(no, boot)?))).collect();
-        Ok(Timebase::new(known?))
+        let Some(last) = run.last() else { return Ok(Step::Idle) };
+        let upto = last.range.last;
+        let rolling = Rolling { rollups: self.figures_of(no, &run)?, upto };
+        // What has no figures is not worth a write: after a crash it is looked at again.
+        if !rolling.rollups.figures.is_empty() {
+            let rows = self.rollup_rows;
+            self.rollup_rows = self.transaction("write figures", |conn| rolling.write(conn, no, rows))?;
+        }
+        self.rolled(at, &rolling);
+        Ok(Step::Worked)
+    }
+
+    /// After the transaction with `rolling`.
+    pub(super) fn rolled(&mut self, at: usize, rolling: &Rolling) {
+        self.lines[at].rolled = rolling.upto;
+        if rolling.rollups.left_out > 0 {
+            let n = rolling.rollups.left_out;
+            log::warn!("store: {n} readings with stamps of too many different hours are in no hourly figures");
+        }
+    }
+
+    fn is_late(&self, head: &SegmentHead, now: Now) -> bool {
+        match head.to {
+            Some((boot, at)) => boot != self.boot || now.boot.0.saturating_sub(at.0) >= LATE_NANOS,
+            None => head.utc.is_none_or(|(_, at)| now.utc.0.saturating_sub(at.0) >= LATE_NANOS),
+        }
+    }
+
+    /// The figures of `run`. A body that can't be read has none.
+    fn figures_of(&self, no: StoreNo, run: &[SegmentHead]) -> Result<Rollups, StoreError> {
+        let timebase = self.timebase(no, run)?;
+        let mut rollups = Rollups::default();
+        for head in run.iter().filter(|head| !head.loss) {
+            let body = body_of(&self.conn, no, head.range.first)?.unwrap_or_default();
+            match segment::decode(&body) {
+                Ok(part) => rollups.add(&part, &timebase, |series| self.scale_of(no, series)),
+                Err(why) => log::warn!("store: segment {} has no hourly figures: {why}", head.range),
+            }
+        }
+        Ok(rollups)
+    }
+
+    /// What a whole number of `series` counts. One that the file doesn't know is damage that others report.
+    pub(super) fn scale_of(&self, no: StoreNo, series: SeriesId) -> Scale {
+        super::compact::def_of(&self.conn, no, series).map_or(Scale::ONE, |def| def.scale)
+    }
+
+    /// Makes room among the figures where they are above their share: the oldest hours become days, the oldest days go.
+    pub(super) fn thin_rollups(&mut self) -> Result<Step, StoreError> {
+        let most = Rows::most(self.bounds.file_bytes);
+        if self.rollup_rows.hours > most.hours {
+            return self.fold_oldest_hours();
+        }
+        if self.rollup_rows.days > most.days {
+            return self.drop_oldest_day();
+        }
+        Ok(Step::Idle)
+    }
+
+    fn fold_oldest_hours(&mut self) -> Result<Step, StoreError> {
+        let Some((no, first)) = self.oldest_of("SELECT min(hour) FROM rollup WHERE store = ?1")? else {
+            return self.recount();
+        };
+        let (days, upto, seen) = self.days_from(no, first)?;
+        let rows = self.rollup_rows;
+        self.rollup_rows = self.transaction("fold hours into days", |conn| {
+            let added = days.write_days(conn, no)?;
+            let sql = "DELETE FROM rollup WHERE store = ?1 AND hour BETWEEN ?2 AND ?3";
+            let gone = execute(conn, "fold hours into days", sql, params![no.0, first, upto])?;
+            debug_assert_eq!(gone, seen);
+            let rows = Rows { hours: rows.hours.saturating_sub(gone as u64), days: rows.days + added };
+            rows.write(conn)?;
+            Ok(rows)
+        })?;
+        Ok(Step::Worked)
+    }
+
+    /// The figures of whole hours from `first` on, by day; the last of those hours, and how many rows they are.
+    fn days_from(&self, no: StoreNo, first: i64) -> Result<(Rollups, i64, usize), StoreError> {
+        let fail = |e| sql_of(&self.conn, "read the figures", e);
+        let sql =
+            "SELECT hour, series, n, min, mean, max, last FROM rollup WHERE store = ?1 AND hour >= ?2 ORDER BY hour";
+        let mut statement = self.conn.prepare_cached(sql).map_err(fail)?;
+        let mut rows = statement.query(params![no.0, first]).map_err(fail)?;
+        let (mut days, mut upto, mut seen) = (Rollups::default(), first, 0);
+        while let Some(row) = rows.next().map_err(fail)? {
+            let (hour, series) = (row.get::<_, i64>(0).map_err(fail)?, SeriesId(row.get(1).map_err(fail)?));
+            if hour != upto && (seen >= STEP_ROWS || hour.div_euclid(24) != first.div_euclid(24)) {
+                break;
+            }
+            (upto, seen) = (hour, seen + 1);
+            let figures = Figures { last_at: hour, ..figures_of(row, 2).map_err(fail)? };
+            days.count((hour.div_euclid(24), series), figures, usize::MAX);
+        }
+        Ok((days, upto, seen))
+    }
+
+    fn drop_oldest_day(&mut self) -> Result<Step, StoreError> {
+        let Some((no, day)) = self.oldest_of("SELECT min(day) FROM rollup_day WHERE store = ?1")? else {
+            return self.recount();
+        };
+        let rows = self.rollup_rows;
+        self.rollup_rows = self.transaction("drop daily figures", |conn| {
+            let sql = "DELETE FROM rollup_day WHERE store = ?1 AND day = ?2";
+            let gone = execute(conn, "drop daily figures", sql, params![no.0, day])?;
+            let rows = Rows { days: rows.days.saturating_sub(gone as u64), ..rows };
+            rows.write(conn)?;
+            Ok(rows)
+        })?;
+        log::debug!("store: the daily figures of day {day} since 1970 have made room");
+        Ok(Step::Worked)
+    }
+
+    /// The store with the lowest of what `sql` finds.
+    fn oldest_of(&self, sql: &str) -> Result<Option<(StoreNo, i64)>, StoreError> {
+        let mut found = Vec::new();
+        for line in &self.lines {
+            let at: Option<i64> = self
+                .conn
+                .prepare_cached(sql)
+                .and_then(|mut s| s.query_row([line.no.0], |row| row.get(0)))
+                .map_err(|e| sql_of(&self.conn, "look for the oldest figures", e))?;
+            found.extend(at.map(|at| (at, line.no)));
+        }
+        Ok(found.into_iter().min().map(|(at, no)| (no, at)))
+    }
+
+    /// The kept counts and the tables differ, as after a salvage: the tables are right.
+    pub(super) fn recount(&mut self) -> Result<Step, StoreError> {
+        let count = |table: &str| -> Result<u64, StoreError> {
+            let n: Result<i64, _> = self.conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0));
+            n.map(|n| u64::try_from(n).unwrap_or(0)).map_err(|e| sql_of(&self.conn, "count the figures", e))
+        };
+        let rows = Rows { hours: count("rollup")?, days: count("rollup_day")? };
+        self.transaction("count the figures", |conn| rows.write(conn))?;
+        self.rollup_rows = rows;
+        Ok(Step::Idle)
+    }
+
+    /// Takes over the figures of a store that is salvaged from `old`. They can't be had from its segments again: many of those
+    /// have gone. First how far they reach, so that nothing that is in them is counted again, whatever can be read of them.
+    pub(super) fn take_over_figures(
+        &mut self,
+        old: &Connection,
+        old_no: StoreNo,
+        no: StoreNo,
+    ) -> Result<(), StoreError> {
+        let Ok(upto) = rolled(old, old_no) else { return Ok(()) };
+        let upto = upto.max(rolled(&self.conn, no)?);
+        if upto.0 == 0 {
+            return Ok(());
+        }
+        self.transaction("salvage", |conn| set_meta(conn, &rolled_key(no), int(upto.0)))?;
+        let columns = "series, first_seq, n, min, mean, max, last FROM rollup WHERE store = ?1";
+        self.copy_figures(old, &format!("SELECT hour, {columns}"), old_no, |conn, row| {
+            let sql = "INSERT OR IGNORE INTO rollup (store, hour, series, first_seq, n, min, mean, max, last) \
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+            let [hour, series, first] = [row[0], row[1], row[2]].map(|n| n as i64);
+            let values = params![no.0, hour, series, first, row[3] as i64, row[4], row[5], row[6], row[7]];
+            execute(conn, "salvage", sql, values).map(drop)
+        })?;
+        let columns = "series, 0, n, min, mean, max, last FROM rollup_day WHERE store = ?1";
+        self.copy_figures(old, &format!("SELECT day, {columns}"), old_no, |conn, row| {
+            let sql = "INSERT OR IGNORE INTO rollup_day (store, day, series, n, min, mean, max, last) \
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+            let values = params![no.0, row[0] as i64, row[1] as i64, row[3] as i64, row[4], row[5], row[6], row[7]];
+            execute(conn, "salvage", sql, values).map(drop)
+        })
+    }
+
+    /// Rows of eight numbers, so many to a transaction, up to the first that can't be read. Whole numbers of this size are
+    /// exact in a double.
+    fn copy_figures(
+        &mut self,
+        old: &Connection,
+        sql: &str,
+        old_no: StoreNo,
+        mut put: impl FnMut(&Connection, &[f64; 8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let Ok(mut statement) = old.prepare(sql) else { return Ok(()) };
+        let Ok(mut rows) = statement.query([old_no.0]) else { return Ok(()) };
+        loop {
+            let mut page = Vec::with_capacity(STEP_ROWS);
+            while let (true, Ok(Some(row))) = (page.len() < STEP_ROWS, rows.next()) {
+                let mut numbers = [0.0; 8];
+                for (at, number) in numbers.iter_mut().enumerate() {
+                    *number = row.get(at).unwrap_or(0.0);
+                }
+                page.push(numbers);
+            }
+            if page.is_empty() {
+                return Ok(());
+            }
+            self.transaction("salvage", |conn| page.iter().try_for_each(|row| put(conn, row)))?;
+            if page.len() < STEP_ROWS {
+                return Ok(());
+            }
+        }
+    }
+
+    /// How far back the file reaches.
+    ///
+    /// # Errors
+    /// Those of SQLite.
+    pub fn history(&self) -> Result<History, StoreError> {
+        let mut oldest: Option<(UtcNanos, Quality)> = None;
+        for line in self.lines.iter().filter(|line| line.tally.readings > 0) {
+            // Losses at the front are joined into few.
+            let page = heads(&self.conn, line.no, 0, line.high.0, STEP_SEGMENTS)?;
+            let Some(head) = page.iter().find(|head| !head.loss && head.n > 0) else { continue };
+            let timebase = self.timebase(line.no, std::slice::from_ref(head))?;
+            let own = head.utc.map(|(first, _)| (first, Quality::Ok));
+            let boot = head.from.map(|(boot, at)| timebase.utc(boot, at));
+            oldest = oldest.into_iter().chain(own).chain(boot).min_by_key(|(utc, _)| *utc);
+        }
+        Ok(History { readings_from: oldest, rollups: self.rollup_span()? })
+    }
+
+    fn rollup_span(&self) -> Result<RollupSpan, StoreError> {
+        let utc = |units: i64, each: i64| UtcNanos(units.saturating_mul(each));
+        let hour = self.oldest_of("SELECT min(hour) FROM rollup WHERE store = ?1")?;
+        let day = self.oldest_of("SELECT min(day) FROM rollup_day WHERE store = ?1")?;
+        Ok(RollupSpan {
+            hours_from: hour.map(|(_, at)| utc(at, HOUR_NANOS)),
+            days_from: day.map(|(_, at)| utc(at, 24 * HOUR_NANOS)),
+            rows: self.rollup_rows.hours + self.rollup_rows.days,
+        })
+    }
+}
+
+impl Rows {
+    /// What figures may take of a file: a quarter for hours, a thirty-second for days.
+    fn most(file_bytes: u64) -> Self {
+        Self { hours: file_bytes / 4 / ROW_BYTES, days: file_bytes / 32 / ROW_BYTES }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::testing::{Bench, at, compact_all, put, put_with};
-    use super::*;
-    use crate::clock::Anchor;
-
-    fn anchor(s: i64) -> Anchor {
-        Anchor { boot: at(s).boot, utc: at(s).utc, trusted: true }
-    }
-
-    fn sums(store: &Store) -> (i64, i64, f64, f64) {
-        let sql = "SELECT count(DISTINCT hour), coalesce(sum(n), 0), coalesce(min(min), 0), coalesce(max(max), 0) FROM rollup";
-        store.conn.query_row(sql, [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?))).unwrap()
-    }
-
-    /// However often segments are joined, each reading counts once, in its hour and unit; what expires takes its figures
-    /// along.
-    #[test]
-    fn every_compacted_reading_counts_once() {
-        let bench = Bench::new();
-        let mut store = bench.open_calm();
-        put_with(&mut store, 3, 60, 0, &[anchor(0), anchor(200_000)]).unwrap();
-        (1..200).for_each(|s| drop(put(&mut store, 3, 60, s * 60).unwrap()));
-        compact_all(&mut store, at(4_000));
-        compact_all(&mut store, at(100_000));
-        let (hours, n, min, max) = sums(&store);
-        assert_eq!((hours, n), (4, 3 * 60 * 199), "the newest segment isn't compacted");
-        assert!(min >= 19.8 && max <= 20.2 && min < max, "{min} {max}");
-        while store.make_room(at(100_000)).unwrap() == super::super::Step::Worked {}
-        assert_eq!(sums(&store).1, 0);
-    }
-
-    /// Where no clock could be trusted there are no figures: an hour that may be wrong is worse than none.
-    #[test]
-    fn without_a_trusted_clock_there_are_no_figures() {
-        let bench = Bench::new();
-        let mut store = bench.open_calm();
-        (0..50).for_each(|s| drop(put(&mut store, 3, 60, s * 60).unwrap()));
-        compact_all(&mut store, at(100_000));
-        assert_eq!(sums(&store), (0, 0, 0.0, 0.0));
-    }
-}
+mod tests;

@@ -9,13 +9,18 @@
 //! moment, say that nothing in it can be meant. A segment that can't be read is counted in the [`Tally`] and passed over:
 //! whoever shows the readings also shows that tally.
 
+mod rows;
+
+pub use rows::{Cell, ColumnRows, Row};
+
 use super::reader::{Held, HeldStore, quoted};
 use crate::clock::timebase::Quality;
 use crate::clock::{BootNanos, UtcNanos};
-use crate::reading::{BootId, Scale, SegmentSeq, SeqRange, SeriesDef, SeriesId};
-use crate::segment::{Column, Content, Timeline, TimelineClock, Values, View};
+use crate::reading::{BootId, SegmentSeq, SeqRange, SeriesId};
+use crate::segment::{Column, Content, Decoded, Timeline, TimelineClock, View};
 use rusqlite::Connection;
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 /// Which readings are meant, and what of them.
@@ -58,6 +63,8 @@ pub struct Tally {
     pub opened: u64,
     /// Columns whose values were decoded, those on the way to another included.
     pub columns: u64,
+    /// Values in them.
+    pub values: u64,
     /// Segments that could not be read.
     pub unreadable: u64,
     /// The first few of them, in words.
@@ -80,6 +87,7 @@ impl Tally {
         self.segments += other.segments;
         self.opened += other.opened;
         self.columns += other.columns;
+        self.values += other.values;
         self.unreadable += other.unreadable;
         let room = MAX_REASONS.saturating_sub(self.reasons.len());
         self.reasons.extend(other.reasons.iter().take(room).cloned());
@@ -90,7 +98,8 @@ impl Tally {
 #[derive(Debug)]
 pub struct Scan {
     held: Arc<Held>,
-    meant: Option<HashSet<(usize, SeriesId)>>,
+    /// By store, ascending.
+    meant: Option<Vec<Vec<SeriesId>>>,
     since: i64,
     until: i64,
     times: bool,
@@ -153,7 +162,7 @@ impl Scan {
 
     /// The next column that has a reading in the range of time.
     pub(super) fn next_column(&mut self, conn: &Connection) -> rusqlite::Result<Option<ColumnRows>> {
-        if self.since > self.until || self.meant.as_ref().is_some_and(HashSet::is_empty) {
+        if self.since > self.until || self.meant.as_ref().is_some_and(|meant| meant.iter().all(Vec::is_empty)) {
             return Ok(None);
         }
         loop {
@@ -193,11 +202,10 @@ impl Scan {
         if !self.may_hold(head, store) {
             return Ok(());
         }
-        let schema = quoted(&held.schemas[self.schema]);
-        let body: Vec<u8> =
-            conn.query_row(&format!("SELECT body FROM {schema}.segment WHERE id = ?1"), [head.id], |row| row.get(0))?;
+        let sql = format!("SELECT body FROM {}.segment WHERE id = ?1", quoted(&held.schemas[self.schema]));
+        let parse = |row: &rusqlite::Row<'_>| Ok(View::parse(row.get_ref(0)?.as_blob()?).map_err(|e| e.to_string()));
+        let opened = conn.prepare_cached(&sql)?.query_row([head.id], parse)?;
         self.tally.opened += 1;
-        let opened = View::parse(&body).map_err(|e| e.to_string());
         let columns = opened.and_then(|view| self.columns_of(view, index, store, first));
         match columns {
             Ok(columns) => self.columns = columns,
@@ -236,43 +244,43 @@ impl Scan {
         store: &HeldStore,
         seq: SegmentSeq,
     ) -> Result<VecDeque<ColumnRows>, String> {
-        let meant = |series| self.meant.as_ref().is_none_or(|meant| meant.contains(&(index, series)));
+        let meant = self.meant.as_ref().map(|meant| &meant[index]);
+        let meant = |series| meant.is_none_or(|meant| meant.binary_search(&series).is_ok());
         let all = self.since == i64::MIN && self.until == i64::MAX;
-        let mut moments: Vec<Option<Arc<[Moment]>>> = Vec::new();
+        let mut known: Vec<Option<Times>> = vec![None; if self.times || !all { view.timelines().len() } else { 0 }];
         let mut picked = Vec::new();
         for (at, head) in view.columns().iter().enumerate().filter(|(_, head)| meant(head.series)) {
-            let moments = if self.times || !all {
-                if moments.len() <= head.timeline {
-                    moments.resize(head.timeline + 1, None);
-                }
-                let cached = &mut moments[head.timeline];
-                let known = match cached {
-                    Some(known) => known,
-                    None => cached.insert(in_utc(view.timeline(head.timeline).map_err(|e| e.to_string())?, store)),
-                };
-                Some(Arc::clone(known))
-            } else {
-                None
+            let Some(slot) = known.get_mut(head.timeline) else {
+                picked.push((at, *head, None, 0..head.n));
+                continue;
             };
-            let in_range = |moment: &Moment| (self.since..=self.until).contains(&moment.utc.0);
-            if all || moments.as_ref().is_none_or(|moments| moments.iter().any(in_range)) {
-                picked.push((at, *head, moments));
+            let times = match slot {
+                Some(times) => times,
+                None => {
+                    let timeline = view.timeline(head.timeline).map_err(|e| e.to_string())?;
+                    slot.insert(Times::new(timeline, store, self.since..=self.until))
+                }
+            };
+            if !times.meant.is_empty() {
+                picked.push((at, *head, Some(Arc::clone(&times.moments)), times.meant.clone()));
             }
         }
         let picks: Vec<usize> = picked.iter().map(|(at, ..)| *at).collect();
-        let (decoded, count) = if self.values { decode(view, &picks)? } else { (vec![None; picks.len()], 0) };
-        self.tally.columns += count;
+        let (decoded, work) =
+            if self.values { decode(view, &picks)? } else { (vec![None; picks.len()], Decoded::default()) };
+        self.tally.columns += work.columns as u64;
+        self.tally.values += work.values as u64;
         let mut columns = VecDeque::with_capacity(picked.len());
-        for ((_, head, moments), column) in picked.into_iter().zip(decoded) {
+        for ((_, head, moments, meant), column) in picked.into_iter().zip(decoded) {
             let def = store.series.get(&head.series);
             let def = def.ok_or_else(|| format!("cites series {}, which the file does not have", head.series.0))?;
             columns.push_back(ColumnRows {
                 def: Arc::clone(def),
                 seq,
-                n: head.n,
                 moments,
                 column,
-                at: 0,
+                at: meant.start,
+                end: meant.end,
                 since: self.since,
                 until: self.until,
             });
@@ -281,41 +289,56 @@ impl Scan {
     }
 }
 
-/// The columns with these indexes, and how many were decoded for them. Columns share chunks, and one is decoded after those
+/// The columns with these indexes, and what was decoded for them. Columns share chunks, and one is decoded after those
 /// before it: where most are wanted, all at once is less work.
-fn decode(view: View, picks: &[usize]) -> Result<(Vec<Option<Column>>, u64), String> {
-    let of = view.columns().len();
-    if picks.len() * 2 <= of {
+fn decode(view: View, picks: &[usize]) -> Result<(Vec<Option<Column>>, Decoded), String> {
+    let all = Decoded { columns: view.columns().len(), values: view.n() };
+    if picks.len() * 2 <= all.columns {
         let columns = picks.iter().map(|at| view.column(*at).map(Some)).collect::<Result<Vec<_>, _>>();
         let columns = columns.map_err(|e| e.to_string())?;
-        return Ok((columns, view.decoded_columns() as u64));
+        return Ok((columns, view.decoded()));
     }
     let Content::Data { readings, .. } = view.into_segment().map_err(|e| e.to_string())?.content else {
         return Err("is a loss where readings were promised".to_owned());
     };
     let mut columns: Vec<Option<Column>> = readings.columns.into_iter().map(Some).collect();
-    Ok((picks.iter().map(|at| columns.get_mut(*at).and_then(Option::take)).collect(), of as u64))
+    Ok((picks.iter().map(|at| columns.get_mut(*at).and_then(Option::take)).collect(), all))
 }
 
-fn in_utc(timeline: &Timeline, store: &HeldStore) -> Arc<[Moment]> {
-    let moment = |stamp: &i64| match timeline.clock {
-        TimelineClock::Utc => Moment { utc: UtcNanos(*stamp), quality: Quality::Ok },
-        TimelineClock::Boot(boot) => {
-            let (utc, quality) = store.timebase.utc(boot, BootNanos(*stamp));
-            Moment { utc, quality }
-        }
-    };
-    timeline.stamps.iter().map(moment).collect()
+/// A timeline in UTC.
+#[derive(Clone)]
+struct Times {
+    moments: Arc<[Moment]>,
+    /// From the first to the last that is in the range of time. One in between may be outside: stamps may step back.
+    meant: Range<usize>,
+}
+
+impl Times {
+    fn new(timeline: &Timeline, store: &HeldStore, range: RangeInclusive<i64>) -> Self {
+        let moment = |stamp: &i64| match timeline.clock {
+            TimelineClock::Utc => Moment { utc: UtcNanos(*stamp), quality: Quality::Ok },
+            TimelineClock::Boot(boot) => {
+                let (utc, quality) = store.timebase.utc(boot, BootNanos(*stamp));
+                Moment { utc, quality }
+            }
+        };
+        let moments: Arc<[Moment]> = timeline.stamps.iter().map(moment).collect();
+        let meant = |moment: &Moment| range.contains(&moment.utc.0);
+        let first = moments.iter().position(meant).unwrap_or(moments.len());
+        let last = moments.iter().rposition(meant).map_or(first, |last| last + 1);
+        Self { moments, meant: first..last }
+    }
 }
 
 /// The series whose names pass every test, by SQLite's own `GLOB`; `None` where there is no test.
-fn meant(conn: &Connection, held: &Held, tests: &[SeriesTest]) -> rusqlite::Result<Option<HashSet<(usize, SeriesId)>>> {
+fn meant(conn: &Connection, held: &Held, tests: &[SeriesTest]) -> rusqlite::Result<Option<Vec<Vec<SeriesId>>>> {
     if tests.is_empty() {
         return Ok(None);
     }
-    let mut glob = conn.prepare("SELECT ?1 GLOB ?2")?;
-    let mut meant = HashSet::new();
-    for (index, store) in held.stores.iter().enumerate() {
+    let mut glob = conn.prepare_cached("SELECT ?1 GLOB ?2")?;
+    let mut all = Vec::with_capacity(held.stores.len());
+    for store in &held.stores {
+        let mut meant = Vec::new();
         for (id, def) in &store.series {
             let mut passes = true;
             for test in tests {
@@ -326,11 +349,12 @@ fn meant(conn: &Connection, held: &Held, tests: &[SeriesTest]) -> rusqlite::Resu
                     };
             }
             if passes {
-                meant.insert((index, *id));
+                meant.push(*id);
             }
         }
+        all.push(meant);
     }
-    Ok(Some(meant))
+    Ok(Some(all))
 }
 
 fn heads(conn: &Connection, schema: &str, after: i64) -> rusqlite::Result<VecDeque<Head>> {
@@ -339,7 +363,7 @@ fn heads(conn: &Connection, schema: &str, after: i64) -> rusqlite::Result<VecDeq
          WHERE id > ?1 AND kind = 0 ORDER BY id LIMIT {HEADS}",
         quoted(schema)
     );
-    let mut statement = conn.prepare(&sql)?;
+    let mut statement = conn.prepare_cached(&sql)?;
     let rows = statement.query_map([after], |row| {
         let pair =
             |low, high| Ok::<_, rusqlite::Error>((row.get::<_, Option<i64>>(low)?, row.get::<_, Option<i64>>(high)?));
@@ -354,95 +378,6 @@ fn heads(conn: &Connection, schema: &str, after: i64) -> rusqlite::Result<VecDeq
         })
     })?;
     rows.collect()
-}
-
-/// The readings of one series on one timeline of one segment.
-#[derive(Debug)]
-pub struct ColumnRows {
-    def: Arc<SeriesDef>,
-    seq: SegmentSeq,
-    n: usize,
-    moments: Option<Arc<[Moment]>>,
-    column: Option<Column>,
-    at: usize,
-    since: i64,
-    until: i64,
-}
-
-/// One reading as it is shown.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Row<'a> {
-    /// Its series.
-    pub series: &'a SeriesDef,
-    /// When; `None` where neither [`Selection::times`] nor a range of time was asked for.
-    pub moment: Option<Moment>,
-    /// The value; [`Cell::Null`] where there is none or none was asked for.
-    pub value: Cell<'a>,
-    /// `ok`, `estimated`, `nan`, `infinite`, or why there is no value.
-    pub quality: &'static str,
-    /// The first sequence number of its segment.
-    pub seq: SegmentSeq,
-}
-
-/// A value as SQL, CSV and JSON have it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Cell<'a> {
-    /// None.
-    Null,
-    /// An integer without scale, or a truth value as 0 or 1.
-    Int(i64),
-    /// A double, or an integer × scale; never NaN.
-    Real(f64),
-    /// A truth value.
-    Bool(bool),
-    /// Text.
-    Text(&'a str),
-}
-
-impl ColumnRows {
-    /// Moves to the next reading in the range of time; false at the end. The first call moves to the first.
-    pub fn advance(&mut self) -> bool {
-        while self.at < self.n {
-            self.at += 1;
-            let moment = self.moments.as_ref().and_then(|moments| moments.get(self.at - 1));
-            if moment.is_none_or(|moment| (self.since..=self.until).contains(&moment.utc.0)) {
-                return true;
-            }
-        }
-        false
-    }
-
-    /// The reading that [`ColumnRows::advance`] moved to.
-    pub fn row(&self) -> Row<'_> {
-        let at = self.at.saturating_sub(1);
-        let moment = self.moments.as_ref().and_then(|moments| moments.get(at)).copied();
-        let by_clock = moment.map_or(Quality::Ok, |moment| moment.quality).as_str();
-        let (value, trouble) =
-            self.column.as_ref().map_or((Cell::Null, None), |column| shown(column, at, self.def.scale));
-        Row { series: &self.def, moment, value, quality: trouble.unwrap_or(by_clock), seq: self.seq }
-    }
-}
-
-/// A value of a column, and what is the matter with it.
-fn shown(column: &Column, at: usize, scale: Scale) -> (Cell<'_>, Option<&'static str>) {
-    let missing =
-        u32::try_from(at).ok().and_then(|at| column.missing.binary_search_by_key(&at, |missing| missing.at).ok());
-    if let Some(missing) = missing {
-        return (Cell::Null, Some(column.missing[missing].why.as_str()));
-    }
-    let value = match &column.values {
-        Values::Int(values) if scale == Scale::ONE => values.get(at).copied().map(Cell::Int),
-        Values::Int(values) => values.get(at).map(|raw| Cell::Real(scale.apply(*raw))),
-        Values::Float(values) => values.get(at).copied().map(Cell::Real),
-        Values::Bool(values) => values.get(at).copied().map(Cell::Bool),
-        Values::Text(values) => values.get(at).map(|text| Cell::Text(text)),
-    };
-    match value {
-        Some(Cell::Real(number)) if number.is_nan() => (Cell::Null, Some("nan")),
-        Some(Cell::Real(number)) if number.is_infinite() => (Cell::Real(number), Some("infinite")),
-        Some(value) => (value, None),
-        None => (Cell::Null, Some(crate::reading::NoValue::Unreadable.as_str())),
-    }
 }
 
 /// The range of numbers that a row of `segment` says it covers.

@@ -71,13 +71,14 @@ CREATE TABLE ack (
     PRIMARY KEY (store, first_seq)
 ) STRICT, WITHOUT ROWID;
 
--- Hourly figures from compacted segments whose UTC is known; an hour's figures are those of all its rows together. By hour
--- first, so that an hour's rows are added at one place: by series first, each row would dirty a page of its own.
+-- Hourly figures of readings whose UTC is known; they outlive the readings. An hour's figures are those of all its rows
+-- together. By hour first, so that an hour's rows are added at one place: by series first, each row would dirty a page of
+-- its own.
 CREATE TABLE rollup (
     store     INTEGER NOT NULL,
     series    INTEGER NOT NULL,
     hour      INTEGER NOT NULL,            -- UTC hours since 1970
-    first_seq INTEGER NOT NULL,            -- of the segment that these figures are from
+    first_seq INTEGER NOT NULL,            -- a segment that these figures are from
     n         INTEGER NOT NULL,            -- readings with a finite value
     min       REAL,
     mean      REAL,
@@ -93,3 +94,17 @@ CREATE TABLE event (
     kind   TEXT NOT NULL,
     detail TEXT NOT NULL
 ) STRICT;
+
+-- What became of the oldest hours when they had to make room: the same by day. A reading is in an hour or in a day, never in
+-- both. Since format 1.1; a file that has it not is given it.
+CREATE TABLE IF NOT EXISTS rollup_day (
+    store  INTEGER NOT NULL,
+    series INTEGER NOT NULL,
+    day    INTEGER NOT NULL,               -- UTC days since 1970
+    n      INTEGER NOT NULL,               -- readings with a finite value
+    min    REAL,
+    mean   REAL,
+    max    REAL,
+    last   REAL,
+    PRIMARY KEY (store, day, series)
+) STRICT, WITHOUT ROWID;

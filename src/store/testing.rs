@@ -33,6 +33,8 @@ impl Bench {
             cache_bytes: 256 << 10,
             mmap_bytes: 0,
             max_size_bytes: 64 << 20,
+            max_age: None,
+            headroom_bytes: 0,
             max_series: 2000,
             locking: Locking::Shared,
             powersafe: false,
@@ -49,6 +51,11 @@ impl Bench {
         let (store, events) = self.open();
         assert_eq!(events, []);
         store
+    }
+
+    /// A reader of the live file in the same process.
+    pub(super) fn beside(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(super::file::uri(&self.cfg.path, &format!("vfs={}", super::vfs::reader()))).unwrap()
     }
 
     pub(super) fn file(&self, suffix: &str) -> PathBuf {

@@ -8,7 +8,7 @@
 //! `unsafe` is here for what rusqlite's interface demands: two traits, and the connection that the table belongs to.
 #![allow(unsafe_code)]
 
-use super::reader::Held;
+use super::reader::{Held, quoted};
 use super::scan::{Cell, ColumnRows, Scan, Selection, SeriesTest, Tally};
 use crate::clock::{UtcNanos, civil};
 use rusqlite::types::{Null, ValueRef};
@@ -69,7 +69,7 @@ unsafe impl<'vtab> VTab<'vtab> for ReadingTable {
         db.config(VTabConfig::DirectOnly)?;
         // SAFETY: SQLite disconnects every virtual table before it closes the connection (sqlite3_close), so the handle
         // outlives this table; and calls the table on the thread that uses the connection. It is not owned: dropping it
-        // closes nothing. Statements made on it are finalized before each call returns.
+        // closes nothing. Statements made on it are reset before each call returns, and finalized when the table is dropped.
         let conn = unsafe { Connection::from_handle(db.handle()) }?;
         let table = Self {
             base: ffi::sqlite3_vtab::default(),
@@ -130,10 +130,10 @@ impl ReadingTable {
     /// What the files hold beside segments, read again only when another connection has written, or a file was attached.
     fn held(&self) -> Result<Arc<Held>> {
         let mut versions = vec![i64::try_from(self.conn.total_changes()).unwrap_or(i64::MAX)];
-        let mut names = self.conn.prepare("SELECT name FROM pragma_database_list ORDER BY seq")?;
+        let mut names = self.conn.prepare_cached("SELECT name FROM pragma_database_list ORDER BY seq")?;
         for name in names.query_map([], |row| row.get::<_, String>(0))? {
-            let name = name?;
-            versions.push(self.conn.pragma_query_value(Some(name.as_str()), "data_version", |row| row.get(0))?);
+            let version = format!("PRAGMA {}.data_version", quoted(&name?));
+            versions.push(self.conn.prepare_cached(&version)?.query_row([], |row| row.get(0))?);
         }
         let mut known = self.known.borrow_mut();
         if let Some((of, held)) = known.as_ref() {
@@ -203,21 +203,22 @@ unsafe impl VTabCursor for Cursor<'_> {
     }
 
     fn column(&self, context: &mut Context, column: c_int) -> Result<()> {
-        let Some(row) = self.column.as_ref().map(ColumnRows::row) else { return context.set_result(&Null) };
+        // Asked for a column at a time, so worked out a column at a time.
+        let Some(row) = self.column.as_ref() else { return context.set_result(&Null) };
         match column {
-            SERIES => context.set_result(&row.series.name),
-            TIME => context.set_result(&row.moment.map(|moment| moment.utc.0)),
-            UTC => context.set_result(&row.moment.map(|moment| civil::iso8601(moment.utc))),
-            VALUE => match row.value {
+            SERIES => context.set_result(&row.series().name),
+            TIME => context.set_result(&row.moment().map(|moment| moment.utc.0)),
+            UTC => context.set_result(&row.moment().map(|moment| civil::iso8601(moment.utc))),
+            VALUE => match row.value() {
                 Cell::Null => context.set_result(&Null),
                 Cell::Int(value) => context.set_result(&value),
                 Cell::Real(value) => context.set_result(&value),
                 Cell::Bool(value) => context.set_result(&value),
                 Cell::Text(value) => context.set_result(&value),
             },
-            UNIT => context.set_result(&row.series.unit),
-            QUALITY => context.set_result(&row.quality),
-            SEQ => context.set_result(&i64::try_from(row.seq.0).unwrap_or(i64::MAX)),
+            UNIT => context.set_result(&row.series().unit),
+            QUALITY => context.set_result(&row.quality()),
+            SEQ => context.set_result(&i64::try_from(row.seq().0).unwrap_or(i64::MAX)),
             _ => context.set_result(&Null),
         }
     }

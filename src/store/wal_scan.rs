@@ -14,15 +14,19 @@
 //! flight, so at most one commit may lie behind the first bad frame; two are rot. With `psow=0` SQLite fills the block up
 //! with copies of the commit frame, which are one commit together. A torn transaction that a shorter one overwrites leaves
 //! live frames behind it, which a later scan would take for rot; therefore the room's `open` restarts the log (a new salt)
-//! whenever [`WalScan::live_behind`] isn't 0.
+//! whenever [`WalScan::live_behind`] isn't 0. A log that the database holds all of already can't lose anything either: it breaks
+//! near its beginning when the power goes while it is begun anew.
 
 use super::error::StoreError;
 use super::file::{FRAME_HEADER_BYTES, beside};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-const HEADER_BYTES: usize = 32;
+/// Bytes of the log before its first frame.
+pub(super) const HEADER_BYTES: usize = 32;
 const FRAME_HEADER: usize = FRAME_HEADER_BYTES as usize;
 
 /// What was found.
@@ -34,10 +38,14 @@ pub struct WalScan {
     pub broken_at: Option<u64>,
     /// Frames of the same log at and behind the break.
     pub live_behind: u64,
+    /// The last of them, counted from 1.
+    pub last_live: u64,
     /// Commits among them.
     pub commits_behind: u64,
     /// The header itself is damaged although the frames are its own.
     pub header_rotten: bool,
+    /// Bytes per page, where there is a log.
+    pub page_bytes: Option<u32>,
 }
 
 impl WalScan {
@@ -59,24 +67,62 @@ pub fn scan(db: &Path, page_bytes: Option<u32>) -> Result<WalScan, StoreError> {
         Err(e) => return Err(StoreError::io("read", &path, e)),
     };
     let mut input = BufReader::with_capacity(64 << 10, file);
-    walk(&mut input, page_bytes).map_err(|e| StoreError::io("read", &path, e))
+    let (mut found, newest) = walk(&mut input, page_bytes).map_err(|e| StoreError::io("read", &path, e))?;
+    if found.rot() && newest.are_in(db) {
+        (found.commits_behind, found.header_rotten) = (0, false);
+    }
+    Ok(found)
 }
 
-fn walk(input: &mut impl Read, page_bytes: Option<u32>) -> std::io::Result<WalScan> {
+/// The newest content of each page by the commits of the log, behind a break too, so far as a frame checks.
+#[derive(Default)]
+struct Newest {
+    page_bytes: usize,
+    /// Page number to hash.
+    committed: BTreeMap<u32, u32>,
+    open: Vec<(u32, u32)>,
+}
+
+impl Newest {
+    fn take(&mut self, page: u32, size: u32, hash: u32) {
+        self.open.push((page, hash));
+        if size != 0 {
+            self.committed.extend(self.open.drain(..));
+            // What the commit cut off is in the database no more.
+            drop(self.committed.split_off(&size.saturating_add(1)));
+        }
+    }
+
+    /// Whether the database holds all of it: then the log had been folded, and its break costs nothing. A log that is
+    /// begun anew breaks so when the power goes in its first block.
+    fn are_in(&self, db: &Path) -> bool {
+        let Ok(file) = File::open(db) else { return false };
+        let mut page = vec![0; self.page_bytes];
+        let is_in = |(no, hash): (&u32, &u32)| {
+            let at = (u64::from(*no) - 1) * self.page_bytes as u64;
+            file.read_exact_at(&mut page, at).is_ok() && crc32fast::hash(&page) == *hash
+        };
+        !self.committed.is_empty() && self.committed.iter().all(is_in)
+    }
+}
+
+fn walk(input: &mut impl Read, page_bytes: Option<u32>) -> std::io::Result<(WalScan, Newest)> {
     let mut bytes = [0; HEADER_BYTES];
     if !fill(input, &mut bytes)? || bytes == [0; HEADER_BYTES] {
-        return Ok(WalScan::default());
+        return Ok(Default::default());
     }
     let header = Header::read(&bytes);
     let sane = |n: &u32| n.is_power_of_two() && (512..=65_536).contains(n);
     let size = if header.valid { Some(header.page_bytes) } else { page_bytes.or(Some(header.page_bytes)) };
-    let Some(size) = size.filter(sane) else { return Ok(WalScan::default()) };
+    let Some(size) = size.filter(sane) else { return Ok(Default::default()) };
     let mut frame = vec![0; FRAME_HEADER + size as usize];
     let mut walk = Walk::new(header);
+    walk.found.page_bytes = Some(size);
+    walk.newest.page_bytes = size as usize;
     while fill(input, &mut frame)? {
         walk.step(&frame);
     }
-    Ok(walk.found)
+    Ok((walk.found, walk.newest))
 }
 
 /// Fills `buffer`; false where the input ends first.
@@ -135,6 +181,21 @@ impl Sum {
     }
 }
 
+/// A frame as it lies in the log.
+pub(super) struct Frame<'a>(pub(super) &'a [u8]);
+
+impl Frame<'_> {
+    /// The frame that SQLite writes behind this one when it pads: the same page and size, with the checksum going on.
+    pub(super) fn copy_behind(&self, big_endian: bool) -> Vec<u8> {
+        let mut copy = self.0.to_vec();
+        let sum = Sum { big_endian, a: u32_at(&copy, 16), b: u32_at(&copy, 20) };
+        let sum = sum.over(&copy[..8]).over(&copy[FRAME_HEADER..]);
+        copy[16..20].copy_from_slice(&sum.a.to_be_bytes());
+        copy[20..24].copy_from_slice(&sum.b.to_be_bytes());
+        copy
+    }
+}
+
 /// A commit frame: its page, the size it left, and a hash of the page where the frame can be trusted.
 #[derive(Clone, Copy)]
 struct Commit {
@@ -158,11 +219,13 @@ struct Walk {
     seen: u64,
     last: Option<Commit>,
     found: WalScan,
+    newest: Newest,
 }
 
 impl Walk {
     fn new(header: Header) -> Self {
-        Self { header, sum: header.valid.then_some(header.sum), seen: 0, last: None, found: WalScan::default() }
+        let (found, newest) = Default::default();
+        Self { header, sum: header.valid.then_some(header.sum), seen: 0, last: None, found, newest }
     }
 
     fn step(&mut self, frame: &[u8]) {
@@ -172,6 +235,9 @@ impl Walk {
         let checks = live && u32_at(frame, 0) != 0 && sum.is_some_and(|sum| sum.is(frame, 16));
         let size = u32_at(frame, 4);
         let hash = checks.then(|| crc32fast::hash(&frame[FRAME_HEADER..]));
+        if let Some(hash) = hash {
+            self.newest.take(u32_at(frame, 0), size, hash);
+        }
         let commit = (size != 0).then_some(Commit { page: u32_at(frame, 0), size, hash });
         if self.header.valid && self.found.broken_at.is_none() && checks {
             self.sum = sum;
@@ -197,6 +263,7 @@ impl Walk {
             return;
         }
         self.found.live_behind += 1;
+        self.found.last_live = self.seen;
         match (commit, self.last) {
             (Some(commit), Some(last)) if last.same(&commit) => {
                 self.last = Some(Commit { hash: last.hash.or(commit.hash), ..commit });
@@ -214,7 +281,6 @@ impl Walk {
 mod tests {
     use super::super::file::{Pragmas, open_rw};
     use super::*;
-    use std::os::unix::fs::FileExt;
 
     const FRAME: u64 = 2048 + FRAME_HEADER_BYTES;
 
@@ -266,7 +332,7 @@ mod tests {
     fn a_whole_log_is_no_alarm() {
         let (_dir, db) = crashed(40);
         let found = scan(&db, None).unwrap();
-        assert_eq!(found, WalScan { replayed: frames(&db), ..WalScan::default() });
+        assert_eq!(found, WalScan { replayed: frames(&db), page_bytes: Some(2048), ..WalScan::default() });
         assert!(found.replayed > 40);
         assert_eq!(scan(Path::new("/nowhere/x.db"), None).unwrap(), WalScan::default());
     }
@@ -321,6 +387,28 @@ mod tests {
             }
             block += 4096;
         }
+    }
+
+    /// A log that has been folded loses nothing: garbage in its first block is what a cut leaves while it is begun anew. (It
+    /// was taken for rot.)
+    #[test]
+    fn a_broken_log_that_was_folded_is_no_alarm() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("v.db");
+        let conn = open_rw(&db, &Pragmas { page_bytes: 2048, ..Pragmas::replica() }).unwrap();
+        conn.execute_batch("CREATE TABLE t (a INTEGER PRIMARY KEY, b)").unwrap();
+        for i in 0..30 {
+            conn.execute("INSERT INTO t (b) VALUES (randomblob(?1))", [200 + i]).unwrap();
+        }
+        let spoil = || wal(&db).write_all_at(&[0x5A; 2560], 1536).unwrap();
+        let whole = std::fs::read(beside(&db, "-wal")).unwrap();
+        spoil();
+        assert!(scan(&db, None).unwrap().rot());
+        std::fs::write(beside(&db, "-wal"), whole).unwrap();
+        conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
+        spoil();
+        let found = scan(&db, None).unwrap();
+        assert!(!found.rot() && found.live_behind > 0, "{found:?}");
     }
 
     /// In a log that was begun anew, what is left of the one before has another salt and is nothing.

@@ -177,6 +177,8 @@ impl Device {
             cache_bytes: 256 << 10,
             mmap_bytes: 0,
             max_size_bytes: 64 << 20,
+            max_age: None,
+            headroom_bytes: 0,
             max_series: 2000,
             locking: Locking::Shared,
             powersafe: false,

@@ -137,6 +137,7 @@ fn check_tells_each_mistake_its_place_and_its_remedy() {
         ("[[sensor]]\nkind = \"hwmon\"\nlisten = \"udp://0.0.0.0:9\"", 3, "sensor.listen", "only of kind socket"),
         ("[store]\nlocking = \"exclusive\"\n[control]\nlisten = \"off\"", 4, "control.listen", "locking = \"shared\""),
         ("[store]\ncommit_readings = 200000\nbuffer = \"64KiB\"", 3, "store.buffer", "or more"),
+        ("[store]\nmax_size = \"8MiB\"\nbuffer = \"4MiB\"", 3, "store.buffer", "max_size \"18MiB\" or more"),
         ("[uplink]\nbroker = \"mqtts://a\"", 1, "uplink.ca", "mqtts:// needs"),
         ("[uplink]\nbroker = \"mqtt://a\"\npassword_file = \"/x\"", 3, "uplink.password_file", "no `username`"),
         ("device = \"a/b\"", 1, "device", "such as \"pump-17\""),

@@ -9,3 +9,4 @@ mod layers;
 mod main_job;
 mod time_travel;
 mod wear;
+mod year;

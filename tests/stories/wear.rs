@@ -87,7 +87,11 @@ fn a_tight_budget_makes_commits_seldom_and_outlives_everything() {
     let wear = board.wear("a longer interval", |wear| wear["commit_interval_s"].as_f64() > Some(1.0));
     assert!(wear["commit_interval_s"].as_f64() <= Some(45.0), "{wear}");
     assert_eq!(written(&wear), GIB);
-    assert!(wear["budget_used"].as_f64() > Some(1.0) && wear["why"].as_str().unwrap().contains("overspent of 1.0 GiB a year"), "{wear}");
+    assert!(
+        wear["budget_used"].as_f64() > Some(1.0)
+            && wear["why"].as_str().unwrap().contains("overspent of 1.0 GiB a year"),
+        "{wear}"
+    );
     assert!(wear["years_left"].as_f64().is_some());
     site.send("m v=2i\n");
     std::thread::sleep(std::time::Duration::from_secs(3));

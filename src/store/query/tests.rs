@@ -5,7 +5,7 @@ use super::*;
 
 /// Collects rows as text joined by `|`.
 #[derive(Default)]
-struct Lines(Vec<String>);
+pub(super) struct Lines(pub(super) Vec<String>);
 
 impl Sink for Lines {
     type Error = std::convert::Infallible;
@@ -27,7 +27,7 @@ impl Sink for Lines {
     }
 }
 
-fn ask(session: &Session, sql: &str) -> Vec<String> {
+pub(super) fn ask(session: &Session, sql: &str) -> Vec<String> {
     let mut lines = Lines::default();
     match session.run(sql, &mut lines) {
         Ok(()) => lines.0,
@@ -37,7 +37,7 @@ fn ask(session: &Session, sql: &str) -> Vec<String> {
 }
 
 /// The answer, and what it cost.
-fn work(path: &Path, sql: &str) -> (Vec<String>, Tally) {
+pub(super) fn work(path: &Path, sql: &str) -> (Vec<String>, Tally) {
     let session = Session::open(path).expect("a session");
     (ask(&session, sql), session.tally())
 }
@@ -118,6 +118,7 @@ fn only_what_is_asked_for_is_decoded() {
     let (_directory, path) = sample::store();
     let everything = work(&path, "SELECT value FROM reading").1;
     assert_eq!((everything.segments, everything.opened, everything.columns), (4, 4, 11));
+    assert_eq!(everything.values, sample::READINGS as u64);
 
     let (rows, tally) = work(&path, "SELECT count(*) FROM reading WHERE series = 'cpu/temp' AND value > 0");
     assert_eq!(rows, ["112"]);

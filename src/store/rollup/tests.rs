@@ -1,0 +1,262 @@
+//! That each reading is in the figures once, whatever becomes of its segment.
+
+use super::super::testing::{Bench, at, compact_all, put, put_with};
+use super::*;
+use crate::clock::Anchor;
+use crate::config::StoreConfig;
+use uuid::Uuid;
+
+fn anchor(s: i64) -> Anchor {
+    Anchor { boot: at(s).boot, utc: at(s).utc, trusted: true }
+}
+
+/// Hours, readings, lowest and highest value, hours and days together.
+fn sums(store: &Store) -> (i64, i64, f64, f64) {
+    let sql = "SELECT count(DISTINCT hour), coalesce(sum(n), 0), coalesce(min(min), 0), coalesce(max(max), 0) FROM \
+               (SELECT hour, n, min, max FROM rollup UNION ALL SELECT -day, n, min, max FROM rollup_day)";
+    store.conn.query_row(sql, [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?))).unwrap()
+}
+
+fn counted(store: &Store) -> i64 {
+    sums(store).1
+}
+
+/// A commit of 3 × 60 readings each minute of this boot, from minute `from` to before `to`.
+fn minutes(store: &mut Store, from: i64, to: i64) {
+    (from..to).for_each(|m| drop(put(store, 3, 60, m * 60).unwrap()));
+}
+
+/// However often segments are joined, each reading counts once, in its hour and unit; and still does when its segment has
+/// gone. (Figures used to go with their segments.)
+#[test]
+fn every_reading_counts_once_and_outlives_its_segment() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    put_with(&mut store, 3, 60, 0, &[anchor(0), anchor(200_000)]).unwrap();
+    minutes(&mut store, 1, 200);
+    compact_all(&mut store, at(4_000));
+    compact_all(&mut store, at(100_000));
+    let before = sums(&store);
+    let (hours, n, min, max) = before;
+    assert_eq!((hours, n), (4, 3 * 60 * 200));
+    assert!(min >= 19.8 && max <= 20.2 && min < max, "{min} {max}");
+    let rows: i64 = store.conn.query_row("SELECT count(*) FROM rollup", [], |r| r.get(0)).unwrap();
+    assert_eq!(rows, 3 * 4, "a row for each series and hour");
+    while store.make_room(at(100_000)).unwrap() == Step::Worked {}
+    assert!(store.facts().unwrap().readings <= 180, "only the newest segment is left");
+    assert_eq!(sums(&store), before);
+    assert_eq!(store.rollup_rows, Rows { hours: 12, days: 0 });
+}
+
+/// What is dropped before compaction came to it is counted first: its hours have figures all the same.
+#[test]
+fn what_is_dropped_in_a_hurry_is_counted_first() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    put_with(&mut store, 3, 60, 0, &[anchor(0)]).unwrap();
+    minutes(&mut store, 1, 120);
+    while store.make_room(at(7_200)).unwrap() == Step::Worked {}
+    assert_eq!(counted(&store), 3 * 60 * 119);
+}
+
+/// The figures are those of the readings.
+#[test]
+fn the_figures_are_right() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    put_with(&mut store, 2, 60, 0, &[anchor(0)]).unwrap();
+    (1..150).for_each(|m| drop(put(&mut store, 2, 60, m * 60).unwrap()));
+    for s in (3_000..30_000).step_by(1_000) {
+        compact_all(&mut store, at(s));
+    }
+    let sql = "SELECT r.hour, r.n, r.min, r.mean, r.max, r.last, s.name FROM rollup r JOIN series s ON s.store = r.store \
+               AND s.id = r.series ORDER BY r.hour";
+    let mut statement = store.conn.prepare(sql).unwrap();
+    let mut rows = statement.query([]).unwrap();
+    let mut seen = 0;
+    while let Some(row) = rows.next().unwrap() {
+        let (hour, n, name): (i64, i64, String) = (row.get(0).unwrap(), row.get(1).unwrap(), row.get(6).unwrap());
+        let k: i64 = name.trim_start_matches("bench/s").parse().unwrap();
+        // As `testing::put` makes them: commit `m` has 60 readings from second 60 m on, of this noise.
+        let noise = |s: i64| (s + k).wrapping_mul(0x9E37_79B9_7F4A_7C15_u64 as i64) >> 56;
+        let own: Vec<f64> = (0..150 * 60)
+            .filter(|s| at(*s).utc.0.div_euclid(HOUR_NANOS) == hour)
+            .map(|s| (20_000 + noise(s)) as f64 / 1000.0)
+            .collect();
+        let figure = |i| row.get::<_, f64>(i).unwrap();
+        let mean = own.iter().sum::<f64>() / own.len() as f64;
+        assert_eq!(n as usize, own.len());
+        assert_eq!(figure(2), own.iter().copied().fold(f64::MAX, f64::min));
+        assert!((figure(3) - mean).abs() < 1e-9, "{} {mean}", figure(3));
+        assert_eq!(figure(4), own.iter().copied().fold(f64::MIN, f64::max));
+        assert_eq!(Some(&figure(5)), own.last());
+        seen += n;
+    }
+    assert_eq!(seen, 2 * 60 * 150);
+}
+
+/// Where no clock could be trusted there are no figures: an hour that may be wrong is worse than none. When the clock is
+/// trusted, later in the same boot, what was compacted before is counted too. (It used to stay without.)
+#[test]
+fn what_was_compacted_before_the_clock_was_right_is_counted_later() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    minutes(&mut store, 0, 200);
+    compact_all(&mut store, at(100_000));
+    assert_eq!(sums(&store), (0, 0, 0.0, 0.0));
+    assert!(store.facts().unwrap().segments < 10);
+    put_with(&mut store, 3, 60, 200 * 60, &[anchor(0)]).unwrap();
+    compact_all(&mut store, at(100_001));
+    assert_eq!(counted(&store), 3 * 60 * 201);
+}
+
+/// A boot that ended without a trusted clock has no figures, and doesn't hold up those of the boots around it.
+#[test]
+fn a_boot_without_a_clock_is_left_out() {
+    let mut bench = Bench::new();
+    for boot in 1..=3 {
+        bench.me.boot_uuid = Uuid::from_u128(boot);
+        let mut store = bench.open_calm();
+        let anchors = if boot == 2 { vec![] } else { vec![anchor(0)] };
+        put_with(&mut store, 3, 60, 0, &anchors).unwrap();
+        minutes(&mut store, 1, 30);
+        store.close().unwrap();
+    }
+    let mut store = bench.open_calm();
+    compact_all(&mut store, at(100_000));
+    assert_eq!(counted(&store), 2 * 3 * 60 * 30);
+}
+
+/// The power may fail after any step: nothing is counted twice, nothing is left out.
+#[test]
+fn a_power_cut_counts_nothing_twice() {
+    let mut bench = Bench::new();
+    let mut store = bench.open_calm();
+    put_with(&mut store, 3, 60, 0, &[anchor(0)]).unwrap();
+    for m in 1..100 {
+        put(&mut store, 3, 60, m * 60).unwrap();
+        if m % 10 == 0 {
+            store.compact_step(&[], at(m * 60 + 7_200)).unwrap();
+            let cut = bench.crash();
+            drop(store);
+            bench = cut;
+            store = bench.open_calm();
+        }
+    }
+    compact_all(&mut store, at(100_000));
+    assert_eq!(counted(&store), 3 * 60 * 100);
+    assert_eq!(store.rollup_rows.hours, sums(&store).0 as u64 * 3);
+}
+
+/// Hours that have no room become days, and days that have none go, the oldest first; until then no reading leaves the
+/// figures, and the rows stay within their share.
+#[test]
+fn old_hours_become_days() {
+    let mut bench = Bench::new();
+    bench.cfg = StoreConfig { max_size_bytes: 1 << 20, buffer_bytes: 64 << 10, ..bench.cfg.clone() };
+    let mut store = bench.open_calm();
+    let most = Rows::most(store.bounds.file_bytes);
+    put_with(&mut store, 40, 1, 0, &[anchor(0)]).unwrap();
+    let mut full = false;
+    for hour in 1..24 * 20 {
+        let now = at(hour * 3600);
+        put(&mut store, 40, 1, hour * 3600).unwrap();
+        compact_all(&mut store, now);
+        while store.expire_step(&[], now).unwrap() == Step::Worked {}
+        let rows = store.rollup_rows;
+        assert!(rows.hours <= most.hours && rows.days <= most.days, "{rows:?}");
+        full |= rows.days + 40 > most.days;
+        // The last two hours are not counted yet.
+        assert!(full || counted(&store) >= 40 * (hour - 2), "hour {hour}: a reading has left before its time");
+    }
+    assert!(full);
+    let (kept, hours) = (store.rollup_rows, sums(&store).0);
+    assert!((55..100).contains(&hours), "{hours} hours and days");
+    assert_eq!(store.recount().unwrap(), Step::Idle);
+    assert_eq!(store.rollup_rows, kept, "the counts that are kept are those of the tables");
+}
+
+/// A row takes what is reckoned for it.
+#[test]
+fn a_row_takes_what_is_reckoned() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    let before = store.facts().unwrap().used_bytes();
+    let mut rollups = Rollups::default();
+    for hour in 0..200i64 {
+        for series in 1..=50u32 {
+            let f = 20.0 + f64::from(series) / 7.0;
+            let figures = Figures { n: 3600, min: f - 1.3, mean: f, max: f + 1.7, last: f - 0.2, last_at: 0 };
+            rollups.figures.insert((480_000 + hour, SeriesId(series)), figures);
+        }
+    }
+    let no = store.current().no;
+    store.transaction("test", |conn| rollups.write(conn, no, SegmentSeq(1_000_000))).unwrap();
+    let each = (store.facts().unwrap().used_bytes() - before) / 10_000;
+    assert!((ROW_BYTES * 7 / 8..=ROW_BYTES).contains(&each), "{each} bytes a row");
+}
+
+/// Readings with stamps of their own of any hour don't make the figures larger than the readings.
+#[test]
+fn stamps_of_any_hour_are_bounded() {
+    let mut rollups = Rollups::default();
+    for i in 0..50_000i64 {
+        rollups.count((i * 77, SeriesId(1)), Figures::of(1.0, i), MOST_FIGURES);
+    }
+    assert_eq!((rollups.figures.len(), rollups.left_out), (MOST_FIGURES, 50_000 - MOST_FIGURES as u64));
+}
+
+/// A file of the version before, whose figures went with their segments, is counted anew, once.
+#[test]
+fn an_older_file_is_counted_anew() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    put_with(&mut store, 3, 60, 0, &[anchor(0)]).unwrap();
+    minutes(&mut store, 1, 100);
+    compact_all(&mut store, at(100_000));
+    let sql = "DROP TABLE rollup_day; DELETE FROM meta WHERE key LIKE 'roll%'; UPDATE rollup SET n = n + 1";
+    store.conn.execute_batch(sql).unwrap();
+    drop(store);
+    let mut store = bench.open_calm();
+    assert_eq!(counted(&store), 0);
+    compact_all(&mut store, at(100_000));
+    assert_eq!(counted(&store), 3 * 60 * 100);
+}
+
+/// A store of old whose readings have gone stays known for its figures, and isn't told of any more.
+#[test]
+fn figures_of_an_old_store_stay() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    put_with(&mut store, 3, 60, 0, &[anchor(0)]).unwrap();
+    let old = store.uuid();
+    store.take_fresh_id(super::super::FreshWhy::Request, at(61)).unwrap();
+    put(&mut store, 3, 1, 62).unwrap();
+    store.set_acked(old, std::iter::once(crate::reading::SeqRange::new(1, 1).unwrap()).collect()).unwrap();
+    while store.make_room(at(90)).unwrap() == Step::Worked {}
+    while store.expire_step(&[], at(99)).unwrap() == Step::Worked {}
+    assert_eq!((store.stores().len(), store.lines.len()), (1, 2));
+    assert_eq!(counted(&store), 180);
+    drop(store);
+    assert_eq!(counted(&bench.open_calm()), 180);
+}
+
+/// A file that is set aside leaves its figures to the new one, also those of readings that have gone, and none counts twice.
+#[test]
+fn a_salvage_takes_the_figures_over() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    put_with(&mut store, 3, 60, 0, &[anchor(0)]).unwrap();
+    minutes(&mut store, 1, 200);
+    compact_all(&mut store, at(4_000));
+    (0..3).for_each(|_| assert!(store.make_room(at(4_000)).is_ok()));
+    compact_all(&mut store, at(100_000));
+    let before = sums(&store);
+    assert!(before.1 == 3 * 60 * 200 && store.facts().unwrap().readings < 3 * 60 * 200);
+    drop(store);
+    super::super::quarantine::set_aside(&bench.cfg.path, at(5)).unwrap();
+    let (mut store, _) = bench.open();
+    compact_all(&mut store, at(200_000));
+    assert_eq!(sums(&store), before);
+    assert_eq!(store.rollup_rows.hours, 12);
+}

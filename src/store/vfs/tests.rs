@@ -1,0 +1,95 @@
+//! Others who want to read the live file.
+
+use super::super::testing::{Bench, held, put};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+/// Reads a file on a thread of its own: what another process's `open` would wait for, this one waits for too.
+fn read_aside(path: PathBuf) -> Receiver<Vec<u8>> {
+    let (done, read) = channel();
+    std::thread::spawn(move || done.send(std::fs::read(path)));
+    let (tell, told) = channel();
+    std::thread::spawn(move || tell.send(read.recv().unwrap().unwrap()));
+    told
+}
+
+/// Whether the kernel lists a lease on the file (proc(5), /proc/locks).
+fn is_leased(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let inode = format!(":{} ", std::fs::metadata(path).unwrap().ino());
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    locks.lines().any(|line| line.contains("LEASE") && line.contains(&inode))
+}
+
+/// Nobody else looks: the index is in memory of our own. Somebody does: he waits, is let in, and finds all of it; when he
+/// has gone, the next commit takes it back.
+#[test]
+fn the_index_is_in_the_file_only_while_somebody_reads_it() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    put(&mut store, 5, 10, 1).unwrap();
+    let shm = bench.file("-shm");
+    assert!(is_leased(&shm));
+    for round in 0..3 {
+        let read = read_aside(shm.clone());
+        assert!(read.recv_timeout(Duration::from_millis(100)).is_err(), "he has to wait");
+        store.let_readers_in().unwrap();
+        let index = read.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert_eq!(index[..48], index[48..96], "both copies of the header");
+        assert_ne!(index[..48], [0; 48]);
+        assert!(!is_leased(&shm));
+        put(&mut store, 5, 10, 20 + round).unwrap();
+        assert!(is_leased(&shm), "taken back");
+    }
+    assert_eq!(held(&store, store.uuid()).len(), 4);
+}
+
+/// A commit lets in who waits, also without being told.
+#[test]
+fn a_commit_lets_in_who_waits() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    put(&mut store, 5, 10, 1).unwrap();
+    let read = read_aside(bench.file("-shm"));
+    assert!(read.recv_timeout(Duration::from_millis(100)).is_err());
+    put(&mut store, 5, 10, 20).unwrap();
+    let index = read.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert_ne!(index[..48], [0; 48]);
+}
+
+/// The log in the file is whole for who is let in, also the part that was held back.
+#[test]
+fn who_is_let_in_finds_the_whole_log() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    for second in 1..40 {
+        put(&mut store, 5, 10, second * 10).unwrap();
+        let frames = store.log.frames() as usize;
+        let before = std::fs::read(bench.file("-wal")).unwrap();
+        let end = 32 + frames * 536;
+        let read = read_aside(bench.file("-shm"));
+        while !super::super::raw::let_readers_in(&store.conn).is_ok_and(|()| !is_leased(&bench.file("-shm"))) {}
+        read.recv_timeout(Duration::from_secs(30)).unwrap();
+        let after = std::fs::read(bench.file("-wal")).unwrap();
+        assert_eq!(before[..end / 4096 * 4096], after[..end / 4096 * 4096]);
+        let scan = super::super::wal_scan::scan(&bench.cfg.path, None).unwrap();
+        assert_eq!((scan.replayed, scan.live_behind), (frames as u64, 0), "second {second}");
+    }
+}
+
+/// Another connection of this process sees what is held back.
+#[test]
+fn a_reader_beside_sees_every_commit() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    put(&mut store, 5, 10, 1).unwrap();
+    let reader = bench.beside();
+    for second in 2..200 {
+        put(&mut store, 5, 10, second * 10).unwrap();
+        let n: i64 = reader.query_row("SELECT count(*) FROM segment", [], |row| row.get(0)).unwrap();
+        assert_eq!(n, second);
+    }
+    let verdict: String = reader.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(verdict, "ok");
+}
