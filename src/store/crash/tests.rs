@@ -63,14 +63,8 @@ fn shows(name: &str, threat: Threat, broken: Broken, until_lost: bool, work: fn(
     let begun = Instant::now();
     let mut proof = Proof::default();
     let signs = |figures: &Figures| if until_lost { figures.lost } else { figures.bad_count };
-    let effort = Effort {
-        boundaries: 100,
-        per_boundary: 6,
-        again_one_in: usize::MAX,
-        again: 0,
-        most_bad: ENOUGH,
-        until_lost,
-    };
+    let effort =
+        Effort { boundaries: 100, per_boundary: 6, again_one_in: usize::MAX, again: 0, most_bad: ENOUGH, until_lost };
     for seed in seeds(20) {
         let mut doing = Work::begin(seed, broken);
         work(&mut doing);
