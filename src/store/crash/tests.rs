@@ -205,7 +205,7 @@ fn power_cut_during_expiry_leaves_readings_or_their_loss() {
 fn power_cut_during_vacuum_loses_nothing() {
     survives("vacuum", Threat::Garbage, |work| {
         work.open();
-        (0..14).for_each(|_| work.commit(40, 800));
+        (0..18).for_each(|_| work.commit(40, 800));
         work.acknowledge(1);
         work.close();
         work.cfg.max_size_bytes = 512 << 10;
