@@ -3,12 +3,12 @@
 //! An instance of the kernel's tracing directory records `block_rq_issue` and our marks in one order
 //! (`Documentation/trace/ftrace.rst`); `filefrag` and `debugfs` say which blocks belong to which file.
 
-use std::os::unix::fs::MetadataExt;
 use crate::Outcome;
 use crate::medium::{Medium, tool};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Bytes of a block of the file system.

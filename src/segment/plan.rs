@@ -17,6 +17,10 @@ const OFFERS: usize = 2;
 const ADAPTS_FROM: usize = 24;
 /// An adaptive prediction is tried on at most this many values.
 const TRIED: usize = 2048;
+/// Adaptation has a quarter of a long column's values to show that it gains, but no fewer than this,
+const PROBE: usize = 48;
+/// and no more.
+const MOST: usize = 512;
 /// A column beside is no help where less than this much of the moves of both is common,
 const HARDLY: f32 = 0.03;
 /// and surely one from here on.
@@ -41,7 +45,7 @@ impl Plan {
         if adaptive.is_some() && ys.len() > SHORT {
             offers.clear();
         }
-        let whole = ys.len() <= WINDOW;
+        let whole = ys.len() <= SMALL_WINDOW;
         let simple =
             offers.iter().map(|offer| offer.plan.described(if whole { offer.cost } else { offer.plan.cost(&ys) }));
         simple.chain(adaptive).collect()
@@ -55,7 +59,7 @@ impl Plan {
             let cost = plan.cost(window);
             offers.push(Offer { price: cost.bits() * ys.len() as f32 / window.len() as f32 + extra, plan, cost });
         };
-        for predictor in most_promising(window) {
+        for predictor in most_promising(if ys.len() > WINDOW { window } else { &window[..window.len().min(SHORT)] }) {
             offer(Self { predictor, ..*self }, 0.0);
         }
         for predictor in [0, 1] {
@@ -68,44 +72,89 @@ impl Plan {
         if let Some(slope) = slope(ys) {
             let plan = Self { predictor: LINE, slope, ..*self };
             let plan = Self { center: plan.median(ys), ..plan };
-            let cost = plan.cost(ys);
-            offers.push(Offer { price: cost.bits() + 48.0, plan, cost });
+            let cost = if ys.len() > WINDOW { plan.cost(ys) } else { plan.cost_of_some(ys) };
+            offers.push(Offer { price: cost.bits() * (ys.len() - 1) as f32 / cost.n() as f32 + 48.0, plan, cost });
         }
         offers
     }
 
-    fn residuals<'a>(&self, ys: &'a [i64], beside: &'a VecDeque<Vec<i64>>) -> impl Iterator<Item = i64> + use<'a> {
-        let mut guesser = Guesser::new(self, ys.len(), beside);
-        ys[1..].iter().map(move |now| {
-            let residual = now.wrapping_sub(guesser.guess());
-            guesser.learn(*now);
-            residual
-        })
+    /// What the prediction of place `at`, which is not the first, misses, where it does not adapt: as [`Guesser`] has it.
+    #[inline]
+    fn missed(&self, ys: &[i64], at: usize) -> i64 {
+        let guess = match (self.predictor, &ys[at.saturating_sub(4)..at]) {
+            (0, _) => 0,
+            (1, _) => ys[at - 1],
+            (LINE, _) => self.slope.wrapping_mul(at as i64) >> LINE_SHIFT,
+            (predictor, before) => {
+                let mut y = [0; LAGS];
+                y.iter_mut().zip(before.iter().rev()).for_each(|(y, value)| *y = *value);
+                let (c, shift) = &PREDICTORS[usize::from(predictor)];
+                predict(c, *shift, &y)
+            }
+        };
+        ys[at].wrapping_sub(guess.wrapping_add(self.center))
     }
 
     fn median(&self, ys: &[i64]) -> i64 {
         let every = ys.len().div_ceil(63).max(1);
-        let mut some: Vec<i64> = self.residuals(ys, &VecDeque::new()).step_by(every).collect();
+        let mut some: Vec<i64> = (1..ys.len()).step_by(every).map(|at| self.missed(ys, at)).collect();
         let middle = some.len() / 2;
         if some.is_empty() { 0 } else { *some.select_nth_unstable(middle).1 }
     }
 
+    /// What it costs without adaptation.
     fn cost(&self, ys: &[i64]) -> Cost {
-        self.cost_beside(ys, &VecDeque::new())
-    }
-
-    fn cost_beside(&self, ys: &[i64], beside: &VecDeque<Vec<i64>>) -> Cost {
-        let mut cost = Cost { lengths: [0; 65], negative: 0 };
-        for residual in self.residuals(ys, beside) {
-            cost.lengths[64 - residual.unsigned_abs().leading_zeros() as usize] += 1;
-            cost.negative += u32::from(residual < 0);
+        let mut cost = Cost::NONE;
+        let center = self.center;
+        match self.predictor {
+            0 => ys[1..].iter().for_each(|now| cost.add(now.wrapping_sub(center))),
+            1 => ys.windows(2).for_each(|w| cost.add(w[1].wrapping_sub(w[0].wrapping_add(center)))),
+            LINE => (1..ys.len()).for_each(|at| cost.add(self.missed(ys, at))),
+            predictor => {
+                let (c, shift) = &PREDICTORS[usize::from(predictor)];
+                (1..ys.len().min(4)).for_each(|at| cost.add(self.missed(ys, at)));
+                for w in ys.windows(5) {
+                    let guess = predict(c, *shift, &[w[3], w[2], w[1], w[0], 0]);
+                    cost.add(w[4].wrapping_sub(guess.wrapping_add(center)));
+                }
+            }
         }
         cost
     }
 
+    /// What a line costs at most [`SMALL_WINDOW`] places, evenly.
+    fn cost_of_some(&self, ys: &[i64]) -> Cost {
+        let mut cost = Cost::NONE;
+        (1..ys.len()).step_by(ys.len().div_ceil(SMALL_WINDOW)).for_each(|at| cost.add(self.missed(ys, at)));
+        cost
+    }
+
+    /// What it costs with adaptation; `None` where it does not get and stay ahead of `offer`: of a long column it is asked
+    /// after [`PROBE`] values, and whenever their number has doubled.
+    fn adapted(&self, ys: &[i64], beside: &VecDeque<Vec<i64>>, (offer, n): (&Self, usize)) -> Option<Cost> {
+        let mut guesser = Guesser::new(self, ys.len(), beside);
+        let (mut cost, mut ahead, mut probe) = (Cost::NONE, 0, (n / 4).clamp(PROBE, MOST));
+        for (at, now) in ys.iter().enumerate().skip(1) {
+            let residual = now.wrapping_sub(guesser.guess());
+            guesser.learn(*now);
+            cost.add(residual);
+            if at > probe / 2 {
+                ahead += length(offer.missed(ys, at)) as i32 - length(residual) as i32;
+            }
+            if at == probe && ys.len() > SHORT {
+                // By chance alone it is ahead by the root of their number; where there is time, that is looked into.
+                if ahead < if n > WINDOW { 1 } else { (probe.isqrt() / 2) as i32 } {
+                    return None;
+                }
+                (ahead, probe) = (0, probe * 2);
+            }
+        }
+        Some(cost)
+    }
+
     /// Filled in with what the residuals of all values look like.
     fn described(&self, cost: Cost) -> Self {
-        let n: u32 = cost.lengths.iter().sum();
+        let n = cost.n();
         let (mut left, mut usual) = ((n - cost.lengths[0]) / 2, 1);
         while usual < 64 && cost.lengths[usual] <= left {
             left -= cost.lengths[usual];
@@ -125,24 +174,26 @@ struct Offer {
 /// A plan with an adaptive prediction instead of that of `offer`, where it is cheaper.
 fn adaptive(offer: &Offer, ys: &[i64], beside: &VecDeque<Vec<i64>>) -> Option<Plan> {
     let some = &ys[..ys.len().min(TRIED)];
-    let own = if some.len() <= WINDOW { offer.cost } else { offer.plan.cost(some) };
+    let own = if some.len() <= SMALL_WINDOW { offer.cost } else { offer.plan.cost(some) };
     if own.bits() < some.len() as f32 / 2.0 {
         return None;
     }
     let plan = Plan { slope: 0, center: 0, ..offer.plan.described(own) };
     let (place, alike) = most_alike(ys, beside);
     let mut best: Option<(f32, u8, Cost)> = None;
-    let mut offer = |predictor, cost: Cost| {
+    let mut try_one = |predictor, cost: Cost| {
         if best.is_none_or(|(least, ..)| cost.bits() < least) {
             best = Some((cost.bits(), predictor, cost));
         }
     };
     if alike < CLEARLY || ys.len() <= SHORT {
-        offer(ADAPTIVE, Plan { predictor: ADAPTIVE, ..plan }.cost(some));
+        let cost = Plan { predictor: ADAPTIVE, ..plan }.adapted(some, &VecDeque::new(), (&offer.plan, ys.len()));
+        cost.into_iter().for_each(|cost| try_one(ADAPTIVE, cost));
     }
     if alike > HARDLY {
         let near = VecDeque::from([beside[place][..some.len()].to_vec()]);
-        offer(ADAPTIVE + 1 + place as u8, Plan { predictor: ADAPTIVE + 1, ..plan }.cost_beside(some, &near));
+        let cost = Plan { predictor: ADAPTIVE + 1, ..plan }.adapted(some, &near, (&offer.plan, ys.len()));
+        cost.into_iter().for_each(|cost| try_one(ADAPTIVE + 1 + place as u8, cost));
     }
     let (bits, predictor, cost) = best?;
     // What the rest of the column may bring is not known: either sign, and zeros neither always nor never.
@@ -173,13 +224,13 @@ fn most_alike(ys: &[i64], beside: &VecDeque<Vec<i64>>) -> (usize, f32) {
         ys[..ys.len().min(96)].windows(2).map(|w| w[1].wrapping_sub(w[0]) as f32).collect()
     };
     let own = moves(ys);
+    let owns = own.iter().fold(f32::MIN_POSITIVE, |sum, a| sum + a * a);
     let alike = |z: &[i64]| {
-        let (mut both, mut others, mut owns) = (0.0, 0.0, f32::MIN_POSITIVE);
+        let (mut both, mut others) = (0.0, 0.0);
         for (a, w) in own.iter().zip(z.windows(2)) {
             let b = w[1].wrapping_sub(w[0]) as f32;
             both += a * b;
             others += b * b;
-            owns += a * a;
         }
         if others > 0.0 { both / owns * (both / others) } else { 0.0 }
     };
@@ -193,9 +244,8 @@ fn most_promising(ys: &[i64]) -> impl Iterator<Item = u8> {
     let mut lengths = [0_u32; PREDICTORS.len()];
     let mut y = [0_i64; LAGS];
     for now in &ys[1..] {
-        for (length, (c, shift)) in lengths.iter_mut().zip(&PREDICTORS) {
-            let residual = now.wrapping_sub(predict(c, *shift, &y));
-            *length += 64 - residual.unsigned_abs().leading_zeros();
+        for (sum, (c, shift)) in lengths.iter_mut().zip(&PREDICTORS) {
+            *sum += length(now.wrapping_sub(predict(c, *shift, &y)));
         }
         y = [*now, y[0], y[1], y[2], y[3]];
     }
@@ -208,15 +258,18 @@ fn most_promising(ys: &[i64]) -> impl Iterator<Item = u8> {
 const WINDOW: usize = 384;
 /// which are so many runs of it.
 const RUNS: usize = 4;
+/// A column that is not longer than that is short of values to repay a choice: so many, in half as many runs.
+const SMALL_WINDOW: usize = 128;
 
 /// What plans are chosen by: runs of the column, evenly, one after another.
 fn window(ys: &[i64]) -> Cow<'_, [i64]> {
-    if ys.len() <= WINDOW {
+    if ys.len() <= SMALL_WINDOW {
         return Cow::Borrowed(ys);
     }
-    let run = WINDOW / RUNS;
-    let every = (ys.len() - run) / (RUNS - 1);
-    Cow::Owned((0..RUNS).flat_map(|i| &ys[i * every..i * every + run]).copied().collect())
+    let (window, runs) = if ys.len() > WINDOW { (WINDOW, RUNS) } else { (SMALL_WINDOW, RUNS / 2) };
+    let run = window / runs;
+    let every = (ys.len() - run) / (runs - 1);
+    Cow::Owned((0..runs).flat_map(|i| &ys[i * every..i * every + run]).copied().collect())
 }
 
 /// An estimate of what residuals cost: the entropy of their lengths, plus what is below the leading bit, plus signs.
@@ -227,9 +280,21 @@ struct Cost {
 }
 
 impl Cost {
+    const NONE: Self = Self { lengths: [0; 65], negative: 0 };
+
+    fn n(&self) -> u32 {
+        self.lengths.iter().sum()
+    }
+
+    #[inline]
+    fn add(&mut self, residual: i64) {
+        self.lengths[length(residual) as usize] += 1;
+        self.negative += u32::from(residual < 0);
+    }
+
     /// How often a residual is 0, in the steps of [`Plan::zeros`].
     fn zeros(&self) -> u8 {
-        let n: u32 = self.lengths.iter().sum();
+        let n = self.n();
         match self.lengths[0] {
             0 => 0,
             z if z == n => 4,
@@ -240,7 +305,7 @@ impl Cost {
     }
 
     fn bits(&self) -> f32 {
-        let n: u32 = self.lengths.iter().sum();
+        let n = self.n();
         let mut bits = 0.0;
         for (length, &count) in self.lengths.iter().enumerate().filter(|(_, count)| **count > 0) {
             let count = count as f32;
@@ -248,6 +313,12 @@ impl Cost {
         }
         bits + if self.negative > 0 { (n - self.lengths[0]) as f32 } else { 0.0 }
     }
+}
+
+/// The length of the magnitude in bits, 0 to 64.
+#[inline]
+fn length(residual: i64) -> u32 {
+    64 - residual.unsigned_abs().leading_zeros()
 }
 
 /// The binary logarithm of a normal number above 0, to four decimals: the same on every machine, so that plans are; and
@@ -296,6 +367,37 @@ fn common_step(values: &[i64]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a plan is said to miss is what the writer will see: a plan that calls a column free of zeros or of signs and is
+    /// wrong would lose values.
+    #[test]
+    fn a_plan_is_judged_by_what_the_writer_will_see() {
+        let mut state = 1_u64;
+        let mut wild = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state as i64) >> (state >> 58)
+        };
+        for n in (2..12).chain([600]) {
+            let ys: Vec<i64> = std::iter::once(0).chain((1..n).map(|_| wild())).collect();
+            for predictor in 0..=LINE {
+                let plan = Plan { predictor, slope: 1 << 40, center: 7, step: 1, ..Plan::default() };
+                let (mut seen, none) = (Cost::NONE, VecDeque::new());
+                let mut guesser = Guesser::new(&plan, n, &none);
+                for (at, now) in ys.iter().enumerate().skip(1) {
+                    let residual = now.wrapping_sub(guesser.guess());
+                    guesser.learn(*now);
+                    seen.add(residual);
+                    assert_eq!(plan.missed(&ys, at), residual, "predictor {predictor}, place {at} of {n}");
+                }
+                let said = plan.cost(&ys);
+                assert_eq!(
+                    (said.lengths, said.negative),
+                    (seen.lengths, seen.negative),
+                    "predictor {predictor} of {n}"
+                );
+            }
+        }
+    }
 
     /// The logarithm that plans are chosen by is right to four decimals, from 1 to more values than a segment holds.
     #[test]

@@ -40,7 +40,7 @@ pub struct Pragmas {
     /// Keep the file to this connection: no `-shm`, no other readers.
     pub exclusive: bool,
     /// Whether SQLite checkpoints by itself, in the commit that fills the `-wal`. Otherwise the store does, and commits
-    /// what a checkpoint may tear beforehand: see [`super::neighbours`].
+    /// what a checkpoint may tear beforehand: see `neighbours`.
     pub automatic: bool,
     /// The `-wal` is checkpointed at about this many bytes, and made this long by [`reserve_wal`]; a reset cuts it back to
     /// twice that.
@@ -103,8 +103,8 @@ pub fn open_rw(path: &Path, pragmas: &Pragmas) -> Result<Connection, StoreError>
         true => "psow=0".to_string(),
         false => format!("psow=0&vfs={}", vfs::name(pragmas.exclusive)),
     };
-    let conn =
-        Connection::open_with_flags(uri(path, &query), flags).map_err(|e| StoreError::sql("open the database", path, e))?;
+    let conn = Connection::open_with_flags(uri(path, &query), flags)
+        .map_err(|e| StoreError::sql("open the database", path, e))?;
     settle(&conn, path, pragmas)?;
     Ok(conn)
 }

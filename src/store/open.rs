@@ -385,7 +385,9 @@ fn restart_log(log: &mut Log, conn: &Connection, path: &Path, scan: WalScan) -> 
         (false, false) => true,
     };
     if !done {
-        log::warn!("store: a reader keeps the WAL from being begun anew; a later start may take its torn end for damage");
+        log::warn!(
+            "store: a reader keeps the WAL from being begun anew; a later start may take its torn end for damage"
+        );
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The calls into SQLite's C API that rusqlite does not wrap. The only file of the store with `unsafe`; each block has its
+//! The calls into SQLite's C API that rusqlite does not wrap. Beside `vfs` the only file of the store with `unsafe`; each block has its
 //! proof. Nothing here decides anything.
 #![allow(unsafe_code)]
 

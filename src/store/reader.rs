@@ -9,9 +9,9 @@
 //! its `-wal` it would look older than it is, or empty.
 
 use super::file::{FORMAT_MAJOR, beside, meta, uri};
-use super::vfs;
 pub use super::read_error::ReadError;
 use super::scan::{Scan, Selection};
+use super::vfs;
 use crate::clock::timebase::Timebase;
 use crate::clock::{Anchor, BootNanos, UtcNanos};
 use crate::reading::{BootId, Kind, Scale, SeriesDef, SeriesId};
@@ -62,7 +62,10 @@ impl Reader {
             // Opened once alone, so that a broken one is told by its own name and never attached.
             drop(Self::open(path)?);
             let attach = format!("ATTACH ?1 AS r{}", number + 1);
-            reader.conn.execute(&attach, [uri(path, &format!("mode=ro&vfs={}", vfs::reader()))]).map_err(|e| ReadError::sql("attach", path, e))?;
+            reader
+                .conn
+                .execute(&attach, [uri(path, &format!("mode=ro&vfs={}", vfs::reader()))])
+                .map_err(|e| ReadError::sql("attach", path, e))?;
         }
         Ok(reader)
     }

@@ -16,9 +16,9 @@
 #![allow(unsafe_code)]
 
 mod index;
+mod tail;
 #[cfg(test)]
 mod tests;
-mod tail;
 
 use index::Index;
 use rusqlite::ffi;
