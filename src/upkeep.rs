@@ -43,7 +43,7 @@ const SHORT: Duration = Duration::from_millis(1500);
 /// Without a commit for so long, what is in the log is folded: a bit that rots there costs more than one in the database.
 const QUIET: Duration = Duration::from_secs(60);
 /// A log is not left to rot for longer than this, even while commits go on. Each fold writes pages that the next hours
-/// would have changed again: at a commit a minute, a fold an hour costs a byte and a half per reading more than this.
+/// would have changed again, which shows where commits are a minute apart.
 const FOLD_NANOS: i64 = 6 * 3600 * SECOND;
 const COMPACT_NANOS: i64 = 60 * SECOND;
 const TIDY_NANOS: i64 = 3600 * SECOND;
