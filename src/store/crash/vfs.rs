@@ -52,16 +52,6 @@ pub(super) fn register() {
     });
 }
 
-/// Begins SQLite's random numbers (the salts of a log) anew, so that a seed gives the same bytes again.
-pub(super) fn seed_randomness(seed: u32) {
-    let db: *mut ffi::sqlite3 = std::ptr::null_mut();
-    // SAFETY: this control takes an int and a database, which may be null (sqlite.org/c3ref, SQLITE_TESTCTRL_PRNG_SEED);
-    // SQLite guards the state with its own mutex.
-    unsafe {
-        ffi::sqlite3_test_control(ffi::SQLITE_TESTCTRL_PRNG_SEED, (seed | 1) as c_int, db);
-    }
-}
-
 fn unix() -> *mut ffi::sqlite3_vfs {
     // SAFETY: as in `register`; the list of VFSs has its own mutex.
     unsafe { ffi::sqlite3_vfs_find(c"unix".as_ptr()) }

@@ -15,7 +15,6 @@ use super::held::{Bodies, Held, held};
 use super::log::{self, Change, Lies};
 use super::medium::Threat;
 use super::proof::{Case, directory};
-use super::vfs;
 use crate::batch::{Registry, Sealed, Track, TrackClock};
 use crate::clock::SECOND;
 use crate::config::{Locking, StoreConfig};
@@ -55,7 +54,6 @@ impl Work {
     pub(super) fn begin(seed: u64, broken: Broken) -> Self {
         let (bench, dir) = (Bench::new(), directory());
         let cfg = StoreConfig { path: dir.path().join("v.db"), max_size_bytes: 1 << 20, ..bench.cfg.clone() };
-        vfs::seed_randomness(seed as u32);
         log::begin(dir.path(), broken.lies);
         Self {
             cfg,
