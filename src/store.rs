@@ -340,13 +340,15 @@ impl Store {
         self.fold()
     }
 
-    /// A clean stop: writes down what is only in RAM, folds the log, and leaves it in place for the next start.
+    /// A clean stop: writes down what is only in RAM, folds the log, and leaves it in place for the next start: begun anew, or
+    /// that would replay all of it and write each of its pages again.
     ///
     /// # Errors
     /// Those of [`Store::checkpoint`]. The file is closed all the same; nothing committed is lost.
     pub fn close(mut self) -> Result<(), StoreError> {
         self.write_ledger_now()?;
-        self.checkpoint()
+        self.checkpoint()?;
+        self.log.begin(&self.conn, &self.path)
     }
 
     /// Lets in other processes that wait to read the live file: called on SIGURG, which says that there is one, and by

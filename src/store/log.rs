@@ -78,7 +78,7 @@ impl Log {
     /// # Errors
     /// Those of a commit; nothing has changed then.
     pub(super) fn begin(&mut self, conn: &Connection, path: &Path) -> Result<(), StoreError> {
-        if self.powersafe || self.frames > self.folded {
+        if self.frames > self.folded {
             return Ok(());
         }
         super::neighbours::begin_log(conn, path, self.touched.page_bytes())?;
@@ -172,8 +172,7 @@ impl Log {
 /// `PRAGMA wal_checkpoint`: whether a reader was in the way, frames in the log, frames of them in the database.
 fn checkpoint(conn: &Connection, mode: &'static str) -> Result<(bool, u64, u64), StoreError> {
     let count = |n: i64| u64::try_from(n).unwrap_or(0);
-    conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
-        Ok((row.get(0)?, count(row.get(1)?), count(row.get(2)?)))
-    })
-    .map_err(|e| sql_of(conn, "checkpoint", e))
+    conn.prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))
+        .and_then(|mut s| s.query_row([], |row| Ok((row.get(0)?, count(row.get(1)?), count(row.get(2)?)))))
+        .map_err(|e| sql_of(conn, "checkpoint", e))
 }

@@ -31,6 +31,35 @@ fn a_clean_stop_is_no_event() {
     assert_eq!(std::fs::metadata(bench.file("-wal")).unwrap().len(), wal);
 }
 
+/// After a clean stop the next start has next to nothing to replay, however much was in the log: replaying it would write
+/// every page of it to the database once more, at every start.
+#[test]
+fn a_clean_stop_leaves_nothing_to_replay() {
+    for powersafe in [false, true] {
+        let mut bench = Bench::new();
+        bench.cfg.powersafe = powersafe;
+        fill(&bench, 40);
+        let found = wal_scan::scan(&bench.cfg.path, None).unwrap();
+        assert!((1..=16).contains(&found.replayed), "{found:?}");
+        bench.open_calm();
+    }
+}
+
+/// The first block of a log holds no end of a commit: torn, it would be taken for a log that ends there, and pages of long ago
+/// would come back.
+#[test]
+fn the_first_block_of_a_log_holds_no_commit() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    for round in 0..4 {
+        (0..5).for_each(|s| drop(put(&mut store, 3, 2, round * 100 + s * 10).unwrap()));
+        let log = std::fs::read(bench.file("-wal")).unwrap();
+        let whole = (0..).map(|frame| 32 + frame * 536).take_while(|at| at + 536 <= 4096);
+        assert!(whole.clone().count() == 7 && whole.clone().all(|at| log[at + 4..at + 8] == [0; 4]), "round {round}");
+        store.checkpoint().unwrap();
+    }
+}
+
 /// Two services on one file would tear each other's numbers apart: the second is told who the first is.
 #[test]
 fn a_second_service_is_told_who_has_the_file() {
