@@ -255,7 +255,8 @@ impl Walk {
     /// A frame at or behind the break.
     fn behind(&mut self, live: bool, checks: bool, commit: Option<Commit>) {
         if !self.header.valid {
-            self.found.header_rotten |= checks;
+            // Frames without a commit are a transaction that was torn, and so is the header that was written before them again.
+            self.found.header_rotten |= checks && commit.is_some();
             return;
         }
         self.found.broken_at = self.found.broken_at.or(Some(self.seen));
@@ -364,6 +365,23 @@ mod tests {
             assert!(scan(&db, Some(2048)).unwrap().rot(), "byte {at}");
             flip(&db, at);
         }
+    }
+
+    /// A header is written again, the same, over a first transaction that was torn; when that is torn too, nothing that was
+    /// committed is behind it. (It was taken for rot.)
+    #[test]
+    fn a_torn_header_over_a_torn_first_commit_is_no_rot() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("v.db");
+        let conn = open_rw(&db, &Pragmas { page_bytes: 2048, ..Pragmas::replica() }).unwrap();
+        conn.execute_batch("BEGIN; CREATE TABLE t (a); CREATE TABLE u (a); CREATE TABLE v (a); COMMIT").unwrap();
+        let commit = transactions(&db)[1] - 1;
+        assert!(commit >= 2, "no frames before the commit");
+        flip(&db, 29);
+        assert!(scan(&db, Some(2048)).unwrap().rot());
+        wal(&db).set_len(HEADER_BYTES as u64 + commit * FRAME).unwrap();
+        let found = scan(&db, Some(2048)).unwrap();
+        assert!(!found.rot(), "{found:?}");
     }
 
     /// Whatever part of the last transaction arrived, in whatever state, is a torn end.
