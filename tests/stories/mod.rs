@@ -1,5 +1,6 @@
 mod backlog;
 mod bad_input;
+mod bad_links;
 mod clocks;
 mod commands;
 mod demo;
