@@ -26,6 +26,8 @@ pub(super) struct Shared {
 #[derive(Default)]
 struct State {
     live: Option<Live>,
+    /// The connection that stands, or stood last, was of use.
+    of_use: bool,
     stop: bool,
 }
 
@@ -53,6 +55,11 @@ impl Shared {
     pub(super) fn ask_to_stop(&self) {
         self.lock().stop = true;
         self.wake.notify_all();
+    }
+
+    pub(super) fn was_of_use(&self) {
+        let mut state = self.lock();
+        state.of_use |= state.live.is_some();
     }
 
     fn stopping(&self) -> bool {
@@ -100,7 +107,11 @@ impl Link {
         let (_, mut connection) = rumqttc::Client::new(MqttOptions::new("", "", 0), 0);
         loop {
             let ended = self.connect_and_keep(&mut connection);
-            self.shared.lock().live = None;
+            let of_use = {
+                let mut state = self.shared.lock();
+                state.live = None;
+                std::mem::take(&mut state.of_use)
+            };
             connection.eventloop.clean();
             if self.shared.stopping() {
                 return;
@@ -108,6 +119,8 @@ impl Link {
             if ended.stood.is_some_and(|stood| stood >= SHORT) {
                 self.backoff.reset();
                 self.logged = None;
+            } else if of_use {
+                self.backoff.reset();
             }
             let retry_in = self.backoff.after_failure(random());
             self.log(&ended.fault);

@@ -14,8 +14,12 @@ const STEP_NS: i64 = 500_003;
 
 /// Twelve noisy bits in hundredths: such a reading takes about 1.6 bytes on the wire.
 fn hundredths(n: u64) -> u64 {
-    n * 2_654_435_761 % (1 << 32) / (1 << 20)
+    let mixed = n * 2_654_435_761 % (1 << 32) / 32;
+    mixed * mixed % (1 << 32) / (1 << 20)
 }
+
+/// The same in SQL.
+const HUNDREDTHS: &str = "mixed * mixed % 4294967296 / 1048576";
 
 /// These readings as line protocol.
 pub(crate) fn lines(numbers: Range<u64>) -> String {
@@ -85,9 +89,10 @@ impl Plant {
         let sql = format!(
             "SELECT count(*) AS held, count(DISTINCT n) AS numbers, sum({sure}) AS sure,
                     sum(rest = 0 AND n >= 0 AND n < {} AND series = 'plant/v,s=' || (n % {SERIES})
-                        AND value = (n * 2654435761 % 4294967296 / 1048576) / 100.0) AS same
-             FROM (SELECT (time - {START_NS}) / {STEP_NS} AS n, (time - {START_NS}) % {STEP_NS} AS rest, series, value
-                   FROM reading)",
+                        AND value = ({HUNDREDTHS}) / 100.0) AS same
+             FROM (SELECT n, rest, series, value, n * 2654435761 % 4294967296 / 32 AS mixed
+                   FROM (SELECT (time - {START_NS}) / {STEP_NS} AS n, (time - {START_NS}) % {STEP_NS} AS rest, series, value
+                         FROM reading))",
             self.sent,
         );
         let row = &fleet.query(device, &sql).expect("the replica can be read")[0];

@@ -34,6 +34,7 @@ impl Task {
             Action::PublishState => self.publish_state().await,
             Action::SetAcked { store, ranges } => {
                 self.store.run(move |to| to.set_acked(store, ranges)).await??;
+                self.client.was_of_use();
                 Ok(Event::AckedSet)
             }
             Action::RecordGone { store, range } => self.record_gone(store, range).await,
