@@ -6,6 +6,7 @@ mod commands;
 mod demo;
 mod flash;
 mod footprint;
+mod kill_storm;
 mod layers;
 mod main_job;
 mod time_travel;

@@ -4,9 +4,13 @@
 //! what it should be, bit for bit.
 
 use super::{Fleet, Site, text};
+use serde_json::Value as Json;
 use std::io::Write;
 use std::ops::Range;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 const SERIES: u64 = 50;
 const START_NS: i64 = 1_790_000_000_000_000_000;
@@ -42,28 +46,43 @@ pub(crate) struct Plant {
     unsure: u64,
     /// What was confirmed, ascending, joined.
     sure: Vec<Range<u64>>,
+    /// Counts the lives of the device: odd from before it is killed until the next one answers. Who kills it counts.
+    pub lives: Arc<AtomicU64>,
+    /// The life that `client` is connected to.
+    life: u64,
 }
 
 impl Plant {
-    /// Writes the next `n` readings; where the device is gone, these numbers may have arrived or not.
+    /// Writes the next `n` readings. Where nobody listens they are not made; where the device dies meanwhile they may have
+    /// arrived or not.
     pub fn send(&mut self, site: &Site, n: u64) {
-        let client = self.client.get_or_insert_with(|| site.client());
+        if !self.is_connected(site) {
+            return;
+        }
         let numbers = self.sent..self.sent + n;
         self.sent = numbers.end;
-        if client.write_all(lines(numbers).as_bytes()).is_err() {
-            self.lost_touch();
+        let written = self.client.as_mut().unwrap().write_all(lines(numbers).as_bytes());
+        if written.is_err() {
+            self.client = None;
         }
     }
 
-    /// The device was killed: what was not confirmed is in doubt, and a new connection has to be made.
-    pub fn lost_touch(&mut self) {
-        self.client = None;
-        self.unsure = self.sent;
+    fn is_connected(&mut self, site: &Site) -> bool {
+        if self.client.is_some() {
+            return true;
+        }
+        // What an earlier life was given and did not confirm stays in doubt.
+        (self.unsure, self.life) = (self.sent, self.lives.load(Ordering::SeqCst));
+        self.client = UnixStream::connect(site.dir.join("ingest.sock")).ok();
+        self.client.is_some()
     }
 
-    /// Asks for a commit; afterwards everything sent since the device came up is sure. False where nobody answered.
+    /// Asks for a commit; afterwards everything sent in this life of the device is sure. False where it died, or is dead.
     pub fn flush(&mut self, site: &Site) -> bool {
-        if site.ask("flush").is_none() {
+        let answered = site.ask("flush").is_some();
+        let one_life = self.life % 2 == 0 && self.lives.load(Ordering::SeqCst) == self.life;
+        if !answered || !one_life || self.client.is_none() {
+            self.client = None;
             return false;
         }
         if self.unsure < self.sent {
@@ -109,11 +128,39 @@ impl Plant {
         held
     }
 
-    fn stores(&self, fleet: &Fleet, device: &str) -> Vec<serde_json::Value> {
+    fn stores(&self, fleet: &Fleet, device: &str) -> Vec<Json> {
         let out = fleet.command(&["devices", "--json"]);
         assert!(out.status.success(), "devices: {}", text(&out));
-        let devices: Vec<serde_json::Value> = serde_json::from_slice(&out.stdout).unwrap();
+        let devices: Vec<Json> = serde_json::from_slice(&out.stdout).unwrap();
         let device = devices.into_iter().find(|line| line["device"] == device).expect("the device is known");
         device["stores"].as_array().unwrap().clone()
+    }
+}
+
+/// How long the acknowledged number has stood still.
+pub(crate) struct Progress {
+    acked: u64,
+    grew_at: Instant,
+    /// The longest so far, while something waited.
+    pub longest: Duration,
+}
+
+impl Progress {
+    pub fn new() -> Self {
+        Self { acked: 0, grew_at: Instant::now(), longest: Duration::ZERO }
+    }
+
+    /// Takes in a `status`; true where nothing waits.
+    pub fn look(&mut self, status: &Json) -> bool {
+        let count = |at: &str| status.pointer(at).and_then(Json::as_u64).unwrap();
+        let pending = count("/pending/readings");
+        let acked = count("/store/readings").saturating_sub(pending);
+        if pending > 0 {
+            self.longest = self.longest.max(self.grew_at.elapsed());
+        }
+        if acked != self.acked || pending == 0 {
+            (self.acked, self.grew_at) = (acked, Instant::now());
+        }
+        pending == 0
     }
 }
