@@ -8,6 +8,7 @@ mod flash;
 mod footprint;
 mod kill_storm;
 mod layers;
+mod live_first;
 mod main_job;
 mod time_travel;
 mod wear;
