@@ -24,13 +24,11 @@ struct Scene {
 
 impl Scene {
     fn new(dir: &Path, way: Way) -> Self {
-        let mut scene = Self::with_broker(dir, way, true);
-        scene.progress = Progress::new();
-        scene
+        Self::with(dir, way, "commit_interval = \"1s\"", true)
     }
 
-    /// `up`: the broker runs from the beginning; otherwise [`Scene::appear`] starts it.
-    fn with_broker(dir: &Path, way: Way, up: bool) -> Self {
+    /// `up`: the broker runs from the beginning; otherwise [`Scene::appear`] starts it. `store` goes into `[store]`.
+    fn with(dir: &Path, way: Way, store: &str, up: bool) -> Self {
         let mut broker = Broker::start(dir);
         if !up {
             broker.kill9();
@@ -38,7 +36,7 @@ impl Scene {
         let proxy = Proxy::to(broker.port, seed());
         proxy.set_both(way);
         let uplink = format!("[uplink]\nbroker = \"{}\"", proxy.url());
-        let site = Site::new(&dir.join("site"), DEVICE, "commit_interval = \"1s\"", &uplink);
+        let site = Site::new(&dir.join("site"), DEVICE, store, &uplink);
         let fleet = Fleet::new(&dir.join("fleet"), &broker.url());
         let (device, receiver) = (site.run(), fleet.run());
         Self { plant: Plant::default(), progress: Progress::new(), proxy, site, fleet, device, receiver, broker }
@@ -126,7 +124,8 @@ fn two_seconds_of_latency_lose_nothing() {
 #[test]
 fn cuts_every_700_ms_lose_nothing_and_stop_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let mut scene = Scene::new(dir.path(), Way::late(15));
+    // Ten commits a second, so that every cut finds something under way.
+    let mut scene = Scene::with(dir.path(), Way::late(15), "commit_interval = \"100ms\"", true);
     scene.proxy.cut_every(Duration::from_millis(700));
     scene.record(length(12, 120), 1000);
     assert!(scene.proxy.cuts() >= length(5, 50), "only {} connections were cut", scene.proxy.cuts());
@@ -140,7 +139,7 @@ fn cuts_every_700_ms_lose_nothing_and_stop_nothing() {
 fn two_kilobytes_a_second_drain_a_backlog() {
     let dir = tempfile::tempdir().unwrap();
     let way = Way { bytes_per_s: Some(2000), ..Way::late(2000) };
-    let mut scene = Scene::with_broker(dir.path(), way, false);
+    let mut scene = Scene::with(dir.path(), way, "commit_interval = \"1s\"", false);
     scene.plant.send(&scene.site, length(25_000, 120_000));
     assert!(scene.plant.flush(&scene.site));
     let bytes = scene.site.status()["recorded"]["segment_bytes"].as_u64().unwrap();
