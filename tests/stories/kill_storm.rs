@@ -91,7 +91,9 @@ fn a_storm_of_kills_loses_nothing_and_repeats_nothing() {
     proxy.set_both(Way::late(50));
     let uplink = format!("[uplink]\nbroker = \"{}\"", proxy.url());
     let site = Site::new(&dir.path().join("site"), DEVICE, "commit_interval = \"1s\"", &uplink);
-    let fleet = Fleet::new(&dir.path().join("fleet"), &broker.url());
+    let back = Proxy::to(broker.port, seed());
+    back.set_both(Way::late(500));
+    let fleet = Fleet::new(&dir.path().join("fleet"), &back.url());
     let (device, receiver) = (Some(site.run()), Some(fleet.run()));
     let (mut plant, mut progress) = (Plant::default(), Progress::new());
     let lives = Arc::clone(&plant.lives);

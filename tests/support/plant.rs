@@ -117,9 +117,9 @@ impl Plant {
         let row = &fleet.query(device, &sql).expect("the replica can be read")[0];
         let [held, numbers, sure, same] = ["held", "numbers", "sure", "same"].map(|name| row[name].as_u64().unwrap());
         println!("{device}: sent {}, confirmed {}, at the fleet {held}", self.sent, self.confirmed());
-        assert_eq!(self.confirmed() - sure, 0, "confirmed and not at the fleet");
         assert_eq!(held - numbers, 0, "twice at the fleet");
         assert_eq!(held - same, 0, "at the fleet and never sent, or not the same");
+        assert_eq!(self.confirmed() - sure, 0, "confirmed and not at the fleet");
         for store in self.stores(fleet, device) {
             for what in ["gaps", "conflicts", "losses", "readings_lost"] {
                 assert_eq!(store[what], 0, "{what}: {store}");
