@@ -117,7 +117,7 @@ impl Flights {
         for flight in self.all.iter_mut().filter(passed).filter(|flight| flight.hurried < HURRIES) {
             flight.due = flight.sent;
             flight.hurried += 1;
-            flight.sendings -= 1;
+            flight.sendings = flight.sendings.saturating_sub(1);
         }
     }
 
