@@ -239,7 +239,7 @@ impl Service {
                 None
             }
             // The room that connects has logged it and is at it again.
-            Event::Disconnected { .. } => None,
+            Event::Disconnected { .. } | Event::Passed => None,
         }
     }
 

@@ -5,7 +5,7 @@
 //! nothing and waits for nobody.
 
 use super::lane::Head;
-use super::machine::{Action, Event, Line, Purpose};
+use super::machine::{Action, Cut, Event, Line, Purpose};
 use crate::clock::Now;
 use crate::reading::{SegmentSeq, SeqRange};
 use crate::store::{Store, StoreError, StoreLine};
@@ -37,6 +37,8 @@ pub(crate) enum Found {
         body: Vec<u8>,
         /// As asked.
         purpose: Purpose,
+        /// As asked.
+        cut: Cut,
     },
     /// The whole catalogue.
     Catalog {
@@ -66,7 +68,18 @@ pub(crate) fn find(store: &mut Store, action: Action, asked: Asked) -> Result<Fo
             let heads = heads.iter().map(|head| Head { range: head.range, bytes: head.bytes }).collect();
             Ok(Found::Told(Event::Heads { store: of, purpose, after, heads }))
         }
-        Action::Send { store: of, at, purpose, catalog } => segment(store, of, at, purpose, catalog),
+        Action::ReadNewest { store: of, before, limit } => {
+            let heads = store.pending_newest(of, before, limit)?;
+            let heads = heads.iter().map(|head| Head { range: head.range, bytes: head.bytes }).collect();
+            Ok(Found::Told(Event::Newest { store: of, before, heads }))
+        }
+        Action::Send { store: of, at, purpose, catalog, cut } => {
+            let now = store.catalog_version();
+            if now != catalog {
+                return Ok(Found::Told(Event::CatalogChanged { catalog: now }));
+            }
+            segment(store, of, at, purpose, cut)
+        }
         Action::PublishCatalog { all } => {
             Ok(Found::Catalog { version: store.catalog_version(), pages: store.catalog(asked.page_bytes)?, all })
         }
@@ -93,17 +106,13 @@ fn stores(store: &Store) -> Result<Event, StoreError> {
     Ok(Event::Stores { lines, catalog: store.catalog_version() })
 }
 
-fn segment(store: &Store, of: StoreUuid, at: SegmentSeq, purpose: Purpose, catalog: u64) -> Result<Found, StoreError> {
-    let now = store.catalog_version();
-    if now != catalog {
-        return Ok(Found::Told(Event::CatalogChanged { catalog: now }));
-    }
+fn segment(store: &Store, of: StoreUuid, at: SegmentSeq, purpose: Purpose, cut: Cut) -> Result<Found, StoreError> {
     Ok(match store.body(of, at)? {
         Some((range, body)) if body.is_empty() || body.len() > wire::MAX_BODY_BYTES => {
             log::warn!("uplink: segment {range} of store {of} cannot be sent: its body has {} bytes", body.len());
             Found::Told(Event::Missing { store: of, at, purpose })
         }
-        Some((range, body)) => Found::Segment { store: of, range, body, purpose },
+        Some((range, body)) => Found::Segment { store: of, range, body, purpose, cut },
         None => Found::Told(Event::Missing { store: of, at, purpose }),
     })
 }

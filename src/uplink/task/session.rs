@@ -16,6 +16,9 @@ pub(super) fn settings(cfg: &UplinkConfig, device: &str, will: State) -> Result<
         login: cfg.username.as_ref().map(login),
         filters: topics::device_filters(&cfg.prefix, device).to_vec(),
         will: Some(Will { topic: topics::name(&cfg.prefix, device, Topic::State), payload }),
+        inflight: cfg.pace.max_in_flight,
+        keep_alive: cfg.pace.keep_alive,
+        paced: true,
         max_payload_bytes: (cfg.max_payload_bytes as usize).min(wire::MAX_ENVELOPE),
         ..Settings::device(device, &cfg.broker.host, cfg.broker.port)
     })
