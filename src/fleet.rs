@@ -13,6 +13,7 @@
 #[cfg(feature = "broker")]
 pub mod broker;
 pub mod filing;
+pub mod overload;
 pub mod presence;
 pub mod receiver;
 pub mod refusal;

@@ -15,7 +15,7 @@ mod frames;
 mod rules;
 pub mod topics;
 
-pub use frames::{Assembled, Assembler, AssemblerLimits, frames};
+pub use frames::{Assembled, Assembler, AssemblerLimits, frames, hash_of, piece, piece_bytes};
 
 use crate::clock::{Anchor, UtcNanos};
 use crate::fault::{Exit, Fault, Verdict};
@@ -198,6 +198,11 @@ pub enum Request {
     Catalog,
     /// Send everything that the file holds, as the ordinary frames.
     Snapshot,
+    /// Send no segments for a while.
+    Pause {
+        /// For so long, an hour at most; 0 ends it.
+        seconds: u32,
+    },
 }
 
 /// A message that can be an envelope: the five types above and no other.

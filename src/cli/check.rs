@@ -41,7 +41,24 @@ fn run(arguments: &mut Arguments) -> Result<Exit, CliError> {
             eprintln!("note: {key} names {}, which is not on this machine", file.display());
         }
     }
+    broker_limits(&config).iter().for_each(|note| eprintln!("note: {note}"));
     Ok(Exit::Ok)
+}
+
+/// What some brokers take less of than is configured.
+fn broker_limits(config: &Config) -> Vec<String> {
+    let Some(uplink) = &config.uplink else { return Vec::new() };
+    let (flight, payload) = (uplink.pace.max_in_flight, u64::from(uplink.max_payload_bytes));
+    let mut notes = Vec::new();
+    if flight > 20 {
+        notes.push(format!(
+            "uplink.max_in_flight is {flight}; mosquitto allows 20 unless its max_inflight_messages is raised"
+        ));
+    }
+    if payload > 128_000 {
+        notes.push(format!("uplink.max_payload is {}; AWS IoT closes a connection above 128 KB", size_text(payload)));
+    }
+    notes
 }
 
 /// What a configuration means, in words.
@@ -95,4 +112,21 @@ fn named_files(config: &Config) -> Vec<(&'static str, &PathBuf)> {
         ("uplink.password_file", &uplink.password_file),
     ];
     files.into_iter().filter_map(|(key, file)| file.as_ref().map(|file| (key, file))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is above the limits of common brokers is told, and the defaults are below them.
+    #[test]
+    fn limits_above_those_of_common_brokers_are_told() {
+        let notes = |lines: &str| {
+            let text = format!("[uplink]\nbroker = \"mqtt://a\"\n{lines}");
+            broker_limits(&Config::parse(&text, "test.toml").expect("a configuration"))
+        };
+        assert_eq!(notes(""), Vec::<String>::new());
+        let told = notes("max_in_flight = 21\nmax_payload = \"126KiB\"\n");
+        assert!(told[0].contains("mosquitto") && told[1].contains("AWS IoT"), "{told:?}");
+    }
 }

@@ -10,12 +10,14 @@
 use super::FleetError;
 #[cfg(feature = "broker")]
 use super::broker::Broker;
+use super::overload::{Overload, PAUSE_S};
 use super::receiver::{MAX_GROUP, Message, Publication, Receiver};
-use crate::clock::Clock;
 use crate::clock::system::SystemClock;
+use crate::clock::{BootNanos, Clock};
 use crate::config::FleetConfig;
 use crate::mqtt::{Client, Event, Login, PublishError, Settings, Ticket, Tls};
-use crate::wire::topics;
+use crate::wire::topics::{self, Topic};
+use crate::wire::{self, Request};
 use smol::channel::Receiver as Channel;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -71,6 +73,8 @@ pub fn serve(
         waiting: VecDeque::new(),
         clock: SystemClock::new(Path::new("/")),
         ticked: Instant::now(),
+        prefix: config.prefix.clone(),
+        overload: Overload::default(),
     };
     let ended = smol::block_on(smol::future::or(service.receive(), ends(&stop, &upstream)));
     let now = service.clock.now();
@@ -172,6 +176,8 @@ struct Service {
     waiting: VecDeque<Event>,
     clock: SystemClock,
     ticked: Instant,
+    prefix: String,
+    overload: Overload,
 }
 
 /// One message of a group.
@@ -190,7 +196,9 @@ impl Service {
             }
             if self.ticked.elapsed() >= TICK {
                 self.ticked = Instant::now();
-                let answers = self.receiver.tick(self.clock.now());
+                let now = self.clock.now();
+                let mut answers = self.receiver.tick(now);
+                answers.extend(self.pauses(now.boot));
                 self.publish(answers).await;
             }
         }
@@ -231,15 +239,34 @@ impl Service {
         smol::future::or(event, tick).await.map_err(gone)
     }
 
+    /// What asks the busiest devices for silence, where messages have waited for long.
+    fn pauses(&mut self, now: BootNanos) -> Vec<Publication> {
+        let busiest = self.overload.pauses(self.waiting.len() + self.events.len(), now);
+        if !busiest.is_empty() {
+            log::warn!("receiver: overloaded; asks for a pause: {}", busiest.join(", "));
+        }
+        let request = wire::encode(&Request::Pause { seconds: PAUSE_S }).unwrap_or_default();
+        let ask = |device: &String| {
+            let topic = topics::name(&self.prefix, device, Topic::Request);
+            Publication { topic, payload: request.clone(), retain: false }
+        };
+        busiest.iter().map(ask).collect()
+    }
+
     fn heed(&mut self, event: Event) -> Option<Taken> {
         match event {
-            Event::Message { topic, payload, ticket, .. } => Some(Taken { topic, payload, ticket }),
+            Event::Message { topic, payload, ticket, .. } => {
+                if let Some((device, Topic::Segment)) = topics::parse(&self.prefix, &topic) {
+                    self.overload.took(device, payload.len());
+                }
+                Some(Taken { topic, payload, ticket })
+            }
             Event::Connected { .. } => {
                 self.receiver.connected();
                 None
             }
             // The room that connects has logged it and is at it again.
-            Event::Disconnected { .. } => None,
+            Event::Disconnected { .. } | Event::Passed => None,
         }
     }
 
@@ -302,7 +329,6 @@ mod tests {
     use crate::fleet::report;
     use crate::reading::{BootId, SegmentSeq, SeqRange};
     use crate::segment::{self, Content, Loss, LossReason, Segment};
-    use crate::wire::topics::Topic;
     use crate::wire::{Ack, CatalogBoot, CatalogPage, State, StoreUuid, decode, encode, frames};
 
     const PREFIX: &str = "varved";

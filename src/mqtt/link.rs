@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long an event may wait for its reader before the connection is given up. Below the one and a half keep-alives
-/// (45 s) after which the broker gives us up.
+/// (45 s at least) after which the broker gives us up.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The same fault is logged again after this long.
@@ -29,6 +29,8 @@ struct State {
     /// The connection that stands, or stood last, was of use.
     of_use: bool,
     stop: bool,
+    /// Bytes a second; none while it is not known.
+    rate: Option<u64>,
 }
 
 struct Live {
@@ -50,6 +52,10 @@ impl Shared {
 
     pub(super) fn live_in(&self, connection: u64) -> Option<AsyncClient> {
         self.lock().live.as_ref().filter(|live| live.connection == connection).map(|live| live.client.clone())
+    }
+
+    pub(super) fn expect_rate(&self, bytes_per_s: u64) {
+        self.lock().rate = Some(bytes_per_s);
     }
 
     pub(super) fn ask_to_stop(&self) {
@@ -137,7 +143,8 @@ impl Link {
             Err(fault) => return Ended { fault, stood: None },
         };
         let (client, mut eventloop) = AsyncClient::new(options, 0);
-        eventloop.set_network_options(network());
+        let rate = self.shared.lock().rate;
+        eventloop.set_network_options(network(rate));
         connection.eventloop = eventloop;
         match connection.recv() {
             Ok(Ok(rumqttc::Event::Incoming(Incoming::ConnAck(_)))) => {}
@@ -183,6 +190,9 @@ impl Link {
                     let ticket = Ticket { connection: self.connections, pkid: publish.pkid };
                     let (topic, retained) = (publish.topic, publish.retain);
                     self.hand_over(Event::Message { topic, payload: publish.payload.into(), retained, ticket })?;
+                }
+                rumqttc::Event::Incoming(Incoming::PubAck(_)) if self.settings.paced => {
+                    self.hand_over(Event::Passed)?
                 }
                 rumqttc::Event::Outgoing(rumqttc::Outgoing::Disconnect) => return Err(LinkFault::Stopped),
                 _ => {}

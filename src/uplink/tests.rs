@@ -5,7 +5,7 @@ use super::*;
 use crate::batch::{Registry, Sealed, Track, TrackClock};
 use crate::clock::system::SystemClock;
 use crate::clock::{BootNanos, Clock, SECOND, UtcNanos};
-use crate::config::{Broker, Locking, StoreConfig, UplinkConfig};
+use crate::config::{Broker, Locking, PaceConfig, StoreConfig, UplinkConfig};
 use crate::mqtt::testing::{Mosquitto, Proxy, eventually};
 use crate::mqtt::{self, BackoffLimits, Client, Settings};
 use crate::reading::ranges::RangeSet;
@@ -196,6 +196,7 @@ impl Device {
             prefix: "varved".into(),
             snapshot_every: None,
             max_payload_bytes,
+            pace: PaceConfig::default(),
         };
         let (committed, news) = bounded(1);
         let (stop, stopping) = bounded(1);

@@ -77,7 +77,7 @@ impl Rules for Request {
     fn check(&self) -> Result<(), WireError> {
         match self {
             Self::Segments { ranges, .. } => ascending("ranges", ranges),
-            Self::Catalog | Self::Snapshot => Ok(()),
+            Self::Catalog | Self::Snapshot | Self::Pause { .. } => Ok(()),
         }
     }
 }

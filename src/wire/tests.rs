@@ -101,6 +101,7 @@ fn golden_vectors_hold() {
     );
     golden(&Request::Catalog, "01012813c52f");
     golden(&Request::Snapshot, "01029242ccb6");
+    golden(&Request::Pause { seconds: 300 }, "0103ac02e9940277");
 }
 
 /// Seals bytes as a sender of bad faith would, CRC and all.
