@@ -12,7 +12,7 @@
 //! | `ground`, [`wal_scan`], [`high_water`], [`identity`], `rebuild` | what is looked at before SQLite opens |
 //! | `open`, `quarantine` | from those to a store that can be written, whatever the file is like |
 //! | `log`, `neighbours`, `padding`, `vfs` | when and how the write-ahead log is folded into the file |
-//! | `commit`, `ack`, `catalog`, `recheck` | what comes in, what goes out |
+//! | `commit`, `ack`, `catalog`, `recheck`, `outgoing` | what comes in, what goes out |
 //! | `ledger` | what the wear governor keeps |
 //! | `compact`, `rollup`, `expire`, `retention`, `headroom` | steps of upkeep |
 //! | [`reader`], [`scan`], [`vtab`], [`query`] | the read side: segments to rows, and SQL over them |
@@ -43,6 +43,7 @@ mod log;
 pub mod medium;
 mod neighbours;
 mod open;
+mod outgoing;
 mod padding;
 pub mod plain;
 mod quarantine;
@@ -71,6 +72,7 @@ pub use event::{Event, EventKind};
 pub use identity::Identity;
 pub use medium::Medium;
 pub use open::FreshWhy;
+pub use outgoing::Shipment;
 pub use rollup::{History, RollupSpan};
 
 use crate::clock::{Anchor, BootNanos, UtcNanos};

@@ -20,7 +20,9 @@
 
 pub mod account;
 mod brought;
+pub mod compare;
 mod history;
+pub mod retrievals;
 pub mod roster;
 #[cfg(test)]
 pub(in crate::fleet) mod tests;

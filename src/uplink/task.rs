@@ -59,7 +59,7 @@ pub(super) async fn run_with(
     let settings = Settings { backoff, ..settings };
     let voice = Voice::new(&cfg.prefix, device, session, settings.max_payload_bytes);
     let (client, inbox) = Client::start(settings).map_err(|e| UplinkEnd::Thread { cause: e.to_string() })?;
-    let machine = Machine::new(cfg.snapshot_every, clock.now().boot);
+    let machine = Machine::new(cfg.snapshot_every, clock.now().boot).numbered_from(session.number);
     let prefix = cfg.prefix.clone();
     let mut task = Task { machine, store, client, inbox, committed, stop, status, clock, prefix, voice };
     let ended = task.serve().await;

@@ -65,7 +65,7 @@ impl Machine {
     pub(super) fn requested(&mut self, request: Request) {
         match request {
             Request::Catalog => self.catalog.ask(),
-            Request::Snapshot => self.begin_snapshot(),
+            Request::Snapshot(request) => self.begin_snapshot(&request, false),
             Request::Segments { store, ranges } => {
                 let Some(plan) = self.plans.iter().find(|plan| plan.line.store == store) else { return };
                 for range in ranges {

@@ -25,7 +25,7 @@ impl Task {
             self.publish(&topic, retain, payload).await?;
             page.into_iter().for_each(|page| self.voice.said(page));
         }
-        if matches!(answer.after, Event::Sent { .. }) {
+        if matches!(answer.after, Event::Sent { .. } | Event::Copied { told: Some(_), .. }) {
             let mut status = lock(&self.status);
             status.sent_segments += 1;
             status.sent_bytes += bytes;
