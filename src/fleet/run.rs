@@ -158,7 +158,8 @@ fn settings(config: &FleetConfig, upstream: &Upstream) -> Settings {
     let mut settings = Settings::receiver(&client_id, &upstream.host, upstream.port);
     settings.filters = topics::receiver_filters(&config.prefix).to_vec();
     if config.broker.as_ref().is_some_and(|broker| broker.tls) {
-        settings.tls = Some(Tls { ca: config.ca.clone(), cert: config.cert.clone(), key: config.key.clone() });
+        let (ca, cert, key) = (config.ca.clone(), config.cert.clone(), config.key.clone());
+        settings.tls = Some(Tls { ca, cert, key, alpn: config.alpn.clone() });
     }
     settings.login =
         config.username.clone().map(|username| Login { username, password_file: config.password_file.clone() });
@@ -319,6 +320,7 @@ mod tests {
             key: None,
             username: None,
             password_file: None,
+            alpn: None,
         }
     }
 

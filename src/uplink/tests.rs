@@ -24,8 +24,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-const QUICK: BackoffLimits =
-    BackoffLimits { base: Duration::from_millis(20), cap: Duration::from_millis(150), floor: Duration::from_millis(5) };
+const QUICK: BackoffLimits = BackoffLimits {
+    base: Duration::from_millis(20),
+    cap: Duration::from_millis(150),
+    floor: Duration::from_millis(5),
+    spread: Duration::from_millis(100),
+    busy: Duration::from_millis(200),
+};
 
 /// What the receiver has "durably" taken in.
 #[derive(Default)]
@@ -194,16 +199,19 @@ impl Device {
             key: None,
             username: None,
             password_file: None,
+            alpn: None,
             prefix: "varved".into(),
             snapshot_every: None,
             max_payload_bytes,
+            reconnect_spread: Duration::from_secs(10),
         };
         let (committed, news) = bounded(1);
         let (stop, stopping) = bounded(1);
         let status = SharedStatus::default();
         let (of, told) = (store.clone(), Arc::clone(&status));
         std::thread::spawn(move || {
-            smol::block_on(run_with(&uplink, "d", of, news, told, clock, stopping, QUICK)).expect("runs until stopped")
+            smol::block_on(run_with(&uplink, "d", of, news, told, clock, stopping, Some(QUICK)))
+                .expect("runs until stopped")
         });
         Self { store, committed, stop, status, seconds: 0, _dir: dir }
     }
