@@ -70,8 +70,18 @@ pub enum FleetError {
     },
     /// The configuration asks for what isn't there.
     Config(String),
-    /// The broker can't be used as it is.
-    Mqtt(String),
+    /// The system gives no thread.
+    Thread {
+        /// What for.
+        what: &'static str,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// A part of the service has ended by itself.
+    Gone {
+        /// Which.
+        what: &'static str,
+    },
 }
 
 impl fmt::Display for FleetError {
@@ -94,7 +104,16 @@ impl fmt::Display for FleetError {
             Self::NoDevice { device } => {
                 write!(f, "no device {device:?} has sent anything; `varved-fleet devices` lists those that have")
             }
-            Self::Config(what) | Self::Mqtt(what) => f.write_str(what),
+            Self::Thread { what, cause } => {
+                write!(
+                    f,
+                    "no thread for {what}: {cause}; free memory, or raise the limit of processes, and start varved-fleet again"
+                )
+            }
+            Self::Gone { what } => {
+                write!(f, "{what} has ended; start varved-fleet again, and report its last lines of log")
+            }
+            Self::Config(what) => f.write_str(what),
         }
     }
 }
@@ -102,9 +121,9 @@ impl fmt::Display for FleetError {
 impl std::error::Error for FleetError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Listen { cause, .. } | Self::Folder { cause, .. } => Some(cause),
+            Self::Listen { cause, .. } | Self::Folder { cause, .. } | Self::Thread { cause, .. } => Some(cause),
             Self::Replica(cause) => Some(cause),
-            Self::BrokerGone { .. } | Self::NoDevice { .. } | Self::Config(_) | Self::Mqtt(_) => None,
+            Self::BrokerGone { .. } | Self::NoDevice { .. } | Self::Gone { .. } | Self::Config(_) => None,
         }
     }
 }
@@ -119,7 +138,9 @@ impl Fault for FleetError {
 
     fn exit(&self) -> Exit {
         match self {
-            Self::Listen { .. } | Self::BrokerGone { .. } | Self::Mqtt(_) => Exit::Unavailable,
+            Self::Listen { .. } | Self::BrokerGone { .. } | Self::Thread { .. } | Self::Gone { .. } => {
+                Exit::Unavailable
+            }
             Self::Folder { .. } => Exit::Io,
             Self::NoDevice { .. } => Exit::Data,
             Self::Replica(cause) => cause.exit(),

@@ -64,7 +64,9 @@ fn work() -> Outcome<()> {
     println!("\n{}", path.display());
     match account.held_readings == account.sent_readings {
         true => Ok(()),
-        false => Err(format!("{} readings were committed, {} are held", account.sent_readings, account.held_readings).into()),
+        false => {
+            Err(format!("{} readings were committed, {} are held", account.sent_readings, account.held_readings).into())
+        }
     }
 }
 
@@ -96,7 +98,10 @@ fn print(plan: &Plan, account: &Account) {
         "{} devices × {} segments/s of {} readings for {} s, mosquitto with {} in flight",
         plan.devices, plan.per_second, plan.readings, plan.seconds, plan.inflight
     );
-    println!("\n{:>6} {:>10} {:>8} {:>9} {:>9}   resident KiB: {:>9} {:>9} {:>9}", "second", "segments/s", "backlog", "p50 ms", "p99 ms", "receiver", "broker", "devices");
+    println!(
+        "\n{:>6} {:>10} {:>8} {:>9} {:>9}   resident KiB: {:>9} {:>9} {:>9}",
+        "second", "segments/s", "backlog", "p50 ms", "p99 ms", "receiver", "broker", "devices"
+    );
     let mut before = load::Sample::default();
     let every = (account.samples.len() / 12).max(1);
     for sample in account.samples.iter().skip(every - 1).step_by(every) {
@@ -110,12 +115,31 @@ fn print(plan: &Plan, account: &Account) {
     }
     let n = account.acknowledged.max(1) as f64;
     let [receiver, broker, devices] = account.cpu_seconds.map(|seconds| seconds / f64::from(plan.seconds.max(1)));
-    let drained = account.drained_ms.map_or("not drained within a minute".into(), |ms| format!("drained {ms} ms after the load"));
-    println!("\ncommitted {}, acknowledged {}, backlog {}, {}", account.committed, account.acknowledged, account.backlog, drained);
-    println!("sent again {}, reconnects {}, acks {} ({:.2} segments each)", account.again, account.reconnects, account.acks, n / account.acks.max(1) as f64);
-    println!("commit to ack: p50 {:.1} ms, p99 {:.1} ms, most {:.1} ms", at(account, 0.5), at(account, 0.99), at(account, 1.0));
+    let drained =
+        account.drained_ms.map_or("not drained within a minute".into(), |ms| format!("drained {ms} ms after the load"));
+    println!(
+        "\ncommitted {}, acknowledged {}, backlog {}, {}",
+        account.committed, account.acknowledged, account.backlog, drained
+    );
+    println!(
+        "sent again {}, reconnects {}, acks {} ({:.2} segments each)",
+        account.again,
+        account.reconnects,
+        account.acks,
+        n / account.acks.max(1) as f64
+    );
+    println!(
+        "commit to ack: p50 {:.1} ms, p99 {:.1} ms, most {:.1} ms",
+        at(account, 0.5),
+        at(account, 0.99),
+        at(account, 1.0)
+    );
     println!("processors: receiver {receiver:.2}, broker {broker:.2}, devices {devices:.2}");
-    println!("the receiver wrote {:.0} bytes a segment; its body had {:.0}", account.written_bytes as f64 / n, body_bytes(plan, account));
+    println!(
+        "the receiver wrote {:.0} bytes a segment; its body had {:.0}",
+        account.written_bytes as f64 / n,
+        body_bytes(plan, account)
+    );
     if let Some((syncs, segments)) = account.syncs {
         println!("fsyncs: {syncs} for {segments} segments, {:.3} each (traced)", syncs as f64 / segments.max(1) as f64);
     }

@@ -102,7 +102,10 @@ impl Receiver {
     pub(crate) fn count_syncs(&self, time: Duration) -> Outcome<u64> {
         let trace = self.dir.join("syncs");
         let mut strace = Command::new("strace");
-        strace.args(["-f", "-qq", "-e", "trace=fsync,fdatasync", "-o"]).arg(&trace).args(["-p", &self.pid().to_string()]);
+        strace
+            .args(["-f", "-qq", "-e", "trace=fsync,fdatasync", "-o"])
+            .arg(&trace)
+            .args(["-p", &self.pid().to_string()]);
         let mut strace = Process::start(&mut strace, &self.dir.join("strace.log"))?;
         std::thread::sleep(time);
         strace.end("-INT")?;
