@@ -79,8 +79,18 @@ pub enum FleetError {
     },
     /// The configuration asks for what isn't there.
     Config(String),
-    /// The broker can't be used as it is.
-    Mqtt(String),
+    /// The system gives no thread.
+    Thread {
+        /// What for.
+        what: &'static str,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// A part of the service has ended by itself.
+    Gone {
+        /// Which.
+        what: &'static str,
+    },
 }
 
 impl fmt::Display for FleetError {
@@ -107,7 +117,16 @@ impl fmt::Display for FleetError {
                 f,
                 "as many requests as there may be are under way for {device} or in all; wait until one has ended (`varved-fleet devices` shows them), or for the same one with --wait"
             ),
-            Self::BadRequest(what) | Self::Config(what) | Self::Mqtt(what) => f.write_str(what),
+            Self::Thread { what, cause } => {
+                write!(
+                    f,
+                    "no thread for {what}: {cause}; free memory, or raise the limit of processes, and start varved-fleet again"
+                )
+            }
+            Self::Gone { what } => {
+                write!(f, "{what} has ended; start varved-fleet again, and report its last lines of log")
+            }
+            Self::BadRequest(what) | Self::Config(what) => f.write_str(what),
         }
     }
 }
@@ -115,14 +134,14 @@ impl fmt::Display for FleetError {
 impl std::error::Error for FleetError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Listen { cause, .. } | Self::Folder { cause, .. } => Some(cause),
+            Self::Listen { cause, .. } | Self::Folder { cause, .. } | Self::Thread { cause, .. } => Some(cause),
             Self::Replica(cause) => Some(cause),
             Self::BrokerGone { .. }
             | Self::NoDevice { .. }
             | Self::BadRequest(_)
             | Self::TooManyRequests { .. }
-            | Self::Config(_)
-            | Self::Mqtt(_) => None,
+            | Self::Gone { .. }
+            | Self::Config(_) => None,
         }
     }
 }
@@ -137,7 +156,9 @@ impl Fault for FleetError {
 
     fn exit(&self) -> Exit {
         match self {
-            Self::Listen { .. } | Self::BrokerGone { .. } | Self::Mqtt(_) => Exit::Unavailable,
+            Self::Listen { .. } | Self::BrokerGone { .. } | Self::Thread { .. } | Self::Gone { .. } => {
+                Exit::Unavailable
+            }
             Self::Folder { .. } => Exit::Io,
             Self::NoDevice { .. } | Self::BadRequest(_) => Exit::Data,
             Self::TooManyRequests { .. } => Exit::TryAgain,

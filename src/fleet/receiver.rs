@@ -37,7 +37,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The most messages of one group, which is committed together.
-pub const MAX_GROUP: usize = 32;
+pub const MAX_GROUP: usize = 1024;
 
 /// The longest `ack` payload, in bytes; a longer one names fewer ranges.
 const MAX_ACK_BYTES: usize = 100 * 1024;

@@ -198,6 +198,11 @@ impl Replica {
         self.uuid
     }
 
+    /// Whether something waits for [`Replica::commit`].
+    pub fn has_uncommitted(&self) -> bool {
+        self.in_transaction
+    }
+
     /// Whether the connection must not be closed now.
     pub fn must_stay_open(&self) -> bool {
         self.in_transaction || self.troubled
