@@ -47,7 +47,11 @@ impl Machine {
             }
             _ => RangeSet::new(),
         };
-        self.catalog.acked(self.flights.acked(store, &acked));
+        let arrived = self.flights.acked(store, &acked);
+        if let Some(sent) = arrived {
+            self.flights.overtaken(store, sent);
+        }
+        self.catalog.acked(arrived);
         let plan = &mut self.plans[at];
         let grew_only = plan.acked.as_ref().is_some_and(|old| acked.covers_all(old));
         if plan.acked.as_ref() == Some(&acked) {

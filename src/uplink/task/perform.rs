@@ -30,6 +30,9 @@ impl Task {
             status.sent_segments += 1;
             status.sent_bytes += bytes;
         }
+        if matches!(answer.after, Event::AckedSet) {
+            self.client.was_of_use();
+        }
         Ok(answer.after)
     }
 
