@@ -5,6 +5,7 @@ mod commands;
 mod demo;
 mod flash;
 mod footprint;
+mod foreign;
 mod layers;
 mod main_job;
 mod time_travel;
