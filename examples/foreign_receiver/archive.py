@@ -109,6 +109,8 @@ class Archive:
                 raise Unknown(f"series {column.series}")
             series = Series(*held)
             told = segment.names.get(column.series)
+            if column.kind != series.kind:
+                raise Malformed(f"series {column.series} is {column.kind} in the body and {series.kind} in the catalogue")
             if told not in (None, (series.name, series.unit, series.mantissa, series.exponent)):
                 raise Malformed(f"series {column.series} is {told} in the body and {series} in the catalogue")
             rows += _rows(column, series, self._boot(key, column.boot))

@@ -137,7 +137,9 @@ class Learnt:
 
 
 def integers(stream: Stream, contexts: Contexts, n: int, role: int) -> list[int]:
-    """A column of `n` ≥ 1 integers."""
+    """A column of `n` integers; of none, nothing is coded."""
+    if n == 0:
+        return []
     c = contexts.role(role)
     tens = min(stream.number(c.tens), 18) if role == STAMPS else 0
     base = wrap(stream.signed(c.base) * 10 ** tens)
@@ -187,7 +189,7 @@ def _guess(predictor: int, past: list[int], slope: int, i: int) -> int:
 
 
 def doubles(stream: Stream, contexts: Contexts, n: int) -> list[float]:
-    """A column of `n` ≥ 1 doubles."""
+    """A column of `n` doubles; also of none, what they are like is coded."""
     single = stream.bit(contexts.single) == 1
     form = stream.tree(contexts.form)
     if form not in (0, 1, 3, 4):

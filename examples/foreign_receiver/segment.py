@@ -247,22 +247,22 @@ def _present(p: _Planned, stream: Stream, kit: _Kit, blob: Reader, n: int) -> li
     """The values that there are, in order."""
     match p.column.kind:
         case "float":
-            return doubles(stream, kit.columns, n) if n else []
+            return doubles(stream, kit.columns, n)
         case "int":
-            return integers(stream, kit.columns, n, INTEGERS) if n else []
+            return integers(stream, kit.columns, n, INTEGERS)
         case "bool":
-            bits = integers(stream, kit.columns, n, BOOLEANS) if n else []
+            bits = integers(stream, kit.columns, n, BOOLEANS)
             if any(bit not in (0, 1) for bit in bits):
                 raise Malformed("a boolean that is neither 0 nor 1")
             return [bit == 1 for bit in bits]
     count, size = p.texts
     lengths = [_bounded(stream.number(kit.text), MAX_TEXT, "bytes of a text")
-               for _ in range(_bounded(count, MAX_READINGS, "texts"))]
+               for _ in range(_bounded(count, n, "texts"))]
     if sum(lengths) != size:
         raise Malformed(f"texts of {sum(lengths)} bytes that say {size}")
     try:
         texts = [blob.take(length).decode("utf-8") for length in lengths]
-        return [texts[_index(i, count)] for i in (integers(stream, kit.columns, n, TEXTS) if n else [])]
+        return [texts[_index(i, count)] for i in integers(stream, kit.columns, n, TEXTS)]
     except UnicodeDecodeError as error:
         raise Malformed("a text that is not UTF-8") from error
 

@@ -123,6 +123,11 @@ class Bodies(unittest.TestCase):
         self.assertEqual(columns[1].stamps, [(5_000_000 + i * 1_000 // 360) * 1_000_000 for i in range(120)])
         self.assertEqual(columns[2].stamps, [i * SECOND for i in range(4_100)])
 
+    def test_columns_without_a_value(self) -> None:
+        columns = decode(bodies()["missing"]).columns
+        self.assertEqual([c.kind for c in columns], ["int", "float", "bool", "text", "float"])
+        self.assertEqual([c.values for c in columns], [[Missing.failed, Missing.power_up]] * 4 + [[0.5, 0.5]])
+
     def test_damaged_bodies_are_refused_and_nothing_else_happens(self) -> None:
         """With a CRC that was put right, too: what is behind it may say anything."""
         for name in ("loss", "ids", "names"):
