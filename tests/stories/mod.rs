@@ -6,6 +6,7 @@ mod commands;
 mod demo;
 mod flash;
 mod footprint;
+mod foreign;
 mod kill_storm;
 mod layers;
 mod live_first;
