@@ -6,7 +6,7 @@
 use super::FleetError;
 use super::receiver::device_gaps;
 use super::replica::account::{self, Account};
-use super::replica::roster;
+use super::replica::roster::{self, Happened};
 use super::shelf::Shelf;
 use crate::clock::civil::iso8601;
 use crate::reading::ranges::RangeSet;
@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 
 /// Ranges that are named in one line; more are counted.
 const MAX_NAMED: usize = 16;
+
+/// Events that are told of one device.
+const MAX_EVENTS: usize = 5;
 
 /// One device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -34,6 +37,17 @@ pub struct DeviceLine {
     pub stores: Vec<StoreLine>,
     /// Messages refused, by reason.
     pub refused: BTreeMap<&'static str, u64>,
+    /// What happened with it, the newest first: conflicts, cards that were moved, a second device of this name.
+    pub events: Vec<EventLine>,
+}
+
+/// One event of a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EventLine {
+    /// When, by the receiver's clock, ISO 8601.
+    pub utc: String,
+    /// What, as a sentence.
+    pub what: String,
 }
 
 /// One store that a device brought.
@@ -69,14 +83,17 @@ pub struct StoreLine {
 /// The folder or the roster can't be read.
 pub fn devices(data: &Path) -> Result<Vec<DeviceLine>, FleetError> {
     let shelf = shelf(data)?;
-    let mut entries = roster::read(data)?;
+    let (mut entries, mut events) = (roster::read(data)?, roster::events(data, MAX_EVENTS)?);
     let mut names: BTreeSet<String> = entries.keys().cloned().collect();
     names.extend(shelf.devices().map(|(name, _)| name.to_owned()));
     let line = |name: String| {
         let entry = entries.remove(&name).unwrap_or_default();
         let state: Option<State> = entry.state.as_deref().and_then(|payload| decode(payload).ok());
         let stores = shelf.stores_of(&name).map(|store| store_line(&shelf, store, state.as_ref())).collect();
+        let events = events.remove(&name).unwrap_or_default();
+        let event = |event: Happened| EventLine { utc: iso8601(event.utc), what: event.detail };
         DeviceLine {
+            events: events.into_iter().map(event).collect(),
             seen: (entry.seen.0 != 0).then(|| iso8601(entry.seen)),
             online: entry.online,
             version: state.map(|state| state.version),
@@ -112,7 +129,7 @@ pub fn replicas(data: &Path, device: &str) -> Result<Vec<PathBuf>, FleetError> {
     }
 }
 
-/// The lines as a table, one store a line, for people.
+/// The lines as a table, one store a line, for people; below it the newest event of each device.
 pub fn table(devices: &[DeviceLine]) -> String {
     let mut out = String::from("DEVICE\tSEEN\tONLINE\tSTORE\tREADINGS\tHELD\tGAPS\tLOSSES\tCONFLICTS\tREFUSED\n");
     for device in devices {
@@ -137,7 +154,11 @@ pub fn table(devices: &[DeviceLine]) -> String {
             let _ = writeln!(out, "{store}\t{readings}\t{held}\t{gaps}\t{losses}\t{conflicts}\t{refused}");
         }
     }
-    align(&out)
+    let mut out = align(&out);
+    for (device, event) in devices.iter().filter_map(|line| Some((&line.device, line.events.first()?))) {
+        let _ = writeln!(out, "{device}: {}: {}", event.utc, event.what);
+    }
+    out
 }
 
 /// The lines as one JSON array.
