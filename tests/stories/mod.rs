@@ -1,5 +1,6 @@
 mod backlog;
 mod bad_input;
+mod brokers;
 mod clocks;
 mod commands;
 mod demo;
