@@ -122,6 +122,13 @@ impl Client {
         client.ack(&publish).await.map_err(|_| PublishError::NotConnected)
     }
 
+    /// This connection has done what it is for: when it breaks, however early, the next attempt begins without the waits that
+    /// failures have added up to. On a link that breaks within seconds they would soon be minutes, although each connection
+    /// carries something.
+    pub fn was_of_use(&self) {
+        self.shared.was_of_use();
+    }
+
     /// Whether there is a connection at this moment.
     pub fn is_connected(&self) -> bool {
         self.shared.live().is_some()

@@ -59,6 +59,12 @@ impl Backoff {
         wait.max(self.limits.floor)
     }
 
+    /// The wait after a connection that was of use and broke early: as after a first failure, whatever came before.
+    pub fn after_use(&mut self, random: u64) -> Duration {
+        self.bound = self.limits.base.min(self.limits.cap);
+        self.after_failure(random)
+    }
+
     /// The wait after the end of a connection that had stood for long enough: a share of the spread.
     pub fn after_loss(&mut self, random: u64) -> Duration {
         self.bound = self.limits.spread.max(self.limits.base).min(self.limits.cap);
@@ -100,6 +106,7 @@ mod tests {
         assert_eq!(backoff.after_loss(u64::MAX), s(3));
         let longest: Vec<u64> = (0..3).map(|_| backoff.after_failure(u64::MAX).as_secs()).collect();
         assert_eq!(longest, [3, 6, 10], "failures after a loss double from the spread");
+        assert_eq!(backoff.after_use(u64::MAX), s(1), "nothing of earlier failures is left");
         (0..1000).for_each(|_| assert!(backoff.after_failure(random()) <= limits.cap));
     }
 

@@ -31,6 +31,8 @@ pub(super) struct Shared {
 #[derive(Default)]
 struct State {
     live: Option<Live>,
+    /// The connection that stands, or stood last, was of use.
+    of_use: bool,
     stop: bool,
 }
 
@@ -78,6 +80,11 @@ impl Shared {
         self.wake.notify_all();
     }
 
+    pub(super) fn was_of_use(&self) {
+        let mut state = self.lock();
+        state.of_use |= state.live.is_some();
+    }
+
     fn stopping(&self) -> bool {
         self.lock().stop
     }
@@ -108,6 +115,9 @@ pub(super) struct Link {
     logged: Option<(LinkFault, Instant)>,
 }
 
+/// So many short connections in a row are another client of the same id rather than a bad link, also if each was of use.
+const STRIFE: u32 = 100;
+
 /// A connection that stood, or did not, and is over.
 struct Ended {
     fault: LinkFault,
@@ -127,12 +137,16 @@ impl Link {
         let (_, mut connection) = rumqttc::Client::new(MqttOptions::new("", "", 0), 0);
         loop {
             let ended = self.connect_and_keep(&mut connection);
-            self.shared.lock().live = None;
+            let of_use = {
+                let mut state = self.shared.lock();
+                state.live = None;
+                std::mem::take(&mut state.of_use)
+            };
             connection.eventloop.clean();
             if self.shared.stopping() {
                 return;
             }
-            let retry_in = self.wait_after(&ended);
+            let retry_in = self.wait_after(&ended, of_use);
             self.log(&ended.fault);
             let told = self.events.send_blocking(Event::Disconnected { fault: ended.fault.clone(), retry_in });
             if told.is_err() || self.rest(retry_in, &ended.fault) {
@@ -141,7 +155,9 @@ impl Link {
         }
     }
 
-    fn wait_after(&mut self, ended: &Ended) -> Duration {
+    /// A connection that was of use leaves no waits of earlier failures, unless so many in a row were short that another client of
+    /// the same id is likelier than a bad link.
+    fn wait_after(&mut self, ended: &Ended, of_use: bool) -> Duration {
         self.contested |= matches!(ended.fault, LinkFault::Evicted { .. });
         let calm = if self.contested { CONTEST } else { SHORT };
         if ended.stood.is_some_and(|stood| stood >= calm) {
@@ -150,6 +166,8 @@ impl Link {
         }
         match ended.fault {
             LinkFault::Busy => self.backoff.after_busy(random()),
+            LinkFault::Evicted { times } if times >= STRIFE => self.backoff.after_failure(random()),
+            _ if of_use => self.backoff.after_use(random()),
             _ => self.backoff.after_failure(random()),
         }
     }

@@ -133,6 +133,23 @@ fn publishing_goes_on_after_every_cut() {
     assert!(taken > 20, "{taken} taken, {refused} refused");
 }
 
+/// A connection that was of use before it broke, however early, leaves nothing of earlier waits: on a link that is cut within
+/// the second the waits once grew to two minutes, although every connection had carried something.
+#[test]
+fn waits_do_not_add_up_while_connections_are_of_use() {
+    let broker = Mosquitto::start();
+    let proxy = Proxy::to(broker.port, Duration::ZERO);
+    let backoff = BackoffLimits { cap: Duration::from_secs(5), ..device("d", 0).backoff };
+    let (client, events) = start(Settings { backoff, ..device("d", proxy.port) });
+    for connection in 1..=12 {
+        assert_eq!(next(&events), Event::Connected { connection });
+        client.was_of_use();
+        proxy.cut();
+        let Event::Disconnected { retry_in, .. } = next(&events) else { panic!("still connected") };
+        assert!(retry_in <= backoff.base, "connection {connection}: {retry_in:?}");
+    }
+}
+
 /// The broker publishes the will when the connection breaks, and not when we take leave.
 #[test]
 fn the_will_speaks_for_a_broken_connection_only() {

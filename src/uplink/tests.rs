@@ -15,7 +15,8 @@ use crate::store::thread::{StoreHandle, spawn};
 use crate::store::{Identity, Store};
 use crate::wire::topics::{self, Topic};
 use crate::wire::{
-    self, Ack, Assembler, AssemblerLimits, CatalogPage, Request, SegmentFrame, State, StoreAck, StoreState, StoreUuid,
+    self, Ack, Assembler, AssemblerLimits, CatalogPage, Request, SegmentFrame, SnapshotRequest, State, StoreAck,
+    StoreState, StoreUuid,
 };
 use smol::channel::{Receiver, Sender, bounded};
 use std::collections::{BTreeMap, BTreeSet};
@@ -334,7 +335,7 @@ fn requests_are_answered_and_leave_is_taken() {
     let before = fleet.held.lock().expect("lock").duplicates;
     fleet.request(&Request::Segments { store, ranges: vec![SeqRange::new(3, 5).expect("a range")] });
     eventually("three come again", || fleet.held.lock().expect("lock").duplicates == before + 3);
-    fleet.request(&Request::Snapshot);
+    fleet.request(&Request::Snapshot(SnapshotRequest { nonce: 7, only: None, done: vec![] }));
     eventually("all come again", || fleet.held.lock().expect("lock").duplicates == before + 13);
     device.stop.try_send(()).expect("asked to stop");
     eventually("offline", || fleet.held.lock().expect("lock").states.last().is_some_and(|state| !state.online));

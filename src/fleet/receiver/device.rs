@@ -41,6 +41,8 @@ pub(super) struct Brought {
     gaps: RangeSet,
     gaps_since: Option<BootNanos>,
     gaps_asked: Option<BootNanos>,
+    /// What was asked for then.
+    asked_for: RangeSet,
 }
 
 impl Device {
@@ -131,17 +133,21 @@ impl Device {
         !brought.gaps.is_empty()
     }
 
-    /// The request for the gaps of `store`, if it is time for one.
+    /// The request for the gaps of `store`, if it is time for one: for as many as fit, and for the next as soon as all of
+    /// those have closed.
     pub(super) fn ask_for_gaps(&mut self, store: StoreUuid, now: BootNanos) -> Option<Request> {
         let online = self.entry.online;
         let brought = self.brought(store);
         let stood = brought.gaps_since.is_some_and(|since| elapsed(since, now) >= GAP_PATIENCE);
         let rested = brought.gaps_asked.is_none_or(|asked| elapsed(asked, now) >= GAP_PATIENCE);
+        let rested = rested || brought.asked_for.common(&brought.gaps).is_empty();
         if !online || !stood || !rested {
             return None;
         }
         brought.gaps_asked = Some(now);
-        Some(Request::Segments { store, ranges: brought.gaps.iter().take(MAX_RANGES).collect() })
+        let ranges: Vec<SeqRange> = brought.gaps.iter().take(MAX_RANGES).collect();
+        brought.asked_for = ranges.iter().copied().collect();
+        Some(Request::Segments { store, ranges })
     }
 
     /// Whether the device may be asked for its catalogue now; if so, it is taken as asked.

@@ -1,34 +1,12 @@
-//! How this run of the service presents itself: the connection's settings, births, the will and the farewell.
+//! How this run of the service connects: the settings, with the will.
 
 use super::UplinkEnd;
-use crate::clock::{Clock, UtcNanos};
+use crate::clock::Clock;
 use crate::config::UplinkConfig;
 use crate::mqtt::{BackoffLimits, Login, Settings, Tls, WallClock, Will};
 use crate::wire::topics::{self, Topic};
-use crate::wire::{self, State, StoreState};
+use crate::wire::{self, State};
 use std::sync::Arc;
-
-/// What tells this run of the service from others.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Session {
-    pub(super) number: u64,
-    pub(super) run: u64,
-}
-
-impl Session {
-    /// A birth with a moment, a will or a farewell without.
-    pub(super) fn state(&self, stores: Vec<StoreState>, born: Option<(UtcNanos, bool)>) -> State {
-        State {
-            online: born.is_some(),
-            session: self.number,
-            run: self.run,
-            version: env!("CARGO_PKG_VERSION").into(),
-            utc: born.map_or(UtcNanos(0), |(utc, _)| utc),
-            clock_trusted: born.is_some_and(|(_, trusted)| trusted),
-            stores,
-        }
-    }
-}
 
 /// The connection's settings, with `will` as what the broker says for us when it breaks.
 pub(super) fn settings(
