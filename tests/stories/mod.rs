@@ -1,6 +1,7 @@
 mod backlog;
 mod bad_input;
 mod bad_links;
+mod brokers;
 mod clocks;
 mod commands;
 mod demo;

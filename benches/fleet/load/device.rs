@@ -255,10 +255,9 @@ impl Device {
                 Event::AckedSet
             }
             // None of them happens to a device in good order that nothing is asked of: the load then ends without its last acks.
-            Action::RecordGone { .. }
-            | Action::Recheck { .. }
-            | Action::Copy { .. }
-            | Action::PublishAccount(_) => Event::StoreFailed,
+            Action::RecordGone { .. } | Action::Recheck { .. } | Action::Copy { .. } | Action::PublishAccount(_) => {
+                Event::StoreFailed
+            }
         })
     }
 
