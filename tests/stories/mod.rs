@@ -7,6 +7,7 @@ mod flash;
 mod footprint;
 mod layers;
 mod main_job;
+mod requests;
 mod time_travel;
 mod wear;
 mod year;
