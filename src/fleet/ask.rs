@@ -47,9 +47,7 @@ pub fn ask(data: &Path, device: &str, wanted: Wanted, nonce: u64, now: UtcNanos)
     let entry = entry.unwrap_or_default();
     let what = match wanted {
         Wanted::Snapshot => What::Snapshot,
-        Wanted::Range(range, store) => {
-            range_of(&shelf, device, range, store, &entry)?
-        }
+        Wanted::Range(range, store) => range_of(&shelf, device, range, store, &entry)?,
     };
     let question = Question { device, nonce, what, asked: now, by_device: false };
     let (request, known) = match Roster::open(data)?.ask(&question)? {
