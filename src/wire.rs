@@ -17,7 +17,7 @@ mod rules;
 pub mod topics;
 
 pub use account::{Account, Done, SnapshotRequest, Stretch};
-pub use frames::{Assembled, Assembler, AssemblerLimits, frames};
+pub use frames::{Assembled, Assembler, AssemblerLimits, frames, hash_of, piece, piece_bytes};
 
 use crate::clock::{Anchor, UtcNanos};
 use crate::fault::{Exit, Fault, Verdict};
@@ -203,6 +203,11 @@ pub enum Request {
     Catalog,
     /// Send everything that the file holds, or a range, as the ordinary frames, with an account of it.
     Snapshot(SnapshotRequest),
+    /// Send no segments for a while.
+    Pause {
+        /// For so long, an hour at most; 0 ends it.
+        seconds: u32,
+    },
 }
 
 /// A message that can be an envelope: the five types above and no other.

@@ -29,7 +29,7 @@ pub fn frames(
     let room = max_payload.clamp(MIN_PAYLOAD, MAX_ENVELOPE) - FRAME_OVERHEAD;
     let pieces = body.len().div_ceil(room).max(1);
     let size = body.len().div_ceil(pieces).max(1);
-    let hash = if pieces > 1 { crc32fast::hash(body) } else { 0 };
+    let hash = if pieces > 1 { hash_of(body) } else { 0 };
     let total = body.len() as u32;
     (0..pieces).map(move |k| {
         if pieces == 1 {
@@ -39,6 +39,38 @@ pub fn frames(
         let bytes = &body[from.min(body.len())..(from + size).min(body.len())];
         encode(&SegmentFrame::Chunk { store, range, hash, offset: from as u32, total, bytes })
     })
+}
+
+/// How many bytes of a body of `total` the payload of at most `max_payload` bytes carries that begins at `from`.
+pub fn piece_bytes(from: usize, total: usize, max_payload: usize) -> usize {
+    let room = max_payload.clamp(MIN_PAYLOAD, MAX_ENVELOPE) - FRAME_OVERHEAD;
+    let left = total.saturating_sub(from);
+    // What is left in pieces of nearly equal size: no tiny last one.
+    left.div_ceil(left.div_ceil(room).max(1))
+}
+
+/// The payload that carries [`piece_bytes`] of `body` from `from` on: all of it, where it fits.
+///
+/// # Errors
+/// As [`frames`].
+pub fn piece(
+    store: StoreUuid,
+    range: SeqRange,
+    body: &[u8],
+    from: usize,
+    max_payload: usize,
+) -> Result<Vec<u8>, WireError> {
+    let bytes = body.get(from..from + piece_bytes(from, body.len(), max_payload)).unwrap_or_default();
+    if bytes.len() == body.len() {
+        return encode(&SegmentFrame::Whole { store, range, body });
+    }
+    let (hash, offset, total) = (hash_of(body), from as u32, body.len() as u32);
+    encode(&SegmentFrame::Chunk { store, range, hash, offset, total, bytes })
+}
+
+/// What tells one body from another: the hash in each of its chunks.
+pub fn hash_of(body: &[u8]) -> u32 {
+    crc32fast::hash(body)
 }
 
 /// A whole segment body, borrowed where it came in one frame.
