@@ -8,7 +8,7 @@ use crate::clock::{BootNanos, SECOND};
 use std::collections::BTreeMap;
 
 /// So many messages wait for so long: the receiver does not keep up.
-const CROWD: usize = 128;
+const CROWD: usize = 2048;
 const CROWDED_NS: i64 = 5 * SECOND;
 
 /// How long the busiest are asked to be silent, and how many of them at a time.

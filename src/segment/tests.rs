@@ -263,7 +263,26 @@ fn golden() -> Vec<(&'static str, Segment)> {
         ("ids", Segment { range: range(1_000_000, 1_000_000), content: data(Vec::new()) }),
         ("names", Segment { range: range(1, u64::MAX), content: data(names) }),
         ("learnt", Segment { range: range(7, 7), content: Content::Data { readings: learnt(), names: Vec::new() } }),
+        ("missing", Segment { range: range(8, 8), content: Content::Data { readings: missing(), names: Vec::new() } }),
     ]
+}
+
+/// Columns of every kind without any value, and one with a value behind them.
+fn missing() -> Readings {
+    let timelines = vec![Timeline { clock: TimelineClock::Boot(BootId(1)), stamps: vec![1, 2] }];
+    let all = [
+        Values::Int(vec![0; 2]),
+        Values::Float(vec![0.0; 2]),
+        Values::Bool(vec![false; 2]),
+        Values::Text(vec!["".into(); 2]),
+        Values::Float(vec![0.5; 2]),
+    ];
+    let why = |at| Missing { at, why: if at == 0 { NoValue::Failed } else { NoValue::PowerUp } };
+    let column = |(i, values): (u32, Values)| {
+        let missing = if i < 4 { vec![why(0), why(1)] } else { Vec::new() };
+        Column { series: SeriesId(i + 1), timeline: 0, values, missing }
+    };
+    Readings { timelines, columns: (0..).zip(all).map(column).collect() }
 }
 
 /// Columns that teach and are beside each other, stamps at an even pace that is no whole number, and more than one chunk.

@@ -5,11 +5,11 @@
 //! nothing and waits for nobody.
 
 use super::lane::Head;
-use super::machine::{Action, Cut, Event, Line, Purpose};
+use super::machine::{Action, Cut, Event, Line, Purpose, Told};
 use crate::clock::Now;
 use crate::reading::{SegmentSeq, SeqRange};
-use crate::store::{Store, StoreError, StoreLine};
-use crate::wire::{self, CatalogPage, StoreState, StoreUuid};
+use crate::store::{Shipment, Store, StoreError, StoreLine};
+use crate::wire::{self, Account, CatalogPage, StoreState, StoreUuid};
 
 /// What an action needs besides the store.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +40,21 @@ pub(crate) enum Found {
         /// As asked.
         cut: Cut,
     },
+    /// A segment of a snapshot, likewise.
+    Copy {
+        /// Whose.
+        store: StoreUuid,
+        /// As asked.
+        within: SeqRange,
+        /// What it is.
+        told: Told,
+        /// As stored.
+        body: Vec<u8>,
+        /// The most bytes of a message.
+        payload_bytes: usize,
+    },
+    /// How far a snapshot is.
+    Account(Account),
     /// The whole catalogue.
     Catalog {
         /// Its version.
@@ -61,10 +76,7 @@ pub(crate) fn find(store: &mut Store, action: Action, asked: Asked) -> Result<Fo
     match action {
         Action::ReadStores => stores(store).map(Found::Told),
         Action::ReadHeads { store: of, purpose, after, limit } => {
-            let heads = match purpose {
-                Purpose::Snapshot => store.held(of, after, limit),
-                _ => store.pending(of, after, limit),
-            }?;
+            let heads = store.pending(of, after, limit)?;
             let heads = heads.iter().map(|head| Head { range: head.range, bytes: head.bytes }).collect();
             Ok(Found::Told(Event::Heads { store: of, purpose, after, heads }))
         }
@@ -73,13 +85,15 @@ pub(crate) fn find(store: &mut Store, action: Action, asked: Asked) -> Result<Fo
             let heads = heads.iter().map(|head| Head { range: head.range, bytes: head.bytes }).collect();
             Ok(Found::Told(Event::Newest { store: of, before, heads }))
         }
-        Action::Send { store: of, at, purpose, catalog, cut } => {
-            let now = store.catalog_version();
-            if now != catalog {
-                return Ok(Found::Told(Event::CatalogChanged { catalog: now }));
-            }
-            segment(store, of, at, purpose, cut)
-        }
+        Action::Send { store: of, at, purpose, catalog, cut } => match outdated(store, catalog) {
+            Some(changed) => Ok(changed),
+            None => segment(store, of, at, purpose, cut, asked.now),
+        },
+        Action::Copy { store: of, within, catalog, payload_bytes } => match outdated(store, catalog) {
+            Some(changed) => Ok(changed),
+            None => copy(store, of, within, payload_bytes, asked.now),
+        },
+        Action::PublishAccount(account) => Ok(Found::Account(account)),
         Action::PublishCatalog { all } => {
             Ok(Found::Catalog { version: store.catalog_version(), pages: store.catalog(asked.page_bytes)?, all })
         }
@@ -106,15 +120,52 @@ fn stores(store: &Store) -> Result<Event, StoreError> {
     Ok(Event::Stores { lines, catalog: store.catalog_version() })
 }
 
-fn segment(store: &Store, of: StoreUuid, at: SegmentSeq, purpose: Purpose, cut: Cut) -> Result<Found, StoreError> {
-    Ok(match store.body(of, at)? {
-        Some((range, body)) if body.is_empty() || body.len() > wire::MAX_BODY_BYTES => {
-            log::warn!("uplink: segment {range} of store {of} cannot be sent: its body has {} bytes", body.len());
-            Found::Told(Event::Missing { store: of, at, purpose })
+/// What is said instead of a segment where the catalogue has changed since `catalog`.
+fn outdated(store: &Store, catalog: u64) -> Option<Found> {
+    let version = store.catalog_version();
+    (version != catalog).then_some(Found::Told(Event::CatalogChanged { catalog: version }))
+}
+
+fn segment(
+    store: &mut Store,
+    of: StoreUuid,
+    at: SegmentSeq,
+    purpose: Purpose,
+    cut: Cut,
+    now: Now,
+) -> Result<Found, StoreError> {
+    Ok(match store.outgoing(of, at, now)? {
+        Some(Shipment { range, body, .. }) if fits(of, range, &body) => {
+            Found::Segment { store: of, range, body, purpose, cut }
         }
-        Some((range, body)) => Found::Segment { store: of, range, body, purpose, cut },
-        None => Found::Told(Event::Missing { store: of, at, purpose }),
+        _ => Found::Told(Event::Missing { store: of, at, purpose }),
     })
+}
+
+/// What does not fit is told of all the same: it is the device's, and the fleet is to name it as lacking.
+fn copy(
+    store: &mut Store,
+    of: StoreUuid,
+    within: SeqRange,
+    payload_bytes: usize,
+    now: Now,
+) -> Result<Found, StoreError> {
+    let Some(Shipment { range, body, loss, readings }) = store.next_outgoing(of, within, now)? else {
+        return Ok(Found::Told(Event::Copied { store: of, within, told: None }));
+    };
+    let told = Told { range, bytes: body.len() as u64, readings, loss };
+    if !fits(of, range, &body) {
+        return Ok(Found::Told(Event::Copied { store: of, within, told: Some(told) }));
+    }
+    Ok(Found::Copy { store: of, within, told, body, payload_bytes })
+}
+
+fn fits(of: StoreUuid, range: SeqRange, body: &[u8]) -> bool {
+    let fits = !body.is_empty() && body.len() <= wire::MAX_BODY_BYTES;
+    if !fits {
+        log::warn!("uplink: segment {range} of store {of} cannot be sent: its body has {} bytes", body.len());
+    }
+    fits
 }
 
 fn states(store: &Store) -> Result<Vec<StoreState>, StoreError> {

@@ -30,7 +30,7 @@ mod outcome;
 mod plan;
 mod snapshot;
 
-pub use event::{Action, Cut, Doubt, Event, Line, Purpose, Rest};
+pub use event::{Action, Cut, Doubt, Event, Line, Purpose, Rest, Told};
 
 use super::flights::{Flights, Window};
 use super::lane::Head;
@@ -74,9 +74,6 @@ pub const LOOK_NS: i64 = 60 * SECOND;
 /// The longest that the fleet may ask for silence.
 pub const PAUSE_NS: i64 = 3600 * SECOND;
 
-/// How often a broken connection takes a snapshot back to the beginning of the store it was in.
-const SNAPSHOT_RESTARTS: u32 = 3;
-
 /// Where the connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -105,6 +102,8 @@ pub struct Machine {
     snapshot: Option<Snapshot>,
     snapshot_every_ns: Option<i64>,
     next_snapshot: Option<BootNanos>,
+    /// The number of the last snapshot that nobody asked for.
+    own_nonce: u64,
     /// Things for the store that an ack brought about; at most two a store.
     todo: VecDeque<Action>,
     /// The one of them that is being performed: if the store fails, it is still to be done.
@@ -142,6 +141,7 @@ impl Machine {
             snapshot: None,
             snapshot_every_ns,
             next_snapshot: snapshot_every_ns.map(|every| BootNanos(now.0.saturating_add(every))),
+            own_nonce: 0,
             todo: VecDeque::new(),
             doing: None,
             look: Due { wanted: true, ..Due::default() },
@@ -156,6 +156,11 @@ impl Machine {
             slowed_until: None,
             unaffordable_until: None,
         }
+    }
+
+    /// Numbers its own snapshots from `nonce` on, which should be as good as unique.
+    pub fn numbered_from(self, nonce: u64) -> Self {
+        Self { own_nonce: nonce, ..self }
     }
 
     /// The same within what is configured; a message has at most `max_payload_bytes`.
@@ -277,7 +282,7 @@ impl Machine {
     pub fn on(&mut self, event: Event, now: BootNanos) {
         match event {
             Event::Connected => self.connected(now),
-            Event::Disconnected | Event::NotPublished => self.disconnected(),
+            Event::Disconnected | Event::NotPublished => self.disconnected(now),
             Event::Ack(ack) => self.on_ack(ack),
             Event::Request(request) => self.requested(request, now),
             Event::Committed => {
@@ -293,6 +298,8 @@ impl Machine {
             }
             Event::Sent { store, range, bytes, purpose } => self.sent(store, range, bytes, purpose, now),
             Event::Missing { store, at, purpose } => self.missing(store, at, purpose),
+            Event::Copied { store, within, told } => self.copied(store, within, told),
+            Event::AccountPublished(account) => self.account_published(&account),
             Event::CatalogChanged { catalog } => self.catalog.is(catalog),
             Event::CatalogPublished { catalog, all } => self.catalog_published(catalog, all, now),
             Event::Stating(highs) => highs.into_iter().for_each(|(store, high)| self.committed_to(store, high)),

@@ -115,7 +115,7 @@ impl Pace {
         }
         (self.daily, self.monthly) = (kept.daily, kept.monthly);
         if kept.open {
-            self.spend(self.unsaved_at_most());
+            self.spend(self.unsaved_at_most().unwrap_or(0));
         }
         true
     }
@@ -221,9 +221,8 @@ impl Pace {
     pub(super) fn save(&mut self) -> Option<String> {
         let now = self.now?.boot;
         let spent = self.daily.spent() + self.monthly.spent();
-        let due = self.saved.is_none_or(|saved| {
-            now.0 - saved.at.0 >= SAVE_NS || spent.abs_diff(saved.spent) >= self.unsaved_at_most().max(1)
-        });
+        let much = |before: u64| self.unsaved_at_most().is_some_and(|most| spent.abs_diff(before) >= most);
+        let due = self.saved.is_none_or(|saved| now.0 - saved.at.0 >= SAVE_NS || much(saved.spent));
         due.then(|| {
             self.saved = Some(Saved { at: now, spent });
             self.text(true)
@@ -284,10 +283,11 @@ impl Pace {
         self.monthly.spend(bytes, trusted);
     }
 
-    /// What may be spent between two savings and be forgotten by a power cut; nothing without a budget.
-    fn unsaved_at_most(&self) -> u64 {
+    /// What may be spent between two savings and be forgotten by a power cut; none without a budget, where it matters
+    /// to nobody.
+    fn unsaved_at_most(&self) -> Option<u64> {
         let budgets = [self.config.budget_daily, self.config.budget_monthly];
-        budgets.into_iter().flatten().min().map_or(u64::MAX / 4, |bytes| bytes / SAVE_PART)
+        budgets.into_iter().flatten().min().map(|bytes| bytes / SAVE_PART)
     }
 
     /// What a segment of `bytes` costs in the messages of now.

@@ -39,7 +39,7 @@ pub async fn run(
     clock: Arc<dyn Clock>,
     stop: Receiver<()>,
 ) -> Result<(), UplinkEnd> {
-    run_with(cfg, device, store, committed, status, clock, stop, BackoffLimits::default()).await
+    run_with(cfg, device, store, committed, status, clock, stop, None).await
 }
 
 /// [`run`] with other waits between attempts.
@@ -52,16 +52,21 @@ pub(super) async fn run_with(
     status: SharedStatus,
     clock: Arc<dyn Clock>,
     stop: Receiver<()>,
-    backoff: BackoffLimits,
+    backoff: Option<BackoffLimits>,
 ) -> Result<(), UplinkEnd> {
     let session = Session { number: random(), run: store.run(|store| store.run()).await? };
-    let settings = settings(cfg, device, session.farewell())?;
-    let settings = Settings { backoff, ..settings };
+    let settings = settings(cfg, device, session.farewell(), &clock)?;
+    let settings = Settings { backoff: backoff.unwrap_or(settings.backoff), ..settings };
     let max_payload_bytes = settings.max_payload_bytes;
     let voice = Voice::new(&cfg.prefix, device, session, max_payload_bytes);
     let (client, inbox) = Client::start(settings).map_err(|e| UplinkEnd::Thread { cause: e.to_string() })?;
     let now = clock.now().boot;
-    let machine = Machine::new(cfg.snapshot_every, now).paced(cfg.pace, max_payload_bytes, cfg.broker.tls, now);
+    let machine = Machine::new(cfg.snapshot_every, now).numbered_from(session.number).paced(
+        cfg.pace,
+        max_payload_bytes,
+        cfg.broker.tls,
+        now,
+    );
     let prefix = cfg.prefix.clone();
     let mut task = Task { machine, store, client, inbox, committed, stop, status, clock, prefix, voice, timed: None };
     task.resume_account().await?;

@@ -9,7 +9,7 @@ use super::machine::{Cut, Event, Purpose, Rest};
 use crate::clock::{Now, UtcNanos};
 use crate::reading::SeqRange;
 use crate::wire::topics::{self, Topic};
-use crate::wire::{self, CatalogPage, State, StoreState, StoreUuid};
+use crate::wire::{self, Account, CatalogPage, SegmentFrame, State, StoreState, StoreUuid};
 
 /// What an envelope adds to a catalogue page, and a little more.
 const PAGE_OVERHEAD: usize = 64;
@@ -99,7 +99,7 @@ enum Words {
     Segment { topic: String, store: StoreUuid, range: SeqRange, body: Vec<u8>, max_payload: usize },
     Piece { topic: String, store: StoreUuid, range: SeqRange, body: Vec<u8>, max_payload: usize, from: usize },
     Catalog { names: Names, pages: Vec<CatalogPage>, said: Vec<Option<u32>> },
-    State(Outgoing),
+    One(Outgoing),
 }
 
 impl Voice {
@@ -119,9 +119,15 @@ impl Voice {
         match found {
             Found::Told(after) => Answer { before: None, after, words: Words::None },
             Found::Segment { store, range, body, purpose, cut } if cut.whole => {
-                self.segment(store, range, body, purpose, cut)
+                let after = Event::Sent { store, range, bytes: body.len() as u64, purpose };
+                self.segment(store, range, body, cut.payload_bytes, after)
             }
             Found::Segment { store, range, body, purpose, cut } => self.piece(store, range, body, purpose, cut),
+            Found::Copy { store, within, told, body, payload_bytes } => {
+                let after = Event::Copied { store, within, told: Some(told) };
+                self.segment(store, told.range, body, payload_bytes, after)
+            }
+            Found::Account(account) => self.account(account),
             Found::Catalog { version, pages, all } => {
                 let said = if all { Vec::new() } else { self.pages.clone() };
                 let words = Words::Catalog { names: self.names.clone(), pages, said };
@@ -144,10 +150,23 @@ impl Voice {
         Some(Outgoing { topic: self.names.topic(Topic::State), retain: true, payload, page: None })
     }
 
-    fn segment(&self, store: StoreUuid, range: SeqRange, body: Vec<u8>, purpose: Purpose, cut: Cut) -> Answer {
-        let after = Event::Sent { store, range, bytes: body.len() as u64, purpose };
-        let (topic, max_payload) = (self.names.topic(Topic::Segment), self.max_payload.min(cut.payload_bytes));
+    fn segment(&self, store: StoreUuid, range: SeqRange, body: Vec<u8>, payload_bytes: usize, after: Event) -> Answer {
+        let (topic, max_payload) = (self.names.topic(Topic::Segment), self.max_payload.min(payload_bytes));
         Answer { before: None, after, words: Words::Segment { topic, store, range, body, max_payload } }
+    }
+
+    /// On the topic of segments, so that it comes after those that it is of.
+    fn account(&self, account: Account) -> Answer {
+        let words = match wire::encode(&SegmentFrame::Account(account.clone())) {
+            Ok(payload) => {
+                Words::One(Outgoing { topic: self.names.topic(Topic::Segment), retain: false, payload, page: None })
+            }
+            Err(e) => {
+                log::warn!("uplink: the account of a snapshot cannot be sent: {e}");
+                Words::None
+            }
+        };
+        Answer { before: None, after: Event::AccountPublished(account), words }
     }
 
     /// The next message of a segment, or its first where it is not the one that had begun.
@@ -172,7 +191,7 @@ impl Voice {
         let before = Some(Event::Stating(stores.iter().map(|state| (state.store, state.high)).collect()));
         let words = match wire::encode(&self.session.state(stores, Some((now.utc, now.trusted)))) {
             Ok(payload) => {
-                Words::State(Outgoing { topic: self.names.topic(Topic::State), retain: true, payload, page: None })
+                Words::One(Outgoing { topic: self.names.topic(Topic::State), retain: true, payload, page: None })
             }
             Err(e) => {
                 log::warn!("uplink: the state cannot be sent: {e}");
@@ -188,7 +207,7 @@ impl Answer {
     pub(crate) fn messages(&self) -> Box<dyn Iterator<Item = Outgoing> + Send + '_> {
         match &self.words {
             Words::None => Box::new(std::iter::empty()),
-            Words::State(message) => Box::new(std::iter::once(message.clone())),
+            Words::One(message) => Box::new(std::iter::once(message.clone())),
             Words::Catalog { names, pages, said } => {
                 let numbered = (0..=u16::MAX).zip(pages);
                 Box::new(numbered.filter_map(|(number, page)| names.page(number, page, said)))
@@ -238,6 +257,7 @@ impl Names {
 mod tests {
     use super::*;
     use crate::clock::BootNanos;
+    use crate::uplink::machine::Purpose;
 
     const NOW: Now = Now { boot: BootNanos(1), utc: UtcNanos(2), trusted: true };
 

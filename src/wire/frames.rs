@@ -132,6 +132,8 @@ impl Assembler {
                 self.keep(&key, offset, bytes);
                 self.complete(&key)
             }
+            // Of segments, not of a piece of one.
+            SegmentFrame::Account(_) => Ok(None),
         }
     }
 

@@ -2,5 +2,6 @@
 
 mod hostile;
 mod random;
+mod requests;
 mod rig;
 mod stories;

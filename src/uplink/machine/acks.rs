@@ -74,7 +74,7 @@ impl Machine {
                 self.silent_until = (ns > 0).then_some(BootNanos(now.0.saturating_add(ns)));
             }
             Request::Catalog => self.catalog.ask(),
-            Request::Snapshot => self.begin_snapshot(),
+            Request::Snapshot(request) => self.begin_snapshot(&request, false),
             Request::Segments { store, ranges } => {
                 let Some(plan) = self.plans.iter().find(|plan| plan.line.store == store) else { return };
                 for range in ranges {

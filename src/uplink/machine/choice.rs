@@ -7,6 +7,7 @@
 //! messages at most. What else has begun is brought to its end before another begins: a receiver holds few pieces.
 
 use super::event::{Action, Cut, Purpose, Rest};
+use super::plan::Plan;
 use super::{FIGURES_NS, METERED_FIGURES_NS, Machine, STATE_NS};
 use crate::clock::BootNanos;
 use crate::reading::ranges::RangeSet;
@@ -50,11 +51,25 @@ impl Machine {
         if let Some(rest) = self.begun() {
             return self.go_on(rest, now);
         }
-        self.again(now).or_else(|| self.wanted(now)).or_else(|| self.backlog(now)).or_else(|| {
-            // Its segments are not known by size until they are read.
-            let size = self.pace.message_bytes() as u64;
-            if self.snapshot.is_some() && !self.may(Class::Backlog, size, now) { None } else { self.snapshot(now) }
-        })
+        let waiting = self.again(now).or_else(|| self.wanted(now)).or_else(|| self.backlog(now));
+        // What only waits for room in the window waits all the same.
+        waiting.or_else(|| self.rests().then(|| self.paced_snapshot(now)).flatten())
+    }
+
+    fn paced_snapshot(&mut self, now: BootNanos) -> Option<Action> {
+        // Its segments are not known by size until they are read.
+        let size = self.pace.message_bytes() as u64;
+        if self.snapshot.is_some() && !self.may(Class::Backlog, size, now) { None } else { self.snapshot(now) }
+    }
+
+    /// Whether nothing that is pending is still to be sent.
+    fn rests(&self) -> bool {
+        let rests = |plan: &Plan| {
+            // Only the current store has new readings.
+            let live = if plan.line.current { plan.live.want() } else { Want::Nothing };
+            live == Want::Nothing && plan.backlog.want() == Want::Nothing
+        };
+        self.plans.iter().filter(|plan| !plan.doubted).all(rests)
     }
 
     fn new_readings(&mut self, now: BootNanos) -> Option<Action> {

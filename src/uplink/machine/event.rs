@@ -4,7 +4,8 @@ use super::Head;
 use crate::clock::{BootNanos, Now};
 use crate::reading::ranges::RangeSet;
 use crate::reading::{SegmentSeq, SeqRange};
-use crate::wire::{Ack, Request, StoreUuid};
+use crate::segment::Sum;
+use crate::wire::{Account, Ack, Request, StoreUuid};
 
 /// A store in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +31,19 @@ pub enum Purpose {
     Again,
     /// The fleet asked for it.
     Wanted,
-    /// It is part of a snapshot.
-    Snapshot,
+}
+
+/// A segment that went out for a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// Its range.
+    pub range: SeqRange,
+    /// Length of its body.
+    pub bytes: u64,
+    /// What its readings add up to, where it has readings.
+    pub readings: Option<Sum>,
+    /// Whether it is a loss.
+    pub loss: bool,
 }
 
 /// What happened.
@@ -96,11 +108,22 @@ pub enum Event {
         /// As asked.
         purpose: Purpose,
     },
-    /// Answer to [`Action::Send`]: the catalogue has changed since it was published; nothing was sent.
+    /// Answer to [`Action::Send`] and [`Action::Copy`]: the catalogue has changed since it was published; nothing was sent.
     CatalogChanged {
         /// Its version.
         catalog: u64,
     },
+    /// Answer to [`Action::Copy`], with its fields: the broker's client took a segment, or there is none.
+    Copied {
+        /// Whose.
+        store: StoreUuid,
+        /// As asked.
+        within: SeqRange,
+        /// What went out.
+        told: Option<Told>,
+    },
+    /// Answer to [`Action::PublishAccount`].
+    AccountPublished(Account),
     /// Answer to [`Action::PublishCatalog`]: all that was due is out.
     CatalogPublished {
         /// Its version.
@@ -183,7 +206,7 @@ pub struct Cut {
 pub enum Action {
     /// Read which stores there are, and the catalogue's version.
     ReadStores,
-    /// Read heads of segments of `store` above `after`, ascending: those pending, for [`Purpose::Snapshot`] all.
+    /// Read heads of segments of `store` above `after`, ascending: those pending.
     ReadHeads {
         /// Whose.
         store: StoreUuid,
@@ -216,6 +239,19 @@ pub enum Action {
         /// In which messages.
         cut: Cut,
     },
+    /// Send the first segment that has a number of `within`, unless the catalogue's version is no longer `catalog`.
+    Copy {
+        /// Whose.
+        store: StoreUuid,
+        /// What is looked for.
+        within: SeqRange,
+        /// The version that was published.
+        catalog: u64,
+        /// The most bytes of a message.
+        payload_bytes: usize,
+    },
+    /// Publish how far a snapshot is.
+    PublishAccount(Account),
     /// Publish the catalogue: the pages that differ from what was published, or all.
     PublishCatalog {
         /// Whether all.

@@ -165,6 +165,7 @@ impl Site {
                 Event::AckedSet
             }
             Action::RecordGone { .. } | Action::Recheck { .. } => panic!("nothing is gone and nobody doubts"),
+            Action::Copy { .. } | Action::PublishAccount(_) => panic!("nobody asked for a snapshot"),
         }
     }
 

@@ -218,6 +218,8 @@ mod tests {
         }
         assert_eq!(link.message_bytes(120 << 10), 120 << 10);
         assert!(link.has_room(200 << 10, 256 << 10, ms(now)));
+        link.begin(100 << 10, ms(now));
+        assert!(link.has_room(156 << 10, 256 << 10, ms(now)) && !link.has_room(157 << 10, 256 << 10, ms(now)));
     }
 
     /// A link that becomes ten times slower is believed within a few messages, and one that has little to send does not

@@ -199,6 +199,9 @@ fn the_account_is_saved_seldom() {
         times += u32::from(device.pace.save().is_some());
     }
     assert_eq!(times, 4);
+    let (before, text) = (device.pace.daily.spent(), device.pace.text(true));
+    assert!(device.pace.resume(&text));
+    assert_eq!(device.pace.daily.spent(), before, "without a budget nothing is taken for spent");
     for bad in ["", "{}", "[1]", &device.pace.last_word().replace("\"Day\"", "\"Month\"")] {
         assert!(!device.pace.resume(bad), "{bad}");
     }

@@ -36,12 +36,12 @@ impl Task {
             self.publish(&topic, retain, payload).await?;
             page.into_iter().for_each(|page| self.voice.said(page));
         }
-        if let Event::Sent { .. } | Event::Piece(_) = answer.after {
+        if matches!(answer.after, Event::Sent { .. } | Event::Piece(_) | Event::Copied { told: Some(_), .. }) {
             let mut status = lock(&self.status);
-            status.sent_segments += u64::from(matches!(answer.after, Event::Sent { .. }));
+            status.sent_segments += u64::from(!matches!(answer.after, Event::Piece(_)));
             status.sent_bytes += bytes;
         }
-        if let Event::AckedSet = answer.after {
+        if matches!(answer.after, Event::AckedSet) {
             self.client.was_of_use();
         }
         Ok(answer.after)

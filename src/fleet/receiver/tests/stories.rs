@@ -493,6 +493,37 @@ fn more_stores_than_may_be_open_are_all_kept() {
     assert_eq!(rig.readings(&units[0]), units[0].expected(0, 1..=3));
 }
 
+/// Two devices of one name, each evicting the other: both are heard, what they bring is held, and the contest is told once,
+/// with what it takes to find them. The same births delivered again, or a device that restarts, tell nothing.
+#[test]
+fn two_devices_of_one_name_are_told() {
+    let (mut one, mut other) = (Unit::new("a", 1), Unit::new("a", 2));
+    (other.session, other.run) = (50, 9);
+    let mut rig = Rig::new();
+    use crate::fleet::report;
+    let told = |rig: &mut Rig| -> Vec<String> {
+        rig.pass(60);
+        rig.tick();
+        let lines = report::devices(rig.dir.path()).expect("an account");
+        lines[0].events.iter().map(|event| event.what.clone()).collect()
+    };
+    for run in 1..10 {
+        (one.session, one.run) = (run, run);
+        rig.hear(&[one.birth(0), one.birth(0)]);
+    }
+    assert_eq!(told(&mut rig), Vec::<String>::new());
+    for at in 2..8 {
+        rig.hear(&[one.birth_at(0, at), other.birth_at(0, at)]);
+    }
+    let told = told(&mut rig);
+    assert_eq!(told.len(), 2, "at the fourth turn and at the eighth: {told:?}");
+    for part in [one.store.to_string(), other.store.to_string(), "run 9 ".into(), "`device`".into()] {
+        assert!(told[0].contains(&part), "{told:?}");
+    }
+    let table = report::table(&report::devices(rig.dir.path()).expect("an account"));
+    assert!(table.contains("two devices have this name"), "{table}");
+}
+
 /// Wills and births count in the order of sessions: a late will of an earlier run changes nothing.
 #[test]
 fn a_late_will_leaves_the_device_online() {
@@ -551,4 +582,41 @@ fn the_account_names_what_is_there_and_what_is_not() {
     );
     assert!(report::replicas(rig.dir.path(), "pump-99").is_err());
     assert!(report::devices(&rig.dir.path().join("nowhere")).is_err());
+}
+
+/// Hundreds of isolated gaps: what is newest is acknowledged all the same, and stays so as the gaps close. (The ack named the
+/// lowest 256 ranges, and nothing above them until they had joined.)
+#[test]
+fn the_newest_is_acknowledged_above_any_number_of_gaps() {
+    let device = Unit::new("a", 1);
+    let mut rig = with_held(&device, 0);
+    let holed: Vec<_> = (1..=400).map(|k| device.message(&device.commit(2 * k))).collect();
+    rig.hear(&holed);
+    let ack = rig.hear(&device.commits(801..=810)).of(&device);
+    assert_eq!((ack.ranges.len(), ack.ranges.last()), (MAX_RANGES, Some(&range(800, 810))));
+    assert_eq!((ack.ranges[0], ack.ranges[191], ack.ranges[192]), (range(2, 2), range(384, 384), range(674, 674)));
+    let filled: Vec<_> = (1..=200).map(|k| device.message(&device.commit(2 * k - 1))).collect();
+    let ack = rig.hear(&filled).of(&device);
+    assert_eq!((ack.cumulative, ack.ranges.len()), (SegmentSeq(400), 200), "all of them fit now");
+}
+
+/// More gaps than one request can name are asked for in rounds, each as soon as the one before is answered, not a minute
+/// later.
+#[test]
+fn many_gaps_are_asked_for_in_rounds() {
+    let device = Unit::new("a", 1);
+    let mut rig = with_held(&device, 0);
+    rig.hear(&[device.birth(600)]);
+    rig.hear(&(1..=300).map(|k| device.message(&device.commit(2 * k))).collect::<Vec<_>>());
+    rig.pass(61);
+    let asked = |heard: &super::rig::Heard| -> Vec<u64> {
+        let requests = heard.requests(&device);
+        let Some(Request::Segments { ranges, .. }) = requests.first() else { return Vec::new() };
+        ranges.iter().map(|range| range.first.0).collect()
+    };
+    let first = asked(&rig.hear(&[device.birth(600)]));
+    assert_eq!((first.len(), first[0], first[255]), (256, 1, 511));
+    assert!(asked(&rig.hear(&device.commits(first[..255].iter().copied()))).is_empty(), "the last is on its way");
+    let second = asked(&rig.hear(&device.commits([511])));
+    assert_eq!((second.len(), second[0]), (44, 513));
 }
