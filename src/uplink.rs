@@ -10,6 +10,7 @@ mod lane;
 pub mod machine;
 mod status;
 mod task;
+mod unheard;
 pub(crate) mod voice;
 
 pub use lane::Head;

@@ -10,6 +10,7 @@ pub use end::UplinkEnd;
 
 use super::machine::{Event, Machine};
 use super::status::{SharedStatus, lock};
+use super::unheard::Unheard;
 use super::voice::{Outgoing, Session, Voice};
 use crate::clock::{BootNanos, Clock};
 use crate::config::UplinkConfig;
@@ -58,10 +59,11 @@ pub(super) async fn run_with(
     let settings = settings(cfg, device, session.farewell(), &clock)?;
     let settings = Settings { backoff: backoff.unwrap_or(settings.backoff), ..settings };
     let voice = Voice::new(&cfg.prefix, device, session, settings.max_payload_bytes);
+    let unheard = Unheard::new(settings.max_payload_bytes);
     let (client, inbox) = Client::start(settings).map_err(|e| UplinkEnd::Thread { cause: e.to_string() })?;
     let machine = Machine::new(cfg.snapshot_every, clock.now().boot).numbered_from(session.number);
     let prefix = cfg.prefix.clone();
-    let mut task = Task { machine, store, client, inbox, committed, stop, status, clock, prefix, voice };
+    let mut task = Task { machine, store, client, inbox, committed, stop, status, clock, prefix, voice, unheard };
     let ended = task.serve().await;
     task.take_leave().await;
     ended
@@ -82,6 +84,7 @@ struct Task {
     clock: Arc<dyn Clock>,
     prefix: String,
     voice: Voice,
+    unheard: Unheard,
 }
 
 /// Why an action did not come to its end.
@@ -170,11 +173,28 @@ impl Task {
     }
 
     fn tell(&mut self, event: Event) {
+        self.notice(&event);
         self.machine.on(event, self.now());
         let mut status = lock(&self.status);
         status.stands(self.machine.standing(), self.clock.now().utc);
         status.in_flight_ranges = self.machine.in_flight();
         status.in_flight = status.in_flight_ranges.len();
+    }
+
+    /// Whether a payload is never heard of again, for the log and `status`.
+    fn notice(&mut self, event: &Event) {
+        let silence = match event {
+            Event::Sent { store, range, bytes, .. } => self.unheard.sent(*store, *range, *bytes),
+            Event::Ack(ack) => {
+                self.unheard.heard(ack);
+                None
+            }
+            _ => None,
+        };
+        if let Some(silence) = silence {
+            log::warn!("uplink: {silence}");
+            lock(&self.status).last_error = Some(silence.to_string());
+        }
     }
 
     /// Something came from the connection.
