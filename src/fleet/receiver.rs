@@ -48,7 +48,7 @@ const SAVE_EVERY: i64 = 5 * SECOND;
 /// Acks that are published again at one tick after a reconnect.
 const ACKS_PER_TICK: usize = 64;
 
-/// Sessions of one device that took turns so often are two devices: told then, and at each doubling.
+/// Sessions of one device that took turns so often are two devices.
 const CONTEST: u32 = 4;
 
 /// Events that wait for the roster; more are counted only.
@@ -266,7 +266,8 @@ impl Receiver {
         }
         let was_there = self.device(name).entry.online;
         let heard = self.device(name).hear(&state);
-        if heard == Heard::Born || (heard == Heard::Still && !was_there) {
+        let begins = matches!(heard, Heard::Born | Heard::Returned { .. });
+        if begins || (heard == Heard::Still && !was_there) {
             self.retrievals.begin_again(Some(name));
         }
         match heard {
@@ -277,11 +278,7 @@ impl Receiver {
             }
             Heard::Returned { times } => {
                 self.assembler.forget(name);
-                if times >= CONTEST && times.is_power_of_two() {
-                    let detail = self.device(name).contest(&state, times);
-                    log::warn!("receiver: {name}: {detail}");
-                    self.happened(name, detail, now);
-                }
+                self.contest(name, &state, times, now);
             }
             Heard::Born => self.assembler.forget(name),
             Heard::Still => {}
@@ -309,6 +306,15 @@ impl Receiver {
             return Ok(());
         }
         Err((Refusal::Stores, format!("store {store} would be one more than {MAX_STORES_PER_DEVICE}")))
+    }
+
+    /// Sessions of one name take turns: told when that is no accident any more, and at each doubling.
+    fn contest(&mut self, name: &str, state: &State, times: u32, now: Now) {
+        if times >= CONTEST && times.is_power_of_two() {
+            let detail = self.device(name).contest(state, times);
+            log::warn!("receiver: {name}: {detail}");
+            self.happened(name, detail, now);
+        }
     }
 
     /// Everyone who brought the store learns of a conflict.
