@@ -14,6 +14,7 @@ mod adaptive;
 mod body;
 mod coder;
 mod columns;
+mod contains;
 mod directory;
 mod floats;
 mod merge;
@@ -25,7 +26,8 @@ mod view;
 
 pub use body::encode;
 pub(crate) use merge::Timelines;
-pub use merge::{Merge, contains, merge};
+pub use contains::contains;
+pub use merge::{Merge, merge};
 pub use view::{Bounds, ColumnHead, Decoded, View, decode};
 
 use crate::clock::{BootNanos, UtcNanos};
