@@ -10,6 +10,7 @@
 //! store id whose ranges arrive with two contents has two histories, both kept), gaps named, and no device able to spoil
 //! another. It does not expire, compact or correct what devices wrote.
 
+pub mod ask;
 #[cfg(feature = "broker")]
 pub mod broker;
 pub mod filing;
@@ -18,6 +19,7 @@ pub mod receiver;
 pub mod refusal;
 pub mod replica;
 pub mod report;
+pub mod retrieval;
 pub mod run;
 pub mod shelf;
 
@@ -68,10 +70,27 @@ pub enum FleetError {
         /// The name.
         device: String,
     },
+    /// What is asked of a device makes no sense for it.
+    BadRequest(String),
+    /// As much as may be asked of it is under way.
+    TooManyRequests {
+        /// Of which device.
+        device: String,
+    },
     /// The configuration asks for what isn't there.
     Config(String),
-    /// The broker can't be used as it is.
-    Mqtt(String),
+    /// The system gives no thread.
+    Thread {
+        /// What for.
+        what: &'static str,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// A part of the service has ended by itself.
+    Gone {
+        /// Which.
+        what: &'static str,
+    },
 }
 
 impl fmt::Display for FleetError {
@@ -94,7 +113,20 @@ impl fmt::Display for FleetError {
             Self::NoDevice { device } => {
                 write!(f, "no device {device:?} has sent anything; `varved-fleet devices` lists those that have")
             }
-            Self::Config(what) | Self::Mqtt(what) => f.write_str(what),
+            Self::TooManyRequests { device } => write!(
+                f,
+                "as many requests as there may be are under way for {device} or in all; wait until one has ended (`varved-fleet devices` shows them), or for the same one with --wait"
+            ),
+            Self::Thread { what, cause } => {
+                write!(
+                    f,
+                    "no thread for {what}: {cause}; free memory, or raise the limit of processes, and start varved-fleet again"
+                )
+            }
+            Self::Gone { what } => {
+                write!(f, "{what} has ended; start varved-fleet again, and report its last lines of log")
+            }
+            Self::BadRequest(what) | Self::Config(what) => f.write_str(what),
         }
     }
 }
@@ -102,9 +134,14 @@ impl fmt::Display for FleetError {
 impl std::error::Error for FleetError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Listen { cause, .. } | Self::Folder { cause, .. } => Some(cause),
+            Self::Listen { cause, .. } | Self::Folder { cause, .. } | Self::Thread { cause, .. } => Some(cause),
             Self::Replica(cause) => Some(cause),
-            Self::BrokerGone { .. } | Self::NoDevice { .. } | Self::Config(_) | Self::Mqtt(_) => None,
+            Self::BrokerGone { .. }
+            | Self::NoDevice { .. }
+            | Self::BadRequest(_)
+            | Self::TooManyRequests { .. }
+            | Self::Gone { .. }
+            | Self::Config(_) => None,
         }
     }
 }
@@ -119,9 +156,12 @@ impl Fault for FleetError {
 
     fn exit(&self) -> Exit {
         match self {
-            Self::Listen { .. } | Self::BrokerGone { .. } | Self::Mqtt(_) => Exit::Unavailable,
+            Self::Listen { .. } | Self::BrokerGone { .. } | Self::Thread { .. } | Self::Gone { .. } => {
+                Exit::Unavailable
+            }
             Self::Folder { .. } => Exit::Io,
-            Self::NoDevice { .. } => Exit::Data,
+            Self::NoDevice { .. } | Self::BadRequest(_) => Exit::Data,
+            Self::TooManyRequests { .. } => Exit::TryAgain,
             Self::Replica(cause) => cause.exit(),
             Self::Config(_) => Exit::Config,
         }

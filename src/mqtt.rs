@@ -15,7 +15,9 @@
 
 mod backoff;
 mod fault;
+mod judge;
 mod link;
+mod secret;
 mod settings;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -24,7 +26,7 @@ mod tls;
 
 pub use backoff::{Backoff, BackoffLimits};
 pub use fault::LinkFault;
-pub use settings::{Login, Settings, Tls, Will};
+pub use settings::{Login, Settings, Tls, WallClock, Will};
 
 use link::{Link, Shared};
 use rumqttc::QoS;
@@ -59,7 +61,7 @@ pub enum Event {
     Disconnected {
         /// Why.
         fault: LinkFault,
-        /// When the next attempt begins.
+        /// When the next attempt begins at the latest.
         retry_in: Duration,
     },
 }
@@ -102,7 +104,10 @@ impl Client {
         if payload.len() > max_payload_bytes {
             return Err(PublishError::TooLarge { bytes: payload.len(), max: max_payload_bytes });
         }
-        client.publish(topic, QoS::AtLeastOnce, retain, payload).await.map_err(|_| PublishError::NotConnected)
+        let bytes = payload.len();
+        client.publish(topic, QoS::AtLeastOnce, retain, payload).await.map_err(|_| PublishError::NotConnected)?;
+        self.shared.took(bytes);
+        Ok(())
     }
 
     /// Tells the broker that this message was taken in and need not come again; for [`Settings::manual_acks`]. An ack for
@@ -115,6 +120,13 @@ impl Client {
         let mut publish = rumqttc::Publish::new("", QoS::AtLeastOnce, Vec::new());
         publish.pkid = ticket.pkid;
         client.ack(&publish).await.map_err(|_| PublishError::NotConnected)
+    }
+
+    /// This connection has done what it is for: when it breaks, however early, the next attempt begins without the waits that
+    /// failures have added up to. On a link that breaks within seconds they would soon be minutes, although each connection
+    /// carries something.
+    pub fn was_of_use(&self) {
+        self.shared.was_of_use();
     }
 
     /// Whether there is a connection at this moment.

@@ -8,7 +8,7 @@
 //! `docs/segment.md` draws the format byte by byte. From the bottom up: `coder` turns bits into bytes, `numbers` turns
 //! columns of integers into bits as `plan` chooses, `floats` and `columns` turn everything else into integers, `directory` says what
 //! is where, `body` is the frame around it, `view` reads no more of it than is asked for, `merge` joins
-//! neighbours.
+//! neighbours, `sum` says what readings add up to.
 
 mod adaptive;
 mod body;
@@ -20,14 +20,16 @@ mod floats;
 mod merge;
 mod numbers;
 mod plan;
+mod sum;
 #[cfg(test)]
 mod tests;
 mod view;
 
 pub use body::encode;
-pub(crate) use merge::Timelines;
 pub use contains::contains;
+pub(crate) use merge::Timelines;
 pub use merge::{Merge, merge};
+pub use sum::Sum;
 pub use view::{Bounds, ColumnHead, Decoded, View, decode};
 
 use crate::clock::{BootNanos, UtcNanos};

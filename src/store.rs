@@ -12,7 +12,7 @@
 //! | `ground`, [`wal_scan`], [`high_water`], [`identity`], `rebuild` | what is looked at before SQLite opens |
 //! | `open`, `quarantine` | from those to a store that can be written, whatever the file is like |
 //! | `log`, `neighbours`, `padding`, `vfs` | when and how the write-ahead log is folded into the file |
-//! | `commit`, `ack`, `catalog`, `recheck` | what comes in, what goes out |
+//! | `commit`, `ack`, `catalog`, `recheck`, `outgoing` | what comes in, what goes out |
 //! | `ledger` | what the wear governor keeps |
 //! | `compact`, `rollup`, `expire`, `retention`, `headroom` | steps of upkeep |
 //! | [`reader`], [`scan`], [`vtab`], [`query`] | the read side: segments to rows, and SQL over them |
@@ -38,10 +38,12 @@ mod headroom;
 pub mod high_water;
 pub mod identity;
 mod ledger;
+mod line;
 mod log;
 pub mod medium;
 mod neighbours;
 mod open;
+mod outgoing;
 mod padding;
 pub mod plain;
 mod quarantine;
@@ -70,14 +72,14 @@ pub use event::{Event, EventKind};
 pub use identity::Identity;
 pub use medium::Medium;
 pub use open::FreshWhy;
+pub use outgoing::Shipment;
 pub use rollup::{History, RollupSpan};
 
 use crate::clock::{Anchor, BootNanos, UtcNanos};
-use crate::reading::ranges::RangeSet;
 use crate::reading::{BootId, SegmentSeq, SeqRange, SeriesId};
-use file::StoreNo;
 use ground::Lock;
 use high_water::{HighWater, Mark};
+use line::{Line, Tally};
 use log::Log;
 use retention::Retention;
 use rusqlite::Connection;
@@ -130,34 +132,10 @@ struct Bounds {
     most_file_bytes: u64,
 }
 
-/// One line of sequence numbers in the file.
-#[derive(Debug, Clone)]
-struct Line {
-    no: StoreNo,
-    uuid: Uuid,
-    /// The highest number committed; 0 before the first.
-    high: SegmentSeq,
-    acked: RangeSet,
-    /// Whether `acked` differs from what the file says.
-    ack_unwritten: bool,
-    /// Up to here every reading that is held is in the hourly figures.
-    rolled: SegmentSeq,
-    tally: Tally,
-}
-
 /// See [`Store::carry_on`].
 struct Carried {
     anchor: Option<Anchor>,
     catalog_changes: u32,
-}
-
-/// Counts of what a line holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Tally {
-    segments: u64,
-    readings: u64,
-    pending_segments: u64,
-    pending_readings: u64,
 }
 
 /// One store in the file, as the uplink sees it.

@@ -11,10 +11,12 @@
 //! keeps the rules of its type (lists within their caps, ranges ascending and disjoint, names within their lengths). What
 //! it does not do: look into a segment's body, which has a version and a CRC of its own.
 
+mod account;
 mod frames;
 mod rules;
 pub mod topics;
 
+pub use account::{Account, Done, SnapshotRequest, Stretch};
 pub use frames::{Assembled, Assembler, AssemblerLimits, frames};
 
 use crate::clock::{Anchor, UtcNanos};
@@ -27,7 +29,8 @@ use std::fmt;
 /// A store id as it travels.
 pub type StoreUuid = uuid::Uuid;
 
-/// `<prefix>/v1/<device>/segment`, device to fleet: a segment, or a piece of one that is too large for one payload.
+/// `<prefix>/v1/<device>/segment`, device to fleet: a segment, or a piece of one that is too large for one payload; and what
+/// a device says of the segments of a snapshot, on the same topic so that it comes after them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SegmentFrame<'a> {
     /// A whole segment.
@@ -56,6 +59,8 @@ pub enum SegmentFrame<'a> {
         #[serde(borrow)]
         bytes: &'a [u8],
     },
+    /// How far a snapshot is.
+    Account(Account),
 }
 
 /// `<prefix>/v1/<device>/catalog/<page>`, device to fleet, retained: what segments cite.
@@ -196,8 +201,8 @@ pub enum Request {
     },
     /// Publish every catalogue page again.
     Catalog,
-    /// Send everything that the file holds, as the ordinary frames.
-    Snapshot,
+    /// Send everything that the file holds, or a range, as the ordinary frames, with an account of it.
+    Snapshot(SnapshotRequest),
 }
 
 /// A message that can be an envelope: the five types above and no other.

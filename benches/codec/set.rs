@@ -28,7 +28,7 @@ pub(crate) struct Set {
 
 impl Set {
     /// The readings in `file`, which is compressed where its name ends in `.zst`.
-    pub(crate) fn load(file: &str) -> Result<Self, Box<dyn std::error::Error>> {
+    pub(crate) fn load(file: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let bytes = std::fs::read(file)?;
         let bytes = if file.ends_with(".zst") { zstd::stream::decode_all(&bytes[..])? } else { bytes };
         let text = String::from_utf8(bytes)?;

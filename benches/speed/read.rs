@@ -31,40 +31,25 @@ struct Place {
 
 const HOUR_NS: i64 = 3_600_000_000_000;
 
+/// `what` of one series, by its name or number, in the hour that is asked for.
+fn of_the_hour(what: &str, series: &str, p: &Place) -> String {
+    format!("SELECT {what} FROM reading WHERE series = {series} AND time >= {} AND time < {}", p.from, p.to)
+}
+
 const QUESTIONS: [Question; 7] = [
     Question {
         name: "one series × 1 h, all readings",
         bar: Some(1.0),
         turns: 41,
-        own: |p| {
-            format!(
-                "SELECT time, value FROM reading WHERE series = '{}' AND time >= {} AND time < {}",
-                p.name, p.from, p.to
-            )
-        },
-        rows: |p| {
-            format!(
-                "SELECT time, value FROM reading WHERE series = {} AND time >= {} AND time < {}",
-                p.series, p.from, p.to
-            )
-        },
+        own: |p| of_the_hour("time, value", &format!("'{}'", p.name), p),
+        rows: |p| of_the_hour("time, value", &p.series.to_string(), p),
     },
     Question {
         name: "one series × 1 h, count and average",
         bar: Some(1.0),
         turns: 41,
-        own: |p| {
-            format!(
-                "SELECT count(*), avg(value) FROM reading WHERE series = '{}' AND time >= {} AND time < {}",
-                p.name, p.from, p.to
-            )
-        },
-        rows: |p| {
-            format!(
-                "SELECT count(*), avg(value) FROM reading WHERE series = {} AND time >= {} AND time < {}",
-                p.series, p.from, p.to
-            )
-        },
+        own: |p| of_the_hour("count(*), avg(value)", &format!("'{}'", p.name), p),
+        rows: |p| of_the_hour("count(*), avg(value)", &p.series.to_string(), p),
     },
     Question {
         name: "full scan, count and average",

@@ -3,6 +3,8 @@
 //! What enters: the arguments. What leaves: an exit code, results on standard output, all else on standard error. What a
 //! command does is in [`crate::fleet`]; here it is found, and told.
 
+mod request;
+
 use super::args::Argument;
 use super::output::{self, Format};
 use super::query::{FORMATS, print};
@@ -20,7 +22,7 @@ use std::process::ExitCode;
 pub static VARVED_FLEET: Program = Program {
     name: "varved-fleet",
     brief: "the receiver: every device's readings in one replica per store, each reading once",
-    commands: &[RUN, DEVICES, QUERY],
+    commands: &[RUN, DEVICES, QUERY, request::REQUEST],
 };
 
 /// `varved-fleet`.
@@ -52,7 +54,8 @@ const DEVICES: Command = Command {
   --json       one array of objects
 
 HELD are the sequence numbers that are there, losses included. GAPS are numbers that are neither held, nor pending at the
-device as it last said, nor lost. CONFLICTS are numbers that arrived with more than one content; all are kept.",
+device as it last said, nor lost. CONFLICTS are numbers that arrived with more than one content; all are kept. Below come the
+requests that are under way, and the last one of each device that ended.",
     run: devices_command,
 };
 

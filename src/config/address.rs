@@ -99,15 +99,17 @@ impl Broker {
         let wrong = |why: &str| {
             format!("{text:?} {why}; write mqtt://host[:port] or mqtts://host[:port], such as \"mqtts://broker:8883\"")
         };
+        if let Some((login, host)) = text.rsplit_once('@') {
+            // Not cited: what stands before the @ is a password, and messages go to logs.
+            let scheme = if login.starts_with("mqtt://") { "mqtt" } else { "mqtts" };
+            return Err(format!("holds a login, which belongs in username and password_file; write {scheme}://{host}"));
+        }
         let (tls, rest) = match text.split_once("://") {
             Some(("mqtt", rest)) => (false, rest),
             Some(("mqtts", rest)) => (true, rest),
             Some((scheme, _)) => return Err(wrong(&format!("has the scheme {scheme}:// instead of MQTT's"))),
             None => return Err(wrong("has no scheme")),
         };
-        if rest.contains('@') {
-            return Err(wrong("holds a login, which belongs in username and password_file"));
-        }
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let (host, port) = match rest.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
             Some((host, port)) => (host, port.strip_prefix(':')),

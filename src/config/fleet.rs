@@ -35,6 +35,8 @@ pub struct FleetConfig {
     pub username: Option<String>,
     /// A file whose first line is the password.
     pub password_file: Option<PathBuf>,
+    /// The protocol to ask for in the TLS handshake; with TLS only.
+    pub alpn: Option<String>,
 }
 
 impl FleetConfig {
@@ -64,7 +66,7 @@ impl FleetConfig {
                 return Err(section.error("broker", advice));
             }
         };
-        let Login { ca, cert, key, username, password_file } = login;
+        let Login { ca, cert, key, username, password_file, alpn } = login;
         Ok(Self {
             data: section.parsed("data", super::path)?,
             broker,
@@ -77,6 +79,7 @@ impl FleetConfig {
             key,
             username,
             password_file,
+            alpn,
         })
     }
 }
@@ -89,7 +92,7 @@ fn embedded(section: &Section<'_>) -> Result<Login, ConfigError> {
             "this build has no embedded broker; name an outside one with `broker`, or build with the feature `broker`",
         ));
     }
-    for name in ["ca", "cert", "key", "username", "password_file"] {
+    for name in ["ca", "cert", "key", "username", "password_file", "alpn"] {
         if section.text(name)?.is_some() {
             return Err(section.error(
                 name,

@@ -143,6 +143,7 @@ const LIFETIME: &str = "years or days, from 30d to 100y; or \"off\"";
 const ENDURANCE: &str = "a size from 1GiB to 1024TiB";
 const NAME: Form = Form::Text("1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter or a digit", "pump-17");
 const PREFIX: Form = Form::Text("1 to 4 topic levels without + # $ or blanks, of at most 64 bytes", "varved");
+const ALPN: Form = Form::Text("the name of a protocol (RFC 7301)", "x-amzn-mqtt-ca");
 const PATH: Form = Form::Text("a path", "/etc/varved/ca.pem");
 
 /// All keys, in the order of the documentation.
@@ -432,7 +433,7 @@ pub const KEYS: &[Key] = &[
         Form::Text("a path", "/etc/varved/device.key"),
         Fallback::Absent("none"),
         "Its private key, PEM; with `cert`.",
-        "None.",
+        "Others than owner and group may not use the file.",
     ),
     key(
         "uplink",
@@ -448,7 +449,16 @@ pub const KEYS: &[Key] = &[
         Form::Text("a path", "/etc/varved/password"),
         Fallback::Absent("none"),
         "A file whose first line is the password; with `username`. systemd's `LoadCredential` gives such a file.",
-        "Over mqtt:// the password travels in the open.",
+        "Over mqtt:// the password travels in the open. Others than owner and group may not use the file.",
+    ),
+    key(
+        "uplink",
+        "alpn",
+        ALPN,
+        Fallback::Absent("none"),
+        "The protocol to ask for where a broker shares its port: AWS IoT on 443 wants x-amzn-mqtt-ca with a certificate, \
+         mqtt with a login.",
+        "A broker that does not know it refuses the connection.",
     ),
     key(
         "uplink",
@@ -473,6 +483,15 @@ pub const KEYS: &[Key] = &[
         Fallback::Value("120KiB"),
         "The largest MQTT payload; a larger segment goes in pieces. Some brokers take 128 KB, some 64 KB.",
         "RAM: a few times this.",
+    ),
+    key(
+        "uplink",
+        "reconnect_spread",
+        Form::Duration { min_ms: 0, max_ms: 10 * 60 * SECOND, off: false },
+        Fallback::Value("10s"),
+        "A connection that had stood and broke is made again after a random part of this, lest a whole fleet come back at \
+         once. Failures after that double it, to 2 minutes.",
+        "What is live waits so long, in the mean half of it. 10,000 devices at 10s are 1,000 attempts a second.",
     ),
     key(
         "fleet",
@@ -508,6 +527,7 @@ pub const KEYS: &[Key] = &[
         "Who reaches it reads them: keep it on 127.0.0.1 or behind a proxy.",
     ),
     key("fleet", "ca", PATH, Fallback::Absent("none: mqtts:// needs it"), "As `ca` of `[uplink]`.", "None."),
+    key("fleet", "alpn", ALPN, Fallback::Absent("none"), "As `alpn` of `[uplink]`.", "As there."),
     key("fleet", "cert", PATH, Fallback::Absent("none"), "As `cert` of `[uplink]`.", "None."),
     key(
         "fleet",

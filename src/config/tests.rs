@@ -115,6 +115,9 @@ fn each_mistake_is_told_its_line_and_its_remedy() {
         ("[uplink]\nbroker = \"mqtts://a\"\nca = \"/c\"\ncert = \"/x\"", 4, "uplink.cert", "no `key` beside it"),
         ("[uplink]\nbroker = \"mqtts://a\"\nca = \"/c\"\nkey = \"/x\"", 4, "uplink.key", "no `cert` beside it"),
         ("[uplink]\nbroker = \"mqtt://a\"\npassword_file = \"/x\"", 3, "uplink.password_file", "no `username`"),
+        ("[uplink]\nbroker = \"mqtt://a\"\nalpn = \"mqtt\"", 3, "uplink.alpn", "write mqtts:// in `broker`"),
+        ("[uplink]\nbroker = \"mqtts://a\"\nca = \"/c\"\nalpn = \"\"", 4, "uplink.alpn", "such as \"mqtt\""),
+        ("[uplink]\nbroker = \"mqtt://a\"\nreconnect_spread = \"1h\"", 3, "uplink.reconnect_spread", "from 0 to 10m"),
         ("[uplink]\nbroker = \"mqtt://a\"\nprefix = \"a/#\"", 3, "uplink.prefix", "without wildcards"),
         ("[uplink]\nbroker = \"mqtt://a\"\nprefix = \"a//b\"", 3, "uplink.prefix", "without wildcards"),
         (
@@ -130,6 +133,15 @@ fn each_mistake_is_told_its_line_and_its_remedy() {
         let place = format!("varved.toml:{line}: {key}: ");
         assert!(message.starts_with(&place), "{text:?}\n  told {message}\n  not at {place}");
         assert!(message.contains(advice), "{text:?}\n  told {message}\n  without {advice}");
+    }
+}
+
+/// A password in the broker's address is refused without being cited: messages go to logs.
+#[test]
+fn a_password_in_the_address_is_not_cited() {
+    for address in ["mqtts://me:hunter2@broker:8883", "http://me:hunter2@broker:8883", "me:hunter2@broker:8883"] {
+        let told = told(&format!("[uplink]\nbroker = \"{address}\""));
+        assert!(told.contains("write mqtts://broker:8883") && !told.contains("hunter2"), "{told}");
     }
 }
 

@@ -23,12 +23,16 @@ pub struct UplinkConfig {
     pub username: Option<String>,
     /// A file whose first line is the password.
     pub password_file: Option<PathBuf>,
+    /// The protocol to ask for in the TLS handshake; with TLS only.
+    pub alpn: Option<String>,
     /// The first part of every topic.
     pub prefix: String,
     /// How often everything is sent.
     pub snapshot_every: Option<Duration>,
     /// The largest payload, in bytes.
     pub max_payload_bytes: u32,
+    /// The longest wait after a connection that had stood.
+    pub reconnect_spread: Duration,
 }
 
 /// The certificates and login of one side of a broker.
@@ -39,12 +43,13 @@ pub(super) struct Login {
     pub(super) key: Option<PathBuf>,
     pub(super) username: Option<String>,
     pub(super) password_file: Option<PathBuf>,
+    pub(super) alpn: Option<String>,
 }
 
 impl UplinkConfig {
     pub(super) fn read(section: &Section<'_>) -> Result<Self, ConfigError> {
         let broker = section.parsed("broker", Broker::parse)?;
-        let Login { ca, cert, key, username, password_file } = Login::read(section, &broker)?;
+        let Login { ca, cert, key, username, password_file, alpn } = Login::read(section, &broker)?;
         let max_payload = section.size("max_payload")?;
         Ok(Self {
             ca,
@@ -52,16 +57,18 @@ impl UplinkConfig {
             key,
             username,
             password_file,
+            alpn,
             prefix: section.parsed("prefix", prefix)?,
             snapshot_every: section.duration_or_off("snapshot_every")?,
             max_payload_bytes: u32::try_from(max_payload).unwrap_or(u32::MAX),
+            reconnect_spread: section.duration("reconnect_spread")?,
             broker,
         })
     }
 }
 
 impl Login {
-    /// The five keys, possible together and with `broker`.
+    /// The six keys, possible together and with `broker`.
     pub(super) fn read(section: &Section<'_>, broker: &Broker) -> Result<Self, ConfigError> {
         let login = Self {
             ca: section.parsed_if_written("ca", super::path)?,
@@ -69,6 +76,7 @@ impl Login {
             key: section.parsed_if_written("key", super::path)?,
             username: section.text("username")?,
             password_file: section.parsed_if_written("password_file", super::path)?,
+            alpn: section.parsed_if_written("alpn", alpn)?,
         };
         let wrong = |name: &str, problem: &str| Err(section.error(name, problem));
         if broker.tls && !cfg!(feature = "tls") {
@@ -78,8 +86,8 @@ impl Login {
             return wrong("ca", "is missing: mqtts:// needs the certificates to trust, such as \"/etc/varved/ca.pem\"");
         }
         if !broker.tls {
-            let unused = [("ca", &login.ca), ("cert", &login.cert), ("key", &login.key)];
-            if let Some((name, _)) = unused.into_iter().find(|(_, path)| path.is_some()) {
+            let written = [login.ca.is_some(), login.cert.is_some(), login.key.is_some(), login.alpn.is_some()];
+            if let Some((name, _)) = ["ca", "cert", "key", "alpn"].into_iter().zip(written).find(|(_, is)| *is) {
                 return wrong(name, "means nothing over mqtt://; write mqtts:// in `broker`, or leave it out");
             }
         }
@@ -96,6 +104,16 @@ impl Login {
         }
         Ok(login)
     }
+}
+
+/// A name of the registry of RFC 7301, or one of the kind.
+fn alpn(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > 255 || !text.chars().all(|c| c.is_ascii_graphic()) {
+        return Err(format!(
+            "{text:?} is not the name of a protocol; write what the broker asks for, such as \"mqtt\""
+        ));
+    }
+    Ok(text.to_owned())
 }
 
 /// A topic prefix that leaves room for `/v1/<device>/catalog/<page>` in the 7 slashes that some brokers allow.

@@ -10,6 +10,7 @@
 //! segment is not kept; the pages are asked for, and the device sends the segment again for want of an ack.
 
 mod device;
+mod retrievals;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use super::shelf::{Notice, Shelf};
 use super::{FAR_SEQUENCE, FleetError, MAX_DEVICES, MAX_STORES_PER_DEVICE};
 use crate::clock::{BootNanos, Now, SECOND};
 use crate::reading::SegmentSeq;
+use crate::reading::ranges::both_ends;
 use crate::segment::{SegmentError, View};
 use crate::wire::topics::{self, Topic};
 use crate::wire::{
@@ -30,11 +32,12 @@ use crate::wire::{
 pub(in crate::fleet) use device::gaps as device_gaps;
 
 use device::Device;
+use retrievals::Retrievals;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The most messages of one group, which is committed together.
-pub const MAX_GROUP: usize = 32;
+pub const MAX_GROUP: usize = 1024;
 
 /// The longest `ack` payload, in bytes; a longer one names fewer ranges.
 const MAX_ACK_BYTES: usize = 100 * 1024;
@@ -82,6 +85,7 @@ pub struct Receiver {
     events: Vec<Happened>,
     saved: Option<BootNanos>,
     again: BTreeSet<String>,
+    retrievals: Retrievals,
     strangers: Strangers,
 }
 
@@ -108,6 +112,7 @@ impl Receiver {
             events: Vec::new(),
             saved: None,
             again: BTreeSet::new(),
+            retrievals: Retrievals::default(),
             strangers: Strangers::default(),
         })
     }
@@ -128,6 +133,7 @@ impl Receiver {
     pub fn connected(&mut self) {
         let there = self.devices.iter().filter(|(_, device)| device.entry.online);
         self.again.extend(there.map(|(name, _)| name.clone()));
+        self.retrievals.begin_again(None);
     }
 
     /// What is due without a message; to be called about once a second.
@@ -142,7 +148,9 @@ impl Receiver {
                 break;
             }
         }
-        self.answer(answers, now)
+        let mut out = self.answer(answers, now);
+        out.extend(self.retrieve(now));
+        out
     }
 
     /// Writes the roster. Replicas need no closing: what was answered is durable.
@@ -197,6 +205,9 @@ impl Receiver {
 
     fn take_segment(&mut self, name: &str, payload: &[u8], now: Now, answers: &mut Answers) -> Result<(), Refused> {
         let frame: SegmentFrame<'_> = decode(payload).map_err(bad_envelope)?;
+        if let SegmentFrame::Account(account) = frame {
+            return self.take_account(name, &account, now);
+        }
         let Some(whole) = self.assembler.accept(name, frame).map_err(bad_envelope)? else { return Ok(()) };
         let view = checked(&whole)?;
         let store = whole.store;
@@ -222,6 +233,7 @@ impl Receiver {
         answers.acks.insert(name.to_owned());
         if matches!(placed, Placed::Beside | Placed::Back) {
             let detail = format!("{} of store {store} arrived with other content; both are kept", whole.range);
+            self.retrievals.found(name, &detail);
             self.conflict(name, store, detail, now, answers);
         }
         Ok(())
@@ -256,7 +268,12 @@ impl Receiver {
         for seq in state.stores.iter().map(|s| s.high).chain(pending) {
             near(seq)?;
         }
-        match self.device(name).hear(&state) {
+        let was_there = self.device(name).entry.online;
+        let heard = self.device(name).hear(&state);
+        if heard == Heard::Born || (heard == Heard::Still && !was_there) {
+            self.retrievals.begin_again(Some(name));
+        }
+        match heard {
             Heard::Stale => return Ok(()),
             Heard::Gone => {
                 self.assembler.forget(name);
@@ -387,7 +404,7 @@ impl Receiver {
                 ranges: standing.held.rest(MAX_RANGES),
                 high: standing.high,
                 conflicts: standing.conflicts.joined(MAX_RANGES),
-                verified: recheck.map(|nonce| (nonce, standing.verified.iter().take(MAX_RANGES).collect())),
+                verified: recheck.map(|nonce| (nonce, both_ends(standing.verified.iter().collect(), MAX_RANGES))),
             });
         }
         Ok((ack, gaps))
@@ -486,7 +503,7 @@ fn bad_replica(error: FleetError) -> Refused {
     (Refusal::Replica, error.to_string())
 }
 
-/// The payload of `ack`; where it would be too long, with fewer ranges: the lowest ones, which it may leave out others of.
+/// The payload of `ack`; where it would be too long, with fewer ranges: it may leave out any.
 fn ack_payload(mut ack: Ack) -> Result<Vec<u8>, WireError> {
     let mut limit = MAX_RANGES;
     loop {
@@ -496,10 +513,10 @@ fn ack_payload(mut ack: Ack) -> Result<Vec<u8>, WireError> {
         }
         limit /= 2;
         for store in &mut ack.stores {
-            store.ranges.truncate(limit);
+            store.ranges = both_ends(std::mem::take(&mut store.ranges), limit);
             store.conflicts.truncate(limit);
             if let Some((_, verified)) = &mut store.verified {
-                verified.truncate(limit);
+                *verified = both_ends(std::mem::take(verified), limit);
             }
         }
     }

@@ -20,7 +20,9 @@
 
 pub mod account;
 mod brought;
+pub mod compare;
 mod history;
+pub mod retrievals;
 pub mod roster;
 #[cfg(test)]
 pub(in crate::fleet) mod tests;
@@ -202,6 +204,11 @@ impl Replica {
     /// Which store.
     pub fn uuid(&self) -> StoreUuid {
         self.uuid
+    }
+
+    /// Whether something waits for [`Replica::commit`].
+    pub fn has_uncommitted(&self) -> bool {
+        self.in_transaction
     }
 
     /// Whether the connection must not be closed now.

@@ -3,10 +3,16 @@
 //! What enters: the data folder, beside a running receiver or without one. What leaves: one line per device, as a table or
 //! as JSON. A replica that can't be read is said so in its line, never left out.
 
+mod requests;
+
+pub use requests::RequestLine;
+
 use super::FleetError;
 use super::receiver::device_gaps;
 use super::replica::account::{self, Account};
+use super::replica::retrievals::Standing;
 use super::replica::roster;
+use super::retrieval::What;
 use super::shelf::Shelf;
 use crate::clock::civil::iso8601;
 use crate::reading::ranges::RangeSet;
@@ -34,6 +40,10 @@ pub struct DeviceLine {
     pub stores: Vec<StoreLine>,
     /// Messages refused, by reason.
     pub refused: BTreeMap<&'static str, u64>,
+    /// What was asked of it, oldest first; the newest that ended.
+    pub requests: Vec<RequestLine>,
+    /// When a snapshot of it was last found to be what the device holds, ISO 8601.
+    pub snapshot_verified: Option<String>,
 }
 
 /// One store that a device brought.
@@ -69,7 +79,7 @@ pub struct StoreLine {
 /// The folder or the roster can't be read.
 pub fn devices(data: &Path) -> Result<Vec<DeviceLine>, FleetError> {
     let shelf = shelf(data)?;
-    let mut entries = roster::read(data)?;
+    let (mut entries, asked) = roster::read(data)?;
     let mut names: BTreeSet<String> = entries.keys().cloned().collect();
     names.extend(shelf.devices().map(|(name, _)| name.to_owned()));
     let line = |name: String| {
@@ -82,10 +92,17 @@ pub fn devices(data: &Path) -> Result<Vec<DeviceLine>, FleetError> {
             version: state.map(|state| state.version),
             stores,
             refused: entry.refused.iter().map(|(why, n)| (why.as_str(), n)).collect(),
+            requests: asked.iter().filter(|s| s.retrieval.device == name).map(RequestLine::of).collect(),
+            snapshot_verified: last_snapshot(&asked, &name),
             device: name,
         }
     };
     Ok(names.into_iter().map(line).collect())
+}
+
+fn last_snapshot(asked: &[Standing], device: &str) -> Option<String> {
+    let verified = |s: &&Standing| s.retrieval.device == device && s.retrieval.what == What::Snapshot && s.verified;
+    asked.iter().filter(verified).filter_map(|s| s.ended).max_by_key(|ended| ended.0).map(iso8601)
 }
 
 /// What lies in `data`, which a reader never makes.
@@ -112,7 +129,7 @@ pub fn replicas(data: &Path, device: &str) -> Result<Vec<PathBuf>, FleetError> {
     }
 }
 
-/// The lines as a table, one store a line, for people.
+/// The lines as a table, one store a line, for people; below it what is asked of devices, where something is.
 pub fn table(devices: &[DeviceLine]) -> String {
     let mut out = String::from("DEVICE\tSEEN\tONLINE\tSTORE\tREADINGS\tHELD\tGAPS\tLOSSES\tCONFLICTS\tREFUSED\n");
     for device in devices {
@@ -137,7 +154,7 @@ pub fn table(devices: &[DeviceLine]) -> String {
             let _ = writeln!(out, "{store}\t{readings}\t{held}\t{gaps}\t{losses}\t{conflicts}\t{refused}");
         }
     }
-    align(&out)
+    align(&out) + &requests::table(devices)
 }
 
 /// The lines as one JSON array.

@@ -19,9 +19,14 @@ use crate::wire::{StoreUuid, topics};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-/// Replicas that are open at one time: three file handles and about 2 MiB of cache each.
-pub const MAX_OPEN: usize = 64;
+/// Replicas that are open at one time: three file handles and at most about 400 KiB each, of which 256 KiB are SQLite's cache.
+/// With more devices than this at work, replicas are closed and opened again, which reads the list of their segments.
+pub const MAX_OPEN: usize = 256;
+
+/// Commits that wait for the medium at one time. A file system joins the flushes of several files into one.
+const COMMITS_AT_A_TIME: usize = 8;
 
 /// The most that the catalogues of open replicas may take between two commits, in bytes: those used longest ago are closed.
 pub const MAX_OPEN_CATALOG_BYTES: usize = 128 << 20;
@@ -148,16 +153,35 @@ impl Shelf {
         self.max_catalog_bytes = bytes;
     }
 
-    /// Commits every open replica. The stores whose commit failed, with the cause: nothing new of them is held.
+    /// Commits every open replica. The stores whose commit failed, with the cause: nothing new of them is held. Each waits
+    /// for the medium by itself, so several wait at a time.
     pub fn commit(&mut self) -> Vec<(StoreUuid, StoreError)> {
-        let mut failed = Vec::new();
-        for (store, open) in &mut self.open {
-            if let Err(cause) = open.replica.commit() {
-                failed.push((*store, cause));
+        let waiting: Vec<(StoreUuid, &mut Replica)> = self
+            .open
+            .iter_mut()
+            .filter(|(_, open)| open.replica.has_uncommitted())
+            .map(|(store, open)| (*store, &mut open.replica))
+            .collect();
+        let threads = waiting.len().min(COMMITS_AT_A_TIME);
+        let (waiting, failed) = (Mutex::new(waiting.into_iter()), Mutex::new(Vec::new()));
+        let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let commit = || {
+            while let Some((store, replica)) = next() {
+                if let Err(cause) = replica.commit() {
+                    failed.lock().unwrap_or_else(PoisonError::into_inner).push((store, cause));
+                }
             }
-        }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                // Where the system gives no thread, the others do its part.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, commit);
+            }
+            commit();
+        });
+        drop(waiting);
         self.shed_catalogs();
-        failed
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Undoes what was placed in `store` since the last commit.

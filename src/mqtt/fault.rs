@@ -1,11 +1,12 @@
 //! What ends a connection, in words that say what to do.
 //!
-//! What enters: rumqttc's errors, and how long the connection stood. What leaves: a [`LinkFault`].
+//! What enters: the facts of an end, as `judge` finds them. What leaves: [`LinkFault`], a sentence for the log and for
+//! `status`, which never holds a byte of a key or a password.
 
+use crate::clock::UtcNanos;
+use crate::clock::civil::iso8601;
 use crate::fault::{Exit, Fault, Verdict};
-use rumqttc::{ConnectReturnCode, ConnectionError, StateError};
 use std::fmt;
-use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,12 +36,69 @@ pub enum LinkFault {
     Timeout,
     /// The broker refuses name, password or certificate.
     Credentials,
+    /// The broker has no room for us now (CONNACK 3).
+    Busy,
     /// The broker refuses for another reason.
     Refused {
         /// Its words.
         cause: String,
     },
-    /// The TLS handshake failed.
+    /// We speak TLS, the port does not.
+    NotTls,
+    /// We do not speak TLS, and what answers is no MQTT broker either.
+    NotMqtt,
+    /// Nobody in `ca` vouches for the broker's certificate.
+    WrongCa {
+        /// Who issued what it presented.
+        issuer: String,
+        /// The file.
+        ca: PathBuf,
+        /// The names in it.
+        authorities: String,
+    },
+    /// The broker's certificate is for other names.
+    WrongName {
+        /// As configured.
+        host: String,
+        /// What it is for.
+        names: String,
+    },
+    /// The broker's certificate has run out.
+    Expired {
+        /// Its last moment.
+        until: UtcNanos,
+        /// The wall clock.
+        now: UtcNanos,
+        /// Whether the system vouches for it.
+        trusted: bool,
+    },
+    /// The broker's certificate begins in the future, by a clock that is believed.
+    NotYetValid {
+        /// Its first moment.
+        from: UtcNanos,
+        /// The wall clock.
+        now: UtcNanos,
+    },
+    /// No certificate can be checked before the clock is set; this rights itself.
+    ClockUnset {
+        /// The first moment of the broker's certificate.
+        from: UtcNanos,
+        /// The wall clock.
+        now: UtcNanos,
+    },
+    /// The broker asks for a certificate, or does not take ours.
+    ClientCertificate {
+        /// Whether we gave one.
+        given: bool,
+        /// The alert.
+        cause: String,
+    },
+    /// The broker does not speak the protocol that `alpn` asks for.
+    Alpn {
+        /// Which.
+        asked: String,
+    },
+    /// The TLS handshake failed for another reason.
     Tls {
         /// rustls' words.
         cause: String,
@@ -50,8 +108,17 @@ pub enum LinkFault {
         /// To what.
         filter: String,
     },
-    /// The broker closed one connection after another within seconds.
+    /// The broker closed one connection after another, and took the next at once.
     Evicted {
+        /// How often.
+        times: u32,
+    },
+    /// The broker closed one connection after another at a large publish.
+    TooLarge {
+        /// Its payload, in bytes.
+        bytes: usize,
+        /// The largest that the broker has taken.
+        taken: usize,
         /// How often in a row.
         times: u32,
     },
@@ -94,7 +161,60 @@ impl fmt::Display for LinkFault {
                 f,
                 "the broker refuses this client: check username, password_file, cert and key, and the broker's list of users"
             ),
+            Self::Busy => {
+                write!(
+                    f,
+                    "the broker is up and has no room for this client now; it is asked again later, look into its log"
+                )
+            }
             Self::Refused { cause } => write!(f, "the broker refuses the connection: {cause}; its log should say why"),
+            Self::NotTls => write!(
+                f,
+                "what answers on that port does not speak TLS: write the broker's port for it (usually 8883), or mqtt:// if it has none; where it shares port 443, set alpn"
+            ),
+            Self::NotMqtt => write!(
+                f,
+                "what answers on that port speaks TLS, or no MQTT: write mqtts:// with ca, or the broker's plain port (usually 1883)"
+            ),
+            Self::WrongCa { issuer, ca, authorities } => write!(
+                f,
+                "the broker's certificate was issued by {issuer}, but {} holds {authorities}: put the broker's authority there; if nobody knows that issuer, find out who answers at this address",
+                ca.display()
+            ),
+            Self::WrongName { host, names } => write!(
+                f,
+                "the broker's certificate is not for {host} but for {names}: write that name in `broker`, or give the broker a certificate with subjectAltName {host}"
+            ),
+            Self::Expired { until, now, trusted } => {
+                write!(f, "the broker's certificate ended {}, and it is {}", iso8601(*until), iso8601(*now))?;
+                match trusted {
+                    true => write!(f, ": renew it"),
+                    false => write!(f, " by a clock that nothing vouches for: set the clock, or renew the certificate"),
+                }
+            }
+            Self::NotYetValid { from, now } => write!(
+                f,
+                "the broker's certificate begins {}, and it is {}: check the clock where it was made, and this one",
+                iso8601(*from),
+                iso8601(*now)
+            ),
+            Self::ClockUnset { from, now } => write!(
+                f,
+                "this machine's clock says {} and is not set yet, so the broker's certificate, which begins {}, cannot be checked: this rights itself once the time is known; if it stays, check NTP or the RTC",
+                iso8601(*now),
+                iso8601(*from)
+            ),
+            Self::ClientCertificate { given: false, cause } => {
+                write!(f, "the broker asks for a client certificate ({cause}): set cert and key")
+            }
+            Self::ClientCertificate { given: true, cause } => write!(
+                f,
+                "the broker does not take this client's certificate ({cause}): check that cert is of an authority that the broker trusts, has not ended, and is valid by the broker's clock"
+            ),
+            Self::Alpn { asked } => write!(
+                f,
+                "the broker does not speak {asked} on this port: correct alpn, or leave it out (AWS IoT on 443: x-amzn-mqtt-ca with a certificate, mqtt with a login)"
+            ),
             Self::Tls { cause } => {
                 write!(f, "TLS: {cause}; check ca, the broker's certificate and name, and this machine's clock")
             }
@@ -104,7 +224,11 @@ impl fmt::Display for LinkFault {
             ),
             Self::Evicted { times } => write!(
                 f,
-                "the broker closed {times} connections in a row within seconds: most often another client uses the same id (a cloned card?), or the ACL or a payload limit of the broker forbids what is published; give each device its own name and look into the broker's log"
+                "the broker closed {times} connections and took the next one each time: most often another client has the same id (a cloned card, a second receiver), or the broker's ACL forbids what is published; give each device its own name and look into the broker's log"
+            ),
+            Self::TooLarge { bytes, taken, times } => write!(
+                f,
+                "the broker closed {times} connections in a row at a payload of {bytes} bytes, the largest that it has taken is {taken}: lower max_payload below its limit, or raise that (mosquitto: max_packet_size)"
             ),
             Self::Broken { after, cause } => {
                 write!(f, "the connection broke after {} s: {cause}; it is being made again", after.as_secs())
@@ -138,124 +262,5 @@ impl Fault for LinkFault {
             Self::File { .. } | Self::NoTls | Self::Address { .. } => Exit::Config,
             _ => Exit::Unavailable,
         }
-    }
-}
-
-/// Below this a connection counts as short-lived.
-pub(super) const SHORT: Duration = Duration::from_secs(10);
-
-/// So many short-lived connections in a row are no accident.
-const EVICTIONS: u32 = 3;
-
-/// Tells apart what single errors do not: one closed connection is the network, several in a row are somebody.
-#[derive(Debug, Default)]
-pub(super) struct Judge {
-    short: u32,
-}
-
-impl Judge {
-    /// The fault that `error` is, for a connection that stood for `stood` (`None`: it never did).
-    pub(super) fn judge(&mut self, error: ConnectionError, stood: Option<Duration>) -> LinkFault {
-        let closed_by_peer = stood.is_some_and(|stood| stood < SHORT) && is_closing(&error);
-        self.short = if closed_by_peer { self.short + 1 } else { 0 };
-        if self.short >= EVICTIONS {
-            return LinkFault::Evicted { times: self.short };
-        }
-        match stood {
-            None => not_made(error),
-            Some(after) => broken(error, after),
-        }
-    }
-}
-
-fn is_closing(error: &ConnectionError) -> bool {
-    match error {
-        ConnectionError::MqttState(StateError::ConnectionAborted) => true,
-        ConnectionError::MqttState(StateError::Io(e)) | ConnectionError::Io(e) => is_reset(e),
-        ConnectionError::MqttState(StateError::Deserialization(rumqttc::Error::Io(e))) => is_reset(e),
-        _ => false,
-    }
-}
-
-fn is_reset(e: &std::io::Error) -> bool {
-    matches!(
-        e.kind(),
-        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof
-    )
-}
-
-fn not_made(error: ConnectionError) -> LinkFault {
-    match error {
-        ConnectionError::ConnectionRefused(
-            ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized,
-        ) => LinkFault::Credentials,
-        ConnectionError::ConnectionRefused(code) => LinkFault::Refused { cause: format!("{code:?}") },
-        ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => LinkFault::Timeout,
-        #[cfg(feature = "tls")]
-        ConnectionError::Tls(e) => LinkFault::Tls { cause: tls_words(&e) },
-        ConnectionError::Io(e) => LinkFault::Unreachable { cause: e.to_string() },
-        ConnectionError::MqttState(StateError::ConnectionAborted) => LinkFault::Refused {
-            cause: "it closed the connection instead of answering (does it expect TLS here, or not?)".into(),
-        },
-        ConnectionError::NotConnAck(_) => LinkFault::Protocol { cause: "no CONNACK came first".into() },
-        other => LinkFault::Protocol { cause: other.to_string() },
-    }
-}
-
-fn broken(error: ConnectionError, after: Duration) -> LinkFault {
-    match error {
-        ConnectionError::FlushTimeout | ConnectionError::NetworkTimeout => LinkFault::Timeout,
-        ConnectionError::MqttState(StateError::AwaitPingResp) => LinkFault::Silent,
-        ConnectionError::MqttState(StateError::ConnectionAborted) => {
-            LinkFault::Broken { after, cause: "the broker closed it".into() }
-        }
-        ConnectionError::MqttState(StateError::Io(e) | StateError::Deserialization(rumqttc::Error::Io(e)))
-        | ConnectionError::Io(e) => LinkFault::Broken { after, cause: e.to_string() },
-        other => LinkFault::Protocol { cause: other.to_string() },
-    }
-}
-
-/// The cause rather than its wrapping: rustls' own error sits inside an I/O error.
-#[cfg(feature = "tls")]
-fn tls_words(error: &rumqttc::TlsError) -> String {
-    match error {
-        rumqttc::TlsError::Io(e) => e.to_string(),
-        rumqttc::TlsError::DNSName(_) => "the broker's address is no valid name".into(),
-        other => other.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn closed() -> ConnectionError {
-        ConnectionError::MqttState(StateError::ConnectionAborted)
-    }
-
-    /// Two clients with one id: each closing looks like the network; the third in a row is named.
-    #[test]
-    fn repeated_short_connections_are_named() {
-        let mut judge = Judge::default();
-        let short = Some(Duration::from_millis(300));
-        assert!(matches!(judge.judge(closed(), short), LinkFault::Broken { .. }));
-        assert!(matches!(judge.judge(closed(), short), LinkFault::Broken { .. }));
-        assert_eq!(judge.judge(closed(), short), LinkFault::Evicted { times: 3 });
-        assert!(matches!(judge.judge(closed(), Some(Duration::from_secs(60))), LinkFault::Broken { .. }));
-        assert!(matches!(judge.judge(closed(), short), LinkFault::Broken { .. }), "the count begins anew");
-    }
-
-    /// Each cause has words of its own, and each ends with something to do.
-    #[test]
-    fn causes_are_told_apart() {
-        let judge = |error| Judge::default().judge(error, None);
-        let refused = |code| judge(ConnectionError::ConnectionRefused(code));
-        assert_eq!(refused(ConnectReturnCode::NotAuthorized), LinkFault::Credentials);
-        assert!(matches!(refused(ConnectReturnCode::ServiceUnavailable), LinkFault::Refused { .. }));
-        let io = std::io::Error::from(ErrorKind::ConnectionRefused);
-        assert!(matches!(judge(ConnectionError::Io(io)), LinkFault::Unreachable { .. }));
-        assert_eq!(judge(ConnectionError::NetworkTimeout), LinkFault::Timeout);
-        let silent = ConnectionError::MqttState(StateError::AwaitPingResp);
-        assert_eq!(Judge::default().judge(silent, Some(SHORT)), LinkFault::Silent);
     }
 }

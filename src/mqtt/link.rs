@@ -1,10 +1,12 @@
 //! The thread of a connection: connect, subscribe, hand over what arrives, and again.
 
 use super::backoff::random;
-use super::fault::{Judge, SHORT};
+use super::judge::{CONTEST, End, Judge, SHORT};
 use super::settings::network;
 use super::{Backoff, Event, LinkFault, Settings, Ticket};
-use rumqttc::{AsyncClient, Connection, ConnectionError, Incoming, MqttOptions, QoS, SubAck, SubscribeReasonCode};
+use rumqttc::{
+    AsyncClient, Connection, ConnectionError, Incoming, MqttOptions, QoS, Request, SubAck, SubscribeReasonCode,
+};
 use smol::channel::{Sender, TrySendError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The same fault is logged again after this long.
 const REPEAT_LOG: Duration = Duration::from_secs(15 * 60);
 
+/// How often a clock that is not set yet is looked at. That asks nobody but this machine.
+const CLOCK_LOOK: Duration = Duration::from_secs(1);
+
 /// What handle and thread share.
 #[derive(Default)]
 pub(super) struct Shared {
@@ -26,6 +31,8 @@ pub(super) struct Shared {
 #[derive(Default)]
 struct State {
     live: Option<Live>,
+    /// The connection that stands, or stood last, was of use.
+    of_use: bool,
     stop: bool,
 }
 
@@ -33,6 +40,14 @@ struct Live {
     client: AsyncClient,
     connection: u64,
     max_payload_bytes: usize,
+    largest: Largest,
+}
+
+/// The largest payload that a connection took, and how often it took one of that size.
+#[derive(Debug, Clone, Copy, Default)]
+struct Largest {
+    bytes: usize,
+    times: usize,
 }
 
 impl std::fmt::Debug for Shared {
@@ -50,9 +65,24 @@ impl Shared {
         self.lock().live.as_ref().filter(|live| live.connection == connection).map(|live| live.client.clone())
     }
 
+    /// Notes that the event loop took a payload.
+    pub(super) fn took(&self, bytes: usize) {
+        let mut state = self.lock();
+        let Some(live) = &mut state.live else { return };
+        if bytes > live.largest.bytes {
+            live.largest = Largest { bytes, times: 0 };
+        }
+        live.largest.times += usize::from(bytes == live.largest.bytes);
+    }
+
     pub(super) fn ask_to_stop(&self) {
         self.lock().stop = true;
         self.wake.notify_all();
+    }
+
+    pub(super) fn was_of_use(&self) {
+        let mut state = self.lock();
+        state.of_use |= state.live.is_some();
     }
 
     fn stopping(&self) -> bool {
@@ -79,8 +109,14 @@ pub(super) struct Link {
     backoff: Backoff,
     judge: Judge,
     connections: u64,
+    started: Instant,
+    /// The broker kept closing; until a connection has stood for [`CONTEST`], the waits go on growing.
+    contested: bool,
     logged: Option<(LinkFault, Instant)>,
 }
+
+/// So many short connections in a row are another client of the same id rather than a bad link, also if each was of use.
+const STRIFE: u32 = 100;
 
 /// A connection that stood, or did not, and is over.
 struct Ended {
@@ -91,7 +127,8 @@ struct Ended {
 impl Link {
     pub(super) fn new(settings: Settings, shared: Arc<Shared>, events: Sender<Event>) -> Self {
         let backoff = Backoff::new(settings.backoff);
-        Self { settings, shared, events, backoff, judge: Judge::default(), connections: 0, logged: None }
+        let (judge, started) = (Judge::default(), Instant::now());
+        Self { settings, shared, events, backoff, judge, connections: 0, started, contested: false, logged: None }
     }
 
     /// Until asked to stop, or nobody reads the events any more.
@@ -100,26 +137,60 @@ impl Link {
         let (_, mut connection) = rumqttc::Client::new(MqttOptions::new("", "", 0), 0);
         loop {
             let ended = self.connect_and_keep(&mut connection);
-            self.shared.lock().live = None;
+            let of_use = {
+                let mut state = self.shared.lock();
+                state.live = None;
+                std::mem::take(&mut state.of_use)
+            };
             connection.eventloop.clean();
             if self.shared.stopping() {
                 return;
             }
-            if ended.stood.is_some_and(|stood| stood >= SHORT) {
-                self.backoff.reset();
-                self.logged = None;
-            }
-            let retry_in = self.backoff.after_failure(random());
+            let retry_in = self.wait_after(&ended, of_use);
             self.log(&ended.fault);
-            let told = self.events.send_blocking(Event::Disconnected { fault: ended.fault, retry_in });
-            if told.is_err() || self.shared.pause(retry_in) {
+            let told = self.events.send_blocking(Event::Disconnected { fault: ended.fault.clone(), retry_in });
+            if told.is_err() || self.rest(retry_in, &ended.fault) {
                 return;
             }
         }
     }
 
+    /// A connection that was of use leaves no waits of earlier failures, unless so many in a row were short that another client of
+    /// the same id is likelier than a bad link.
+    fn wait_after(&mut self, ended: &Ended, of_use: bool) -> Duration {
+        self.contested |= matches!(ended.fault, LinkFault::Evicted { .. });
+        let calm = if self.contested { CONTEST } else { SHORT };
+        if ended.stood.is_some_and(|stood| stood >= calm) {
+            (self.contested, self.logged) = (false, None);
+            return self.backoff.after_loss(random());
+        }
+        match ended.fault {
+            LinkFault::Busy => self.backoff.after_busy(random()),
+            LinkFault::Evicted { times } if times >= STRIFE => self.backoff.after_failure(random()),
+            _ if of_use => self.backoff.after_use(random()),
+            _ => self.backoff.after_failure(random()),
+        }
+    }
+
+    /// Waits; true when asked to stop meanwhile. What failed for want of the time is tried again soon after the clock is
+    /// set, with all the others of the site that learn the time at that moment.
+    fn rest(&mut self, retry_in: Duration, fault: &LinkFault) -> bool {
+        let LinkFault::ClockUnset { from, .. } = fault else { return self.shared.pause(retry_in) };
+        let until = Instant::now() + retry_in;
+        while Instant::now() < until {
+            if self.settings.clock.now().utc >= *from {
+                let retry_in = self.backoff.after_loss(random());
+                return self.shared.pause(retry_in);
+            }
+            if self.shared.pause(CLOCK_LOOK.min(until.saturating_duration_since(Instant::now()))) {
+                return true;
+            }
+        }
+        false
+    }
+
     fn connect_and_keep(&mut self, connection: &mut Connection) -> Ended {
-        let options = match self.settings.options() {
+        let (options, trial) = match self.settings.options() {
             Ok(options) => options,
             Err(fault) => return Ended { fault, stood: None },
         };
@@ -132,16 +203,37 @@ impl Link {
                 let fault = LinkFault::Protocol { cause: format!("{other:?} came before CONNACK") };
                 return Ended { fault, stood: None };
             }
-            Ok(Err(error)) => return Ended { fault: self.judge.judge(error, None), stood: None },
+            Ok(Err(error)) => {
+                let end = End { stood: None, at: self.started.elapsed(), unanswered: 0, taken: 0 };
+                let fault = self.judge.judge(error, end, &trial, self.settings.clock.now());
+                return Ended { fault, stood: None };
+            }
             Err(_) => return Ended { fault: LinkFault::Stopped, stood: None },
         }
         self.connections += 1;
         let since = Instant::now();
         let fault = match self.keep(connection, client) {
-            Ok(error) => self.judge.judge(error, Some(since.elapsed())),
+            Ok(error) => {
+                let end = self.end_of(connection, since.elapsed());
+                self.judge.judge(error, end, &trial, self.settings.clock.now())
+            }
             Err(fault) => fault,
         };
         Ended { fault, stood: Some(since.elapsed()) }
+    }
+
+    /// What the connection carried when it broke: after an error, rumqttc has what was not acknowledged in `pending`.
+    fn end_of(&self, connection: &Connection, stood: Duration) -> End {
+        let payload = |request: &Request| match request {
+            Request::Publish(publish) => Some(publish.payload.len()),
+            _ => None,
+        };
+        let pending: Vec<usize> = connection.eventloop.pending.iter().filter_map(payload).collect();
+        let largest = self.shared.lock().live.as_ref().map(|live| live.largest).unwrap_or_default();
+        let of_largest = pending.iter().filter(|bytes| **bytes == largest.bytes).count();
+        let taken = if of_largest < largest.times { largest.bytes } else { 0 };
+        let unanswered = pending.into_iter().max().unwrap_or(0);
+        End { stood: Some(stood), at: self.started.elapsed(), unanswered, taken }
     }
 
     /// Subscribes and hands over what arrives. `Ok`: the connection's own error; `Err`: our reason to give it up.
@@ -177,9 +269,9 @@ impl Link {
         }
     }
 
-    fn subscription(&self) -> rumqttc::Request {
+    fn subscription(&self) -> Request {
         let filter = |path: &String| rumqttc::SubscribeFilter { path: path.clone(), qos: QoS::AtLeastOnce };
-        rumqttc::Request::Subscribe(rumqttc::Subscribe::new_many(self.settings.filters.iter().map(filter)))
+        Request::Subscribe(rumqttc::Subscribe::new_many(self.settings.filters.iter().map(filter)))
     }
 
     fn check(&self, suback: &SubAck) -> Result<(), LinkFault> {
@@ -194,7 +286,8 @@ impl Link {
     fn announce(&mut self, client: Option<AsyncClient>) -> Result<(), LinkFault> {
         let Some(client) = client else { return Ok(()) };
         let max_payload_bytes = self.settings.max_payload_bytes;
-        self.shared.lock().live = Some(Live { client, connection: self.connections, max_payload_bytes });
+        self.shared.lock().live =
+            Some(Live { client, connection: self.connections, max_payload_bytes, largest: Largest::default() });
         // A connection that comes and goes within seconds was announced, and its fault logged, the first time.
         if self.logged.is_none() || self.connections == 1 {
             log::info!(

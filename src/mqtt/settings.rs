@@ -1,9 +1,13 @@
 //! What a connection is made with. Files are read at every attempt, so that a renewed certificate or password needs no
 //! restart.
 
-use super::{BackoffLimits, LinkFault};
+use super::judge::Trial;
+use super::{BackoffLimits, LinkFault, secret};
+use crate::clock::system::SystemClock;
+use crate::clock::{Clock, Now};
 use rumqttc::{LastWill, MqttOptions, NetworkOptions, QoS, Transport};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// More than MQTT adds to a payload: fixed header 5, packet id 2, topic length 2 and a topic.
@@ -37,6 +41,24 @@ pub struct Settings {
     pub manual_acks: bool,
     /// The wait before an attempt.
     pub backoff: BackoffLimits,
+    /// What certificates are valid by, and whether it is to be believed.
+    pub clock: WallClock,
+}
+
+/// A clock that can be shown in a log.
+#[derive(Clone)]
+pub struct WallClock(pub Arc<dyn Clock>);
+
+impl WallClock {
+    pub(super) fn now(&self) -> Now {
+        self.0.now()
+    }
+}
+
+impl std::fmt::Debug for WallClock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WallClock")
+    }
 }
 
 /// The will of a [`Settings`].
@@ -53,7 +75,7 @@ pub struct Will {
 pub struct Login {
     /// The name.
     pub username: String,
-    /// A file whose first line is the password; without it the password is empty.
+    /// A file whose first line is the password, which only its owner and group may use; without it the password is empty.
     pub password_file: Option<PathBuf>,
 }
 
@@ -64,8 +86,10 @@ pub struct Tls {
     pub ca: Option<PathBuf>,
     /// Our certificate, for brokers that ask for one.
     pub cert: Option<PathBuf>,
-    /// Its key.
+    /// Its key, which only its owner and group may use.
     pub key: Option<PathBuf>,
+    /// The protocol to ask for in the handshake (RFC 7301), for brokers that share a port.
+    pub alpn: Option<String>,
 }
 
 impl Settings {
@@ -84,6 +108,7 @@ impl Settings {
             persistent: false,
             manual_acks: false,
             backoff: BackoffLimits::default(),
+            clock: WallClock(Arc::new(SystemClock::new(Path::new("/")))),
         }
     }
 
@@ -102,12 +127,14 @@ impl Settings {
     /// Reads the files that the settings name and builds what can be built without a connection.
     ///
     /// # Errors
-    /// A file is missing or not what it should be, or the settings ask for TLS and this build has none.
+    /// A file is missing or not what it should be, others may use a secret, or the settings ask for TLS and this build has
+    /// none.
     pub fn check(&self) -> Result<(), LinkFault> {
         self.options().map(|_| ())
     }
 
-    pub(super) fn options(&self) -> Result<MqttOptions, LinkFault> {
+    /// What rumqttc connects with, and what is known of the attempt should it fail.
+    pub(super) fn options(&self) -> Result<(MqttOptions, Trial), LinkFault> {
         let mut options = MqttOptions::new(&self.client_id, self.address()?, self.port);
         let packet = self.max_payload_bytes + PACKET_OVERHEAD;
         options
@@ -122,10 +149,11 @@ impl Settings {
         if let Some(login) = &self.login {
             options.set_credentials(&login.username, login.password()?);
         }
+        let mut trial = Trial::plain(&self.host);
         if let Some(tls) = &self.tls {
-            options.set_transport(tls.transport()?);
+            options.set_transport(tls.transport(&self.clock, &mut trial)?);
         }
-        Ok(options)
+        Ok((options, trial))
     }
 
     /// rumqttc joins host and port by a colon, so an IPv6 address needs brackets; for the name in a certificate it takes
@@ -152,20 +180,23 @@ pub(super) fn network() -> NetworkOptions {
 impl Login {
     fn password(&self) -> Result<String, LinkFault> {
         let Some(path) = &self.password_file else { return Ok(String::new()) };
-        let text =
-            std::fs::read_to_string(path).map_err(|e| LinkFault::File { path: path.clone(), cause: e.to_string() })?;
-        Ok(text.lines().next().unwrap_or_default().to_owned())
+        let fault = |cause: &str| LinkFault::File { path: path.clone(), cause: cause.into() };
+        let text = String::from_utf8(secret::read(path)?).map_err(|_| fault("it is not UTF-8 text"))?;
+        let line = text.lines().next().filter(|line| !line.is_empty());
+        line.map(str::to_owned).ok_or_else(|| fault("its first line, the password, is empty"))
     }
 }
 
 impl Tls {
     #[cfg(feature = "tls")]
-    fn transport(&self) -> Result<Transport, LinkFault> {
-        Ok(Transport::tls_with_config(rumqttc::TlsConfiguration::Rustls(super::tls::client_config(self)?)))
+    fn transport(&self, clock: &WallClock, trial: &mut Trial) -> Result<Transport, LinkFault> {
+        let (config, known) = super::tls::client_config(self, clock)?;
+        trial.tls = Some(known);
+        Ok(Transport::tls_with_config(rumqttc::TlsConfiguration::Rustls(config)))
     }
 
     #[cfg(not(feature = "tls"))]
-    fn transport(&self) -> Result<Transport, LinkFault> {
+    fn transport(&self, _: &WallClock, _: &mut Trial) -> Result<Transport, LinkFault> {
         Err(LinkFault::NoTls)
     }
 }

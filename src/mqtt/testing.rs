@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -68,6 +69,12 @@ fn spawn(config: &Path) -> Child {
     let mut command = Command::new(binary);
     command.arg("-c").arg(config).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().expect("mosquitto starts")
+}
+
+/// Writes a file that only its owner may read.
+pub(crate) fn secret(path: &Path, text: &str) {
+    std::fs::write(path, text).expect("written");
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).expect("chmod");
 }
 
 pub(crate) fn free_port() -> u16 {

@@ -1,12 +1,15 @@
 //! A real mosquitto, and a link that is cut.
 
-use super::testing::{Mosquitto, Proxy, eventually, free_port};
+#[cfg(feature = "tls")]
+mod secure;
+
+use super::testing::{Mosquitto, Proxy, eventually, free_port, secret};
 use super::*;
 use smol::future::FutureExt;
 
 fn quick(mut settings: Settings) -> Settings {
     let ms = Duration::from_millis;
-    settings.backoff = BackoffLimits { base: ms(20), cap: ms(200), floor: ms(5) };
+    settings.backoff = BackoffLimits { base: ms(20), cap: ms(200), floor: ms(5), spread: ms(100), busy: ms(200) };
     settings
 }
 
@@ -130,6 +133,23 @@ fn publishing_goes_on_after_every_cut() {
     assert!(taken > 20, "{taken} taken, {refused} refused");
 }
 
+/// A connection that was of use before it broke, however early, leaves nothing of earlier waits: on a link that is cut within
+/// the second the waits once grew to two minutes, although every connection had carried something.
+#[test]
+fn waits_do_not_add_up_while_connections_are_of_use() {
+    let broker = Mosquitto::start();
+    let proxy = Proxy::to(broker.port, Duration::ZERO);
+    let backoff = BackoffLimits { cap: Duration::from_secs(5), ..device("d", 0).backoff };
+    let (client, events) = start(Settings { backoff, ..device("d", proxy.port) });
+    for connection in 1..=12 {
+        assert_eq!(next(&events), Event::Connected { connection });
+        client.was_of_use();
+        proxy.cut();
+        let Event::Disconnected { retry_in, .. } = next(&events) else { panic!("still connected") };
+        assert!(retry_in <= backoff.base, "connection {connection}: {retry_in:?}");
+    }
+}
+
 /// The broker publishes the will when the connection breaks, and not when we take leave.
 #[test]
 fn the_will_speaks_for_a_broken_connection_only() {
@@ -155,7 +175,8 @@ fn the_will_speaks_for_a_broken_connection_only() {
 fn faults_say_what_is_wrong() {
     let files = |dir: &std::path::Path| {
         std::fs::write(dir.join("users"), "").expect("written");
-        std::fs::write(dir.join("secret"), "wrong\n").expect("written");
+        secret(&dir.join("secret"), "wrong\n");
+        std::fs::write(dir.join("open"), "hunter2\n").expect("written");
     };
     let broker = Mosquitto::with_files("allow_anonymous false\npassword_file {dir}/users\n", files);
     let login = |file: &str| Some(Login { username: "me".into(), password_file: Some(broker.dir.path().join(file)) });
@@ -163,6 +184,9 @@ fn faults_say_what_is_wrong() {
     assert_eq!(next_fault(&events), LinkFault::Credentials);
     let (_client, events) = start(Settings { login: login("no-such-file"), ..device("d", broker.port) });
     assert!(matches!(next_fault(&events), LinkFault::File { .. }));
+    let (_client, events) = start(Settings { login: login("open"), ..device("d", broker.port) });
+    let told = next_fault(&events).to_string();
+    assert!(told.contains("everybody may use it (mode 644)") && !told.contains("hunter2"), "{told}");
     let (_client, events) = start(device("d", free_port()));
     assert!(matches!(next_fault(&events), LinkFault::Unreachable { .. }));
     let (_client, events) = start(quick(Settings::device("d", "no-such-host.invalid", 1)));
@@ -183,56 +207,22 @@ fn two_clients_of_one_id_are_named() {
     panic!("never named");
 }
 
-/// Makes an authority, a broker's certificate for 127.0.0.1 and a foreign authority with openssl.
-#[cfg(feature = "tls")]
-fn certificates(dir: &std::path::Path) {
-    let openssl = |args: &str| {
-        let output = std::process::Command::new("openssl").args(args.split(' ')).current_dir(dir).output();
-        let output = output.expect("openssl is not installed; tests/run installs what the tests need");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
-    for ca in ["ca", "foreign"] {
-        openssl(&format!(
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj /CN={ca} -keyout {ca}.key -out {ca}.pem"
-        ));
-    }
-    std::fs::write(dir.join("san"), "subjectAltName=IP:127.0.0.1").expect("written");
-    for name in ["broker", "device"] {
-        openssl(&format!(
-            "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr"
-        ));
-        openssl(&format!(
-            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile san -out {name}.pem"
-        ));
-    }
-}
-
-/// mqtts:// with an authority of one's own and a client certificate; a foreign authority, a missing one and a missing
-/// client certificate are told.
-#[cfg(feature = "tls")]
+/// A broker that closes at a payload above its limit: the payload is named, and the key. One that drops it without a word is
+/// found out by the one who waits for the fleet's ack.
 #[test]
-fn tls_knows_its_broker() {
-    let lines = "allow_anonymous true\ncafile {dir}/ca.pem\ncertfile {dir}/broker.pem\nkeyfile {dir}/broker.key\nrequire_certificate true\n";
-    let broker = Mosquitto::with_files(lines, certificates);
-    let file = |name: &str| Some(broker.dir.path().join(name));
-    let with = |ca: &str, cert: Option<PathBuf>, key: Option<PathBuf>| {
-        let tls = Some(Tls { ca: file(ca), cert, key });
-        start(Settings { tls, ..device("d", broker.port) })
-    };
-    let (client, events) = with("ca.pem", file("device.pem"), file("device.key"));
-    assert_eq!(next(&events), Event::Connected { connection: 1 });
-    publish(&client, "a/b", &[7; 100_000]).expect("taken");
-    let (_client, events) = with("foreign.pem", file("device.pem"), file("device.key"));
-    assert!(matches!(next_fault(&events), LinkFault::Tls { .. }));
-    let (_client, events) = with("no-such.pem", None, None);
-    assert!(matches!(next_fault(&events), LinkFault::File { .. }));
-    let (_client, events) = with("ca.key", None, None);
-    assert!(matches!(next_fault(&events), LinkFault::File { .. }));
-    let (_client, events) = with("ca.pem", file("device.pem"), None);
-    assert!(matches!(next_fault(&events), LinkFault::File { .. }));
-    let (_client, events) = with("ca.pem", None, None);
-    let fault = next_fault(&events);
-    assert!(!matches!(fault, LinkFault::File { .. } | LinkFault::NoTls), "{fault}");
+fn a_payload_above_the_brokers_limit_is_named() {
+    let broker = Mosquitto::with("allow_anonymous true\nmax_packet_size 20000\n");
+    let (from, events) = start(device("d", broker.port));
+    for _ in 0..6 {
+        eventually("connected", || from.is_connected());
+        publish(&from, "d/small", &[1; 6000]).expect("taken");
+        let _ = publish(&from, "d/large", &[1; 30_000]);
+        let fault = next_fault(&events);
+        if let LinkFault::TooLarge { bytes, taken, times } = fault {
+            assert_eq!((bytes, times), (30_000, 3), "{fault}");
+            assert!(taken <= 6000, "{fault}");
+            return;
+        }
+    }
+    panic!("never named");
 }
-#[cfg(feature = "tls")]
-use std::path::PathBuf;

@@ -95,9 +95,9 @@ impl RangeSet {
         SegmentSeq(self.by_first.get(&1).copied().unwrap_or(0))
     }
 
-    /// The ranges above [`RangeSet::cumulative`], the lowest `limit` of them.
+    /// The ranges above [`RangeSet::cumulative`]; at most `limit`, chosen as by [`both_ends`].
     pub fn rest(&self, limit: usize) -> Vec<SeqRange> {
-        self.iter().filter(|range| range.first.0 != 1).take(limit).collect()
+        both_ends(self.iter().filter(|range| range.first.0 != 1).collect(), limit)
     }
 
     /// The numbers of `range` that are not in the set.
@@ -175,6 +175,16 @@ impl FromIterator<SeqRange> for RangeSet {
         set.extend(ranges);
         set
     }
+}
+
+/// At most `limit` of `ranges`, which ascend: the lowest three quarters, which gaps that close join one by one, and the
+/// highest quarter, so that what is newest is named however many gaps lie below it.
+pub fn both_ends(mut ranges: Vec<SeqRange>, limit: usize) -> Vec<SeqRange> {
+    if ranges.len() > limit {
+        let high = limit / 4;
+        ranges.drain(limit - high..ranges.len() - high);
+    }
+    ranges
 }
 
 impl Extend<SeqRange> for RangeSet {

@@ -52,11 +52,12 @@ pub struct Pragmas {
 }
 
 impl Pragmas {
-    /// What suits a replica at the fleet: room to work, readers beside it, the same durability.
+    /// What suits a replica at the fleet: readers beside it, the same durability. Hundreds are open at a time, and a replica
+    /// is written at its end: a small cache does.
     pub fn replica() -> Self {
         Self {
             page_bytes: 4096,
-            cache_bytes: 2 << 20,
+            cache_bytes: 256 << 10,
             mmap_bytes: 0,
             exclusive: false,
             automatic: true,

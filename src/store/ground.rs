@@ -13,6 +13,11 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long a lock is waited for. One that was let go may be held a moment longer by a child of that process: it has every
+/// open file from its fork to its exec.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The right to write one database. Released when dropped, or by the kernel when the process ends.
 pub(crate) struct Lock {
@@ -36,12 +41,15 @@ impl Lock {
             .mode(0o640)
             .open(&path)
             .map_err(fail)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(StoreError::InUse { path: db.to_owned(), pid: pid(&mut file) });
+        let until = Instant::now() + PATIENCE;
+        while let Err(e) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            match e {
+                rustix::io::Errno::WOULDBLOCK if Instant::now() < until => std::thread::sleep(PATIENCE / 50),
+                rustix::io::Errno::WOULDBLOCK => {
+                    return Err(StoreError::InUse { path: db.to_owned(), pid: pid(&mut file) });
+                }
+                e => return Err(StoreError::io("lock", &path, e.into())),
             }
-            Err(e) => return Err(StoreError::io("lock", &path, e.into())),
         }
         // The number is a courtesy to the next one: on a full disk the lock holds without it.
         let written =

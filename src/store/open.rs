@@ -9,25 +9,26 @@
 //! the current store is never used twice, and that it can be cut off anywhere and begun again. It doesn't wait for a full
 //! disk or a lock to clear: the caller keeps readings in RAM and calls again.
 
+mod run;
+
 use super::error::StoreError;
 use super::event::{Event, EventKind, record};
 use super::file::{
-    self, FORMAT_MAJOR, MAX_SEQ, Pragmas, StoreNo, create_schema, execute, in_transaction, meta, open_rw, set_meta,
-    sql_of, upsert_boot, upsert_store,
+    self, FORMAT_MAJOR, Pragmas, StoreNo, create_schema, execute, in_transaction, meta, open_rw, sql_of,
 };
 use super::ground::{self, Lock};
 use super::high_water::{HighWater, Mark};
 use super::identity::Identity;
+use super::line::{Line, lines};
 use super::log::Log;
 use super::retention::Retention;
 use super::wal_scan::{self, WalScan};
-use super::{Bounds, Line, Store, Tally, commit, compact, disk, padding, quarantine, rebuild};
+use super::{Bounds, Store, commit, compact, disk, padding, quarantine, rebuild};
 use crate::clock::Now;
 use crate::config::{Locking, StoreConfig};
-use crate::reading::ranges::RangeSet;
-use crate::reading::{BootId, SegmentSeq, SeqRange};
-use crate::segment::LossReason;
-use rusqlite::{Connection, OptionalExtension, params};
+use crate::reading::SegmentSeq;
+use run::{begin_run, boot_row, floor, new_line, next_series, void, why_fresh};
+use rusqlite::{Connection, params};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use uuid::Uuid;
@@ -37,9 +38,6 @@ pub(crate) const WRITER: &str = concat!("varved ", env!("CARGO_PKG_VERSION"));
 
 /// The smallest that SQLite has: a commit of some hundred bytes then takes one block of the log.
 const PAGE_BYTES: u32 = 512;
-
-/// Sequence numbers that are left out for each commit that rotted away: more segments than a commit ever has.
-const SEQS_PER_COMMIT: u64 = 64;
 
 /// Why a store takes a fresh id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -390,201 +388,6 @@ fn restart_log(log: &mut Log, conn: &Connection, path: &Path, scan: WalScan) -> 
         );
     }
     Ok(())
-}
-
-/// Whether the numbers of the last line may be gone on with.
-fn why_fresh(
-    conn: &Connection,
-    lines: &[Line],
-    mark: Option<Mark>,
-    me: &Identity,
-) -> Result<Option<FreshWhy>, StoreError> {
-    if lines.is_empty() {
-        return Ok(Some(FreshWhy::New));
-    }
-    if meta::<rusqlite::types::Value>(conn, "copied_from")?.is_some() {
-        return Ok(Some(FreshWhy::Copy));
-    }
-    if meta::<Vec<u8>>(conn, "machine_hash")?.is_some_and(|hash| hash != me.machine_hash) {
-        return Ok(Some(FreshWhy::Machine));
-    }
-    let known = mark.is_none_or(|mark| lines.iter().any(|line| line.uuid == mark.store));
-    Ok((!known).then_some(FreshWhy::Replaced))
-}
-
-/// The number that everything new must be above. Says what happened where the file is behind it.
-fn floor(line: &Line, mark: Option<Mark>, scan: WalScan, events: &mut Vec<Event>) -> SegmentSeq {
-    let marked = mark.filter(|mark| mark.store == line.uuid).map_or(0, |mark| mark.seq.0);
-    let acked = line.acked.high().0;
-    let mut floor = line.high.0.max(marked).max(acked);
-    if scan.rot() {
-        let lost = scan.commits_behind.max(1);
-        floor += lost * SEQS_PER_COMMIT;
-        let detail = format!(
-            "the WAL is damaged at frame {}: {lost} or more committed transactions behind it are lost; check the medium",
-            scan.broken_at.unwrap_or(0)
-        );
-        events.push(Event::new(EventKind::Rot, detail));
-    } else if floor > line.high.0 {
-        let detail = format!(
-            "the file holds segments up to {}, but {floor} had been committed: it was put back, or the medium lied about a \
-             flush",
-            line.high
-        );
-        events.push(Event::new(EventKind::Rollback, detail));
-    }
-    SegmentSeq(floor.min(MAX_SEQ))
-}
-
-/// Writes down that the numbers up to `floor` were left out.
-fn void(conn: &Connection, line: &mut Line, floor: SegmentSeq, me: &Identity, now: Now) -> Result<(), StoreError> {
-    let Some(range) = SeqRange::new(line.high.0 + 1, floor.0) else { return Ok(()) };
-    let boot = boot_row(conn, line.no, &me.boot_uuid)?;
-    commit::insert_loss(conn, line.no, range, commit::loss_here(LossReason::Void, boot, now))?;
-    line.high = floor;
-    line.tally.segments += 1;
-    line.tally.pending_segments += u64::from(!line.acked.covers(range));
-    Ok(())
-}
-
-fn begin_run(conn: &Connection, me: &Identity, events: &[Event], now: Now) -> Result<u64, StoreError> {
-    let run = meta::<i64>(conn, "run")?.unwrap_or(0) + 1;
-    set_meta(conn, "run", run)?;
-    if meta::<Vec<u8>>(conn, "machine_hash")?.is_none_or(|hash| hash != me.machine_hash) {
-        set_meta(conn, "machine_hash", me.machine_hash.as_slice())?;
-    }
-    if meta::<String>(conn, "writer")?.is_none_or(|writer| writer != WRITER) {
-        set_meta(conn, "writer", WRITER)?;
-    }
-    execute(conn, "begin a run", "DELETE FROM meta WHERE key = 'copied_from'", [])?;
-    events.iter().try_for_each(|event| record(conn, event, now))?;
-    Ok(u64::try_from(run).unwrap_or(1))
-}
-
-/// Makes a store with a new id, which is then the current one.
-fn new_line(conn: &Connection, now: Now) -> Result<Line, StoreError> {
-    let uuid = Uuid::new_v4();
-    let no = upsert_store(conn, &uuid, 0, Some(now.utc))?;
-    set_meta(conn, "store", uuid.to_string())?;
-    Ok(Line {
-        no,
-        uuid,
-        high: SegmentSeq(0),
-        acked: RangeSet::new(),
-        ack_unwritten: false,
-        rolled: SegmentSeq(0),
-        tally: Tally::default(),
-    })
-}
-
-/// The number of this boot in `store`, added where it is new.
-fn boot_row(conn: &Connection, store: StoreNo, boot: &Uuid) -> Result<BootId, StoreError> {
-    let fail = |e| sql_of(conn, "read the boots", e);
-    let known: Option<u32> = conn
-        .query_row("SELECT id FROM boot WHERE store = ?1 AND boot_uuid = ?2", params![store.0, boot.to_string()], |r| {
-            r.get(0)
-        })
-        .optional()
-        .map_err(fail)?;
-    if let Some(id) = known {
-        return Ok(BootId(id));
-    }
-    let next = "SELECT coalesce(max(id), 0) + 1 FROM boot WHERE store = ?1";
-    let id = BootId(conn.query_row(next, [store.0], |row| row.get(0)).map_err(fail)?);
-    upsert_boot(conn, store, id, boot)?;
-    end_boot_before(conn, store)?;
-    Ok(id)
-}
-
-/// Writes down how long the boot before lasted, as an anchor at its last reading, reckoned from the best that it has. It
-/// changes no time of that boot; it is what a later boot that never knows the time is known to come after.
-fn end_boot_before(conn: &Connection, store: StoreNo) -> Result<(), StoreError> {
-    let sql = "INSERT OR IGNORE INTO anchor (store, boot, boottime, utc, trusted) \
-               SELECT a.store, a.boot, last.at, a.utc + (last.at - a.boottime), a.trusted \
-               FROM (SELECT boot_max AS boot, boottime_max AS at FROM segment \
-                     WHERE id BETWEEN ?2 AND ?3 AND boot_max IS NOT NULL ORDER BY id DESC LIMIT 1) AS last \
-               JOIN anchor AS a ON a.store = ?1 AND a.boot = last.boot AND a.boottime < last.at \
-               WHERE a.utc BETWEEN -4000000000000000000 AND 4000000000000000000 \
-               ORDER BY a.trusted DESC, a.boottime DESC LIMIT 1";
-    let (from, to) = (file::row_id(store, SegmentSeq(0)), file::row_id(store, SegmentSeq(MAX_SEQ)));
-    execute(conn, "end the boot before", sql, params![store.0, from, to]).map(drop)
-}
-
-fn next_series(conn: &Connection, line: Option<&Line>) -> Result<u32, StoreError> {
-    let sql = "SELECT coalesce(max(id), 0) + 1 FROM series WHERE store = ?1";
-    conn.query_row(sql, [line.map_or(0, |l| l.no.0)], |row| row.get(0)).map_err(|e| sql_of(conn, "read the series", e))
-}
-
-/// The stores in the file by age, the current one last.
-pub(super) fn lines(conn: &Connection) -> Result<Vec<Line>, StoreError> {
-    let fail = |e| sql_of(conn, "read the stores", e);
-    let mut rows = conn.prepare("SELECT id, uuid FROM store WHERE variant = 0 ORDER BY id").map_err(fail)?;
-    let found: Vec<(i64, String)> =
-        rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).and_then(Iterator::collect).map_err(fail)?;
-    let current: Option<String> = meta(conn, "store")?;
-    let mut lines = Vec::with_capacity(found.len());
-    for (no, text) in found {
-        let uuid = Uuid::parse_str(&text).map_err(|_| StoreError::Damaged { what: format!("store id {text:?}") })?;
-        lines.push(line(conn, StoreNo(no), uuid)?);
-    }
-    lines.sort_by_key(|line| (current.as_deref() == Some(line.uuid.to_string().as_str()), line.no));
-    Ok(lines)
-}
-
-fn line(conn: &Connection, no: StoreNo, uuid: Uuid) -> Result<Line, StoreError> {
-    let fail = |e| sql_of(conn, "read the segments", e);
-    let count = |n: i64| u64::try_from(n).unwrap_or(0);
-    let mut rows =
-        conn.prepare_cached("SELECT first_seq, last_seq FROM ack WHERE store = ?1 ORDER BY first_seq").map_err(fail)?;
-    let acked: Vec<Option<SeqRange>> = rows
-        .query_map([no.0], |row| Ok(SeqRange::new(count(row.get(0)?), count(row.get(1)?))))
-        .and_then(Iterator::collect)
-        .map_err(fail)?;
-    let acked = acked.into_iter().flatten().collect::<RangeSet>();
-    let rolled = super::rollup::rolled(conn, no)?;
-    let mut line = Line { no, uuid, high: SegmentSeq(0), acked, ack_unwritten: false, rolled, tally: Tally::default() };
-    let mut rows = conn
-        .prepare_cached(
-            "SELECT id, last_seq, n FROM segment WHERE id BETWEEN ?1 << 48 AND ((?1 + 1) << 48) - 1 ORDER BY id",
-        )
-        .map_err(fail)?;
-    let mut rows = rows.query([no.0]).map_err(fail)?;
-    while let Some(row) = rows.next().map_err(fail)? {
-        let (id, last, n) = (get::<i64>(row, 0)?, count(get(row, 1)?), count(get(row, 2)?));
-        let first = count(id & MAX_SEQ as i64);
-        let Some(range) = SeqRange::new(first, last) else {
-            return Err(StoreError::Damaged { what: format!("segment {first}..={last}") });
-        };
-        line.high = line.high.max(range.last);
-        line.tally.add(&range, n, &line.acked);
-    }
-    Ok(line)
-}
-
-fn get<T: rusqlite::types::FromSql>(row: &rusqlite::Row<'_>, at: usize) -> Result<T, StoreError> {
-    row.get(at).map_err(|e| StoreError::Damaged { what: format!("a row of the segment table: {e}") })
-}
-
-impl Tally {
-    /// Counts a segment in.
-    pub(super) fn add(&mut self, range: &SeqRange, n: u64, acked: &RangeSet) {
-        self.segments += 1;
-        self.readings += n;
-        if !acked.covers(*range) {
-            self.pending_segments += 1;
-            self.pending_readings += n;
-        }
-    }
-
-    /// Counts a segment out.
-    pub(super) fn remove(&mut self, range: &SeqRange, n: u64, acked: &RangeSet) {
-        self.segments = self.segments.saturating_sub(1);
-        self.readings = self.readings.saturating_sub(n);
-        if !acked.covers(*range) {
-            self.pending_segments = self.pending_segments.saturating_sub(1);
-            self.pending_readings = self.pending_readings.saturating_sub(n);
-        }
-    }
 }
 
 #[cfg(test)]

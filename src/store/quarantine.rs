@@ -13,7 +13,7 @@ use super::file::{
     self, StoreNo, beside, execute, insert_segment, meta, set_meta, upsert_anchor, upsert_boot, upsert_series,
 };
 use super::ground::{directory, length, sync_directory};
-use super::{Step, Store, high_water, open};
+use super::{Step, Store, high_water, line};
 use crate::clock::{Anchor, BootNanos, Now, UtcNanos, civil};
 use crate::reading::BootId;
 use crate::segment::View;
@@ -171,7 +171,7 @@ impl Store {
     }
 
     fn reload_lines(&mut self) -> Result<(), StoreError> {
-        self.lines = open::lines(&self.conn)?;
+        self.lines = line::lines(&self.conn)?;
         self.catalog_changes += 1;
         self.recount().map(drop)
     }

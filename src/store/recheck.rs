@@ -1,24 +1,25 @@
-//! What the uplink keeps in the file, and what it may ask of it beside what is pending.
+//! What the uplink keeps in the file.
 //!
-//! What enters: the number of a recheck. What leaves: that number, also after a restart; the heads of all that is held.
+//! What enters: the number of a recheck. What leaves: that number, also after a restart.
 
-use super::ack::heads;
 use super::error::StoreError;
-use super::file::{MAX_SEQ, meta, set_meta};
-use super::{FreshWhy, SegmentHead, Store};
+use super::file::{meta, set_meta};
+use super::{FreshWhy, Store};
 use crate::clock::Now;
-use crate::reading::SegmentSeq;
 use crate::reading::ranges::RangeSet;
 use uuid::Uuid;
 
 impl Store {
     /// Segments of `uuid` that begin above `after`, acknowledged or not, ascending, at most `limit`.
-    ///
-    /// # Errors
-    /// Those of SQLite.
-    pub fn held(&self, uuid: Uuid, after: SegmentSeq, limit: usize) -> Result<Vec<SegmentHead>, StoreError> {
+    #[cfg(test)]
+    pub(super) fn held(
+        &self,
+        uuid: Uuid,
+        after: crate::reading::SegmentSeq,
+        limit: usize,
+    ) -> Result<Vec<super::SegmentHead>, StoreError> {
         let Some(line) = self.line(uuid) else { return Ok(Vec::new()) };
-        heads(&self.conn, line.no, after.0.saturating_add(1), MAX_SEQ, limit)
+        super::ack::heads(&self.conn, line.no, after.0.saturating_add(1), super::file::MAX_SEQ, limit)
     }
 
     /// The number of the recheck of `uuid`, where one is set; see [`crate::wire::StoreState::recheck`].
@@ -74,6 +75,5 @@ mod tests {
         let store = bench.open().0;
         assert_eq!(store.recheck(old).expect("read"), Some(u64::MAX));
         assert_eq!(store.pending_ranges(old).expect("read"), RangeSet::from_iter([all]));
-        assert_eq!(store.held(old, SegmentSeq(1), 9).expect("read").len(), 2);
     }
 }

@@ -105,6 +105,13 @@ impl Flights {
         last
     }
 
+    /// An ack covers what was sent at `sent`. Messages of one topic arrive in order, so what was sent before that and is not
+    /// acknowledged with it was damaged on the way, or refused: it is due now, until it is parked.
+    pub(super) fn overtaken(&mut self, store: StoreUuid, sent: BootNanos) {
+        let passed = |flight: &&mut Flight| flight.store == store && flight.sent < sent && !flight.parked();
+        self.all.iter_mut().filter(passed).for_each(|flight| flight.due = flight.sent);
+    }
+
     /// What has waited too long, the longest first.
     pub(super) fn due(&self, now: BootNanos) -> Option<(StoreUuid, SeqRange)> {
         let due = self.all.iter().filter(|flight| flight.due <= now).min_by_key(|flight| flight.due);
@@ -184,6 +191,24 @@ mod tests {
         assert_eq!(flights.next_due(), Some(at(90 + 120)));
         (0..20).for_each(|_| flights.sent(STORE, range(1, 1), 1, at(1000)));
         assert_eq!(flights.next_due(), Some(at(1600)), "but never later than ten minutes");
+    }
+
+    /// What arrived damaged is found out by the ack of what came after it, and does not wait for its timer; but what the fleet
+    /// refuses again and again does.
+    #[test]
+    fn what_was_overtaken_is_sent_again_at_once() {
+        let mut flights = Flights::default();
+        (1..=3).for_each(|k| flights.sent(STORE, range(k, k), 1, at(k as i64)));
+        let last = flights.acked(STORE, &RangeSet::from_iter([range(2, 2)])).expect("one has arrived");
+        flights.overtaken(STORE, last);
+        assert_eq!(flights.due(at(3)), Some((STORE, range(1, 1))));
+        flights.sent(STORE, range(1, 1), 1, at(4));
+        assert_eq!(flights.due(at(4)), None, "3 may still arrive, and 1 has gone out again");
+        flights.sent(STORE, range(1, 1), 1, at(5));
+        flights.overtaken(STORE, at(6));
+        assert_eq!(flights.due(at(6)), Some((STORE, range(3, 3))));
+        flights.forget(STORE, &range(3, 3));
+        assert_eq!(flights.due(at(6)), None, "parked");
     }
 
     /// A segment counts as arrived when an ack covers all of it; a part is not enough.

@@ -28,7 +28,7 @@ mod outcome;
 mod plan;
 mod snapshot;
 
-pub use event::{Action, Doubt, Event, Line, Purpose};
+pub use event::{Action, Doubt, Event, Line, Purpose, Told};
 
 use super::flights::Flights;
 use super::lane::Head;
@@ -67,9 +67,6 @@ pub const LOOK_NS: i64 = 60 * SECOND;
 /// Places of the window that new readings leave to the backlog.
 const BACKLOG_SHARE: usize = 2;
 
-/// How often a broken connection takes a snapshot back to the beginning of the store it was in.
-const SNAPSHOT_RESTARTS: u32 = 3;
-
 /// Where the connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -94,6 +91,8 @@ pub struct Machine {
     snapshot: Option<Snapshot>,
     snapshot_every_ns: Option<i64>,
     next_snapshot: Option<BootNanos>,
+    /// The number of the last snapshot that nobody asked for.
+    own_nonce: u64,
     /// Things for the store that an ack brought about; at most two a store.
     todo: VecDeque<Action>,
     /// The one of them that is being performed: if the store fails, it is still to be done.
@@ -123,6 +122,7 @@ impl Machine {
             snapshot: None,
             snapshot_every_ns,
             next_snapshot: snapshot_every_ns.map(|every| BootNanos(now.0.saturating_add(every))),
+            own_nonce: 0,
             todo: VecDeque::new(),
             doing: None,
             look: Due { wanted: true, ..Due::default() },
@@ -134,6 +134,11 @@ impl Machine {
             ack: None,
             paused_until: None,
         }
+    }
+
+    /// Numbers its own snapshots from `nonce` on, which should be as good as unique.
+    pub fn numbered_from(self, nonce: u64) -> Self {
+        Self { own_nonce: nonce, ..self }
     }
 
     /// The next thing to do at `now`, or `None` until something happens or [`Machine::wake_at`] has come.
@@ -197,7 +202,7 @@ impl Machine {
     pub fn on(&mut self, event: Event, now: BootNanos) {
         match event {
             Event::Connected => self.connected(now),
-            Event::Disconnected | Event::NotPublished => self.disconnected(),
+            Event::Disconnected | Event::NotPublished => self.disconnected(now),
             Event::Ack(ack) => self.on_ack(ack),
             Event::Request(request) => self.requested(request),
             Event::Committed => {
@@ -208,6 +213,8 @@ impl Machine {
             Event::Heads { store, purpose, after, heads } => self.heads(store, purpose, after, &heads),
             Event::Sent { store, range, bytes, purpose } => self.sent(store, range, bytes, purpose, now),
             Event::Missing { store, at, purpose } => self.missing(store, at, purpose),
+            Event::Copied { store, within, told } => self.copied(store, within, told),
+            Event::AccountPublished(account) => self.account_published(&account),
             Event::CatalogChanged { catalog } => self.catalog.is(catalog),
             Event::CatalogPublished { catalog, all } => self.catalog_published(catalog, all, now),
             Event::Stating(highs) => highs.into_iter().for_each(|(store, high)| self.committed_to(store, high)),

@@ -10,6 +10,7 @@ pub use end::UplinkEnd;
 
 use super::machine::{Event, Machine};
 use super::status::{SharedStatus, lock};
+use super::voice::{Outgoing, Session, Voice};
 use crate::clock::{BootNanos, Clock};
 use crate::config::UplinkConfig;
 use crate::mqtt::{self, BackoffLimits, Client, Settings};
@@ -17,7 +18,7 @@ use crate::store::StoreError;
 use crate::store::thread::{StoreGone, StoreHandle};
 use crate::wire;
 use crate::wire::topics::{self, Topic};
-use session::{Session, settings};
+use session::settings;
 use smol::channel::Receiver;
 use smol::future::FutureExt;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ pub async fn run(
     clock: Arc<dyn Clock>,
     stop: Receiver<()>,
 ) -> Result<(), UplinkEnd> {
-    run_with(cfg, device, store, committed, status, clock, stop, BackoffLimits::default()).await
+    run_with(cfg, device, store, committed, status, clock, stop, None).await
 }
 
 /// [`run`] with other waits between attempts.
@@ -51,31 +52,16 @@ pub(super) async fn run_with(
     status: SharedStatus,
     clock: Arc<dyn Clock>,
     stop: Receiver<()>,
-    backoff: BackoffLimits,
+    backoff: Option<BackoffLimits>,
 ) -> Result<(), UplinkEnd> {
     let session = Session { number: random(), run: store.run(|store| store.run()).await? };
-    let settings = settings(cfg, device, session.state(Vec::new(), None))?;
-    let settings = Settings { backoff, ..settings };
-    let max_payload = settings.max_payload_bytes;
+    let settings = settings(cfg, device, session.farewell(), &clock)?;
+    let settings = Settings { backoff: backoff.unwrap_or(settings.backoff), ..settings };
+    let voice = Voice::new(&cfg.prefix, device, session, settings.max_payload_bytes);
     let (client, inbox) = Client::start(settings).map_err(|e| UplinkEnd::Thread { cause: e.to_string() })?;
-    let machine = Machine::new(cfg.snapshot_every, clock.now().boot);
-    let (prefix, device) = (cfg.prefix.clone(), device.to_owned());
-    let pages = Vec::new();
-    let mut task = Task {
-        machine,
-        store,
-        client,
-        inbox,
-        committed,
-        stop,
-        status,
-        clock,
-        session,
-        prefix,
-        device,
-        max_payload,
-        pages,
-    };
+    let machine = Machine::new(cfg.snapshot_every, clock.now().boot).numbered_from(session.number);
+    let prefix = cfg.prefix.clone();
+    let mut task = Task { machine, store, client, inbox, committed, stop, status, clock, prefix, voice };
     let ended = task.serve().await;
     task.take_leave().await;
     ended
@@ -94,12 +80,8 @@ struct Task {
     stop: Receiver<()>,
     status: SharedStatus,
     clock: Arc<dyn Clock>,
-    session: Session,
     prefix: String,
-    device: String,
-    max_payload: usize,
-    /// CRC of each catalogue page as last published.
-    pages: Vec<Option<u32>>,
+    voice: Voice,
 }
 
 /// Why an action did not come to its end.
@@ -236,10 +218,11 @@ impl Task {
 
     /// The farewell is retained like a birth, so that the fleet need not guess; then the broker is left in good order.
     async fn take_leave(&self) {
-        let topic = topics::name(&self.prefix, &self.device, Topic::State);
-        if let (Ok(payload), true) = (wire::encode(&self.session.state(Vec::new(), None)), self.client.is_connected()) {
+        if let Some(Outgoing { topic, retain, payload, .. }) =
+            self.voice.farewell().filter(|_| self.client.is_connected())
+        {
             let farewell = async {
-                let _ = self.client.publish(&topic, true, payload).await;
+                let _ = self.client.publish(&topic, retain, payload).await;
             };
             let patience = async {
                 smol::Timer::after(Duration::from_secs(2)).await;

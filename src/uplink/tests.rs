@@ -15,7 +15,8 @@ use crate::store::thread::{StoreHandle, spawn};
 use crate::store::{Identity, Store};
 use crate::wire::topics::{self, Topic};
 use crate::wire::{
-    self, Ack, Assembler, AssemblerLimits, CatalogPage, Request, SegmentFrame, State, StoreAck, StoreState, StoreUuid,
+    self, Ack, Assembler, AssemblerLimits, CatalogPage, Request, SegmentFrame, SnapshotRequest, State, StoreAck,
+    StoreState, StoreUuid,
 };
 use smol::channel::{Receiver, Sender, bounded};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,8 +24,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-const QUICK: BackoffLimits =
-    BackoffLimits { base: Duration::from_millis(20), cap: Duration::from_millis(150), floor: Duration::from_millis(5) };
+const QUICK: BackoffLimits = BackoffLimits {
+    base: Duration::from_millis(20),
+    cap: Duration::from_millis(150),
+    floor: Duration::from_millis(5),
+    spread: Duration::from_millis(100),
+    busy: Duration::from_millis(200),
+};
 
 /// What the receiver has "durably" taken in.
 #[derive(Default)]
@@ -193,16 +199,19 @@ impl Device {
             key: None,
             username: None,
             password_file: None,
+            alpn: None,
             prefix: "varved".into(),
             snapshot_every: None,
             max_payload_bytes,
+            reconnect_spread: Duration::from_secs(10),
         };
         let (committed, news) = bounded(1);
         let (stop, stopping) = bounded(1);
         let status = SharedStatus::default();
         let (of, told) = (store.clone(), Arc::clone(&status));
         std::thread::spawn(move || {
-            smol::block_on(run_with(&uplink, "d", of, news, told, clock, stopping, QUICK)).expect("runs until stopped")
+            smol::block_on(run_with(&uplink, "d", of, news, told, clock, stopping, Some(QUICK)))
+                .expect("runs until stopped")
         });
         Self { store, committed, stop, status, seconds: 0, _dir: dir }
     }
@@ -326,7 +335,7 @@ fn requests_are_answered_and_leave_is_taken() {
     let before = fleet.held.lock().expect("lock").duplicates;
     fleet.request(&Request::Segments { store, ranges: vec![SeqRange::new(3, 5).expect("a range")] });
     eventually("three come again", || fleet.held.lock().expect("lock").duplicates == before + 3);
-    fleet.request(&Request::Snapshot);
+    fleet.request(&Request::Snapshot(SnapshotRequest { nonce: 7, only: None, done: vec![] }));
     eventually("all come again", || fleet.held.lock().expect("lock").duplicates == before + 13);
     device.stop.try_send(()).expect("asked to stop");
     eventually("offline", || fleet.held.lock().expect("lock").states.last().is_some_and(|state| !state.online));

@@ -108,6 +108,8 @@ impl Assembler {
                 }
                 self.complete(&key)
             }
+            // Of segments, not of a piece of one.
+            SegmentFrame::Account(_) => Ok(None),
         }
     }
 

@@ -3,8 +3,8 @@
 //! What enters: a message, or a list while it is being decoded. What leaves: nothing, or the rule that is broken.
 
 use super::{
-    Ack, CatalogPage, MAX_ANCHORS, MAX_BODY_BYTES, MAX_PAGE_BOOTS, MAX_PAGE_SERIES, MAX_RANGES, MAX_STORES,
-    MAX_WORD_BYTES, Request, SegmentFrame, State, WireError,
+    Account, Ack, CatalogPage, MAX_ANCHORS, MAX_BODY_BYTES, MAX_PAGE_BOOTS, MAX_PAGE_SERIES, MAX_RANGES, MAX_STORES,
+    MAX_WORD_BYTES, Request, SegmentFrame, SnapshotRequest, State, Stretch, WireError,
 };
 use crate::reading::{MAX_NAME_BYTES, Scale, SeqRange, SeriesDef};
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
@@ -22,17 +22,18 @@ pub trait Rules {
 
 impl Rules for SegmentFrame<'_> {
     fn check(&self) -> Result<(), WireError> {
-        match *self {
+        match self {
             Self::Whole { range, body, .. } => {
-                ascending("range", &[range])?;
+                ascending("range", &[*range])?;
                 if body.is_empty() { Err(WireError::Chunk) } else { Ok(()) }
             }
             Self::Chunk { range, offset, total, bytes, .. } => {
-                ascending("range", &[range])?;
-                let inside = u64::from(offset) + bytes.len() as u64 <= u64::from(total);
-                let fits = total as usize <= MAX_BODY_BYTES;
+                ascending("range", &[*range])?;
+                let inside = u64::from(*offset) + bytes.len() as u64 <= u64::from(*total);
+                let fits = *total as usize <= MAX_BODY_BYTES;
                 if inside && fits && !bytes.is_empty() { Ok(()) } else { Err(WireError::Chunk) }
             }
+            Self::Account(account) => account.check(),
         }
     }
 }
@@ -77,8 +78,38 @@ impl Rules for Request {
     fn check(&self) -> Result<(), WireError> {
         match self {
             Self::Segments { ranges, .. } => ascending("ranges", ranges),
-            Self::Catalog | Self::Snapshot => Ok(()),
+            Self::Catalog => Ok(()),
+            Self::Snapshot(request) => request.check(),
         }
+    }
+}
+
+impl Account {
+    fn check(&self) -> Result<(), WireError> {
+        at_most("stores", self.stores.len(), MAX_STORES)?;
+        self.stores.iter().try_for_each(|(_, range)| ascending("range", &[*range]))?;
+        self.stretch.iter().try_for_each(Stretch::check)
+    }
+}
+
+impl Stretch {
+    fn check(&self) -> Result<(), WireError> {
+        ascending("range", &[self.range])?;
+        for (what, ranges) in [("readings", &self.readings), ("losses", &self.losses)] {
+            ascending(what, ranges)?;
+            if !ranges.iter().all(|range| self.range.covers(range)) {
+                return Err(WireError::Ranges { what });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SnapshotRequest {
+    fn check(&self) -> Result<(), WireError> {
+        at_most("stores", self.done.len(), MAX_STORES)?;
+        self.only.iter().try_for_each(|(_, range)| ascending("range", &[*range]))?;
+        self.done.iter().try_for_each(|done| ascending("done", &done.ranges))
     }
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::clock::BootNanos;
 use crate::reading::{Kind, Scale};
+use crate::segment::Sum;
 use proptest::prelude::*;
 
 fn range(first: u64, last: u64) -> SeqRange {
@@ -41,6 +42,18 @@ fn ack() -> Ack {
             verified: Some((9, vec![range(1, 2)])),
         }],
     }
+}
+
+fn account() -> Account {
+    let sum = Sum { readings: 1200, digest: 0x0123_4567_89ab_cdef };
+    let (readings, losses) = (vec![range(3, 40), range(42, 42)], vec![range(41, 41)]);
+    let stretch = Stretch { store: store(), range: range(1, 42), readings, losses, sum };
+    Account { nonce: 77, stores: vec![(store(), range(1, 42))], stretch: Some(stretch), last: false }
+}
+
+fn snapshot() -> SnapshotRequest {
+    let done = vec![Done { store: store(), ranges: vec![range(1, 20)] }];
+    SnapshotRequest { nonce: 77, only: None, done }
 }
 
 fn page() -> CatalogPage {
@@ -100,7 +113,18 @@ fn golden_vectors_hold() {
         "01001000112233445566778899aabbccddeeff01030586ec611d",
     );
     golden(&Request::Catalog, "01012813c52f");
-    golden(&Request::Snapshot, "01029242ccb6");
+    golden(
+        &SegmentFrame::Account(account()),
+        "01024d011000112233445566778899aabbccddeeff012a011000112233445566778899aabbccddeeff012a0203282a2a012929b009ef9bafcdf8acd1910100bd7b51f6",
+    );
+    let last = Account { stretch: None, last: true, ..account() };
+    golden(&SegmentFrame::Account(last), "01024d011000112233445566778899aabbccddeeff012a000147f8f01e");
+    golden(&Request::Snapshot(snapshot()), "01024d00011000112233445566778899aabbccddeeff01011497bb1f6e");
+    let only = Some((store(), range(3, 5)));
+    golden(
+        &Request::Snapshot(SnapshotRequest { nonce: 78, only, done: vec![] }),
+        "01024e011000112233445566778899aabbccddeeff030500f61e80d6",
+    );
 }
 
 /// Seals bytes as a sender of bad faith would, CRC and all.
@@ -167,6 +191,12 @@ fn broken_rules_neither_leave_nor_enter() {
     let mut many = state();
     many.stores = vec![many.stores[0].clone(); MAX_STORES + 1];
     assert_eq!(encode(&many), Err(WireError::List { what: "stores", max: MAX_STORES }));
+    let mut outside = account();
+    outside.stretch.as_mut().expect("one").losses = vec![range(41, 43)];
+    assert_eq!(encode(&SegmentFrame::Account(outside)), Err(WireError::Ranges { what: "losses" }));
+    let mut crossing = snapshot();
+    crossing.done[0].ranges = vec![range(1, 5), range(5, 9)];
+    assert_eq!(encode(&Request::Snapshot(crossing)), Err(WireError::Ranges { what: "done" }));
     let mut wide = page();
     wide.series[0].1.scale = Scale { mantissa: 10, exponent: 0 };
     assert_eq!(encode(&wide), Err(WireError::Definition { what: "scale" }));
@@ -195,13 +225,14 @@ proptest! {
     /// Real messages with one byte changed and the CRC made right again: no panic either.
     #[test]
     fn nearly_right_bytes_never_panic(at in 0usize..200, to in any::<u8>()) {
-        for good in [encode(&ack()), encode(&state()), encode(&page())] {
+        for good in [encode(&ack()), encode(&state()), encode(&page()), encode(&SegmentFrame::Account(account()))] {
             let good = good.expect("encodes");
             let mut inner = good[1..good.len() - 4].to_vec();
             let at = at % inner.len();
             inner[at] = to;
             let payload = forged(1, &inner);
             let _ = (decode::<Ack>(&payload), decode::<State>(&payload), decode::<CatalogPage>(&payload));
+            let _ = decode::<SegmentFrame<'_>>(&payload);
         }
     }
 }

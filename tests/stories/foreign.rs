@@ -5,6 +5,7 @@ use crate::support::*;
 use rusqlite::types::ValueRef;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use varved::wire::{self, Request, SnapshotRequest};
 
 /// Debian's Python: its packages of paho and zstandard are for no other.
 const PYTHON: &str = "/usr/bin/python3";
@@ -103,7 +104,8 @@ fn delivered(site: &Site) {
 fn a_receiver_written_from_the_pages_gets_every_reading_once() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(dir.path());
-    let silent = format!("[[sensor]]\nkind = \"file\"\npath = \"{}/none\"\nname = \"odd/file\"\n", dir.path().display());
+    let silent =
+        format!("[[sensor]]\nkind = \"file\"\npath = \"{}/none\"\nname = \"odd/file\"\n", dir.path().display());
     let extra = format!("{silent}interval = \"200ms\"\n[uplink]\nbroker = \"{}\"\n", broker.url());
     let site = Site::new(&dir.path().join("site"), "pump-17", "commit_interval = \"500ms\"", &extra);
     let (db, log) = (dir.path().join("foreign.sqlite"), dir.path().join("foreign.log"));
@@ -133,7 +135,8 @@ fn a_receiver_written_from_the_pages_gets_every_reading_once() {
     delivered(&site);
 
     let request = dir.path().join("snapshot-request");
-    std::fs::write(&request, [0x01, 0x02, 0x92, 0x42, 0xcc, 0xb6]).unwrap();
+    let everything = SnapshotRequest { nonce: 77, only: None, done: Vec::new() };
+    std::fs::write(&request, wire::encode(&Request::Snapshot(everything)).unwrap()).unwrap();
     let topic = ["-t", "varved/v1/pump-17/request", "-q", "1", "-f"];
     let port = broker.port.to_string();
     let out = Command::new("mosquitto_pub").args(["-p", &port]).args(topic).arg(&request).output().unwrap();
@@ -149,7 +152,8 @@ fn a_receiver_written_from_the_pages_gets_every_reading_once() {
     for (arrived, expected) in arrived.iter().zip(&expected) {
         assert_eq!(arrived, expected);
     }
-    let odd: Vec<_> = foreign.rows("series = 'odd/v'").into_iter().map(|(_, _, value, quality)| (value, quality)).collect();
+    let odd: Vec<_> =
+        foreign.rows("series = 'odd/v'").into_iter().map(|(_, _, value, quality)| (value, quality)).collect();
     let ok = |value: f64| (bits(value), "ok".to_owned());
     assert_eq!(odd, [(String::new(), "nan".to_owned()), ok(5e-324), ok(-0.0), ok(f64::NEG_INFINITY)]);
     let absent = foreign.rows("series = 'odd/file' AND quality = 'absent'").len() as i64;

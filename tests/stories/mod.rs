@@ -1,12 +1,15 @@
 mod backlog;
 mod bad_input;
+mod bad_links;
 mod clocks;
 mod commands;
 mod demo;
 mod flash;
 mod footprint;
 mod foreign;
+mod kill_storm;
 mod layers;
+mod live_first;
 mod main_job;
 mod time_travel;
 mod wear;

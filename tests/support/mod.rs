@@ -1,7 +1,10 @@
 //! Real processes for the stories: a broker, a device, a receiver. Each ends with the value that started it.
 
+pub(crate) mod plant;
+pub(crate) mod proxy;
+
 use serde_json::Value as Json;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -20,6 +23,11 @@ pub(crate) fn service() -> PathBuf {
 /// Whether the proofs are to run at their full length (`tests/run --full`).
 pub(crate) fn full() -> bool {
     std::env::var("VARVED_FULL").is_ok_and(|value| !value.is_empty())
+}
+
+/// What all chance of a story follows from: `VARVED_SEED`, or 7.
+pub(crate) fn seed() -> u64 {
+    std::env::var("VARVED_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7)
 }
 
 /// A port that nothing listens on.
@@ -193,6 +201,17 @@ impl Site {
 
     pub fn status(&self) -> Json {
         self.try_status().expect("a status")
+    }
+
+    /// `status` or `flush` by the control socket itself, where starting a process each time would be too slow.
+    pub fn ask(&self, what: &str) -> Option<Json> {
+        let mut control = UnixStream::connect(self.dir.join("control.sock")).ok()?;
+        control.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        control.write_all(format!("{{\"ask\":\"{what}\"}}\n").as_bytes()).ok()?;
+        let mut answer = String::new();
+        BufReader::new(control).read_line(&mut answer).ok()?;
+        let answer: Json = serde_json::from_str(&answer).ok()?;
+        answer.get("ok").cloned()
     }
 
     /// A client of the line-protocol socket.

@@ -46,6 +46,8 @@ pub(super) struct Brought {
     gaps: RangeSet,
     gaps_since: Option<BootNanos>,
     gaps_asked: Option<BootNanos>,
+    /// What was asked for then.
+    asked_for: RangeSet,
 }
 
 impl Device {
@@ -93,7 +95,8 @@ impl Device {
     pub(super) fn learn(&mut self, page: &CatalogPage) {
         self.brought(page.store).known.learn(page);
         while self.known_pieces() > MAX_KNOWN_PIECES {
-            let others = self.stores.iter_mut().filter(|(id, brought)| **id != page.store && brought.known.pieces() > 0);
+            let others =
+                self.stores.iter_mut().filter(|(id, brought)| **id != page.store && brought.known.pieces() > 0);
             let Some((_, most)) = others.max_by_key(|(_, brought)| brought.known.pieces()) else { return };
             most.known = Known::default();
         }
@@ -135,17 +138,21 @@ impl Device {
         !brought.gaps.is_empty()
     }
 
-    /// The request for the gaps of `store`, if it is time for one.
+    /// The request for the gaps of `store`, if it is time for one: for as many as fit, and for the next as soon as all of
+    /// those have closed.
     pub(super) fn ask_for_gaps(&mut self, store: StoreUuid, now: BootNanos) -> Option<Request> {
         let online = self.entry.online;
         let brought = self.brought(store);
         let stood = brought.gaps_since.is_some_and(|since| elapsed(since, now) >= GAP_PATIENCE);
         let rested = brought.gaps_asked.is_none_or(|asked| elapsed(asked, now) >= GAP_PATIENCE);
+        let rested = rested || brought.asked_for.common(&brought.gaps).is_empty();
         if !online || !stood || !rested {
             return None;
         }
         brought.gaps_asked = Some(now);
-        Some(Request::Segments { store, ranges: brought.gaps.iter().take(MAX_RANGES).collect() })
+        let ranges: Vec<SeqRange> = brought.gaps.iter().take(MAX_RANGES).collect();
+        brought.asked_for = ranges.iter().copied().collect();
+        Some(Request::Segments { store, ranges })
     }
 
     /// Whether the device may be asked for its catalogue now; if so, it is taken as asked.

@@ -4,5 +4,6 @@ mod floods;
 mod fuzz;
 mod hostile;
 mod random;
+mod requests;
 mod rig;
 mod stories;

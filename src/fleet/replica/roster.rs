@@ -1,10 +1,13 @@
 //! The roster: what the receiver remembers of devices beside their readings, in `<data>/_roster.db`.
 //!
 //! What enters: what changed since the last time. What leaves: the same after a restart, and for `varved-fleet devices`.
-//! Nothing in it is needed to keep a promise; without the file the receiver learns it again from the next messages.
+//! Nothing in it is needed to keep a promise; without the file the receiver learns it again from the next messages, but for
+//! what was asked of devices ([`super::retrievals`]): that has to be asked again.
 
+use super::retrievals::{self, Added, Question, Standing};
 use crate::clock::UtcNanos;
 use crate::fleet::refusal::{Refusal, Refusals};
+use crate::fleet::retrieval::{Outcome, Retrieval};
 use crate::store::StoreError;
 use crate::store::file::{self, Pragmas, execute, sql_of};
 use rusqlite::{Connection, OpenFlags, params};
@@ -109,23 +112,58 @@ impl Roster {
         })
     }
 
+    /// Writes down a question to a device.
+    pub fn ask(&mut self, question: &Question<'_>) -> Result<Added, StoreError> {
+        file::in_transaction(&self.conn, &self.path, "write a request", |conn| retrievals::add(conn, question))
+    }
+
+    /// The retrievals under way, oldest first.
+    pub fn open_retrievals(&self) -> Result<Vec<Retrieval>, StoreError> {
+        retrievals::open(&self.conn)
+    }
+
+    /// The retrieval of this number.
+    pub fn retrieval(&self, id: i64) -> Result<Option<Standing>, StoreError> {
+        retrievals::one(&self.conn, id)
+    }
+
+    /// Whether `device` had a retrieval of this number on the wire.
+    pub fn knows_retrieval(&self, device: &str, nonce: u64) -> Result<bool, StoreError> {
+        retrievals::is_known(&self.conn, device, nonce)
+    }
+
+    /// Writes how far a retrieval is, and how it ended if it did.
+    pub fn save_retrieval(
+        &mut self,
+        retrieval: &Retrieval,
+        ended: Option<(UtcNanos, &Outcome)>,
+    ) -> Result<(), StoreError> {
+        retrievals::save(&self.conn, retrieval, ended)
+    }
+
     fn open_file(path: &Path) -> Result<Self, StoreError> {
         let conn = file::open_rw(path, &Pragmas::replica())?;
-        conn.execute_batch(TABLES).map_err(|e| sql_of(&conn, "create the roster", e))?;
+        for tables in [TABLES, retrievals::TABLE] {
+            conn.execute_batch(tables).map_err(|e| sql_of(&conn, "create the roster", e))?;
+        }
         Ok(Self { conn, path: path.to_owned() })
     }
 }
 
-/// The devices in the roster of `data`, for a reader beside a running receiver; none where there is no roster yet.
-pub fn read(data: &Path) -> Result<BTreeMap<String, Entry>, StoreError> {
+/// The devices in the roster of `data`, and what was asked of them, for a reader beside a running receiver; none where there
+/// is no roster yet.
+pub fn read(data: &Path) -> Result<(BTreeMap<String, Entry>, Vec<Standing>), StoreError> {
     let path = data.join(FILE_NAME);
     if !path.exists() {
-        return Ok(BTreeMap::new());
+        return Ok((BTreeMap::new(), Vec::new()));
     }
     let fail = |e| StoreError::sql("read the roster", &path, e);
     let conn = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(fail)?;
     conn.busy_timeout(std::time::Duration::from_secs(10)).map_err(fail)?;
-    entries(&conn).map_err(fail)
+    // A roster of before there were requests has no table of them.
+    let has_requests = conn.table_exists(None, "retrieval").map_err(fail)?;
+    let asked = if has_requests { retrievals::all(&conn)? } else { Vec::new() };
+    Ok((entries(&conn).map_err(fail)?, asked))
 }
 
 fn entries(conn: &Connection) -> rusqlite::Result<BTreeMap<String, Entry>> {

@@ -1,9 +1,12 @@
 //! What an open does to every kind of file.
 
+use super::super::file::set_meta;
 use super::super::testing::{Bench, at, held, put};
 use super::*;
 use crate::fault::{Exit, Fault, Verdict};
-use crate::segment::View;
+use crate::reading::SeqRange;
+use crate::reading::ranges::RangeSet;
+use crate::segment::{LossReason, View};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 
 fn kinds(events: &[Event]) -> Vec<EventKind> {
@@ -58,6 +61,20 @@ fn the_first_block_of_a_log_holds_no_commit() {
         assert!(whole.clone().count() == 7 && whole.clone().all(|at| log[at + 4..at + 8] == [0; 4]), "round {round}");
         store.checkpoint().unwrap();
     }
+}
+
+/// A lock that is let go in a moment is waited for: a child that the last owner was just starting may have it still. (It ended
+/// a start of the service.)
+#[test]
+fn a_lock_that_is_let_go_soon_is_waited_for() {
+    let bench = Bench::new();
+    let owner = ground::Lock::take(&bench.cfg.path).unwrap();
+    let later = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        drop(owner);
+    });
+    assert!(ground::Lock::take(&bench.cfg.path).is_ok());
+    later.join().unwrap();
 }
 
 /// Two services on one file would tear each other's numbers apart: the second is told who the first is.

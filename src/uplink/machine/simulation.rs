@@ -211,6 +211,7 @@ impl World {
                 self.segments.sort_unstable();
                 Event::Gone { store, through: SegmentSeq(range.first.0 - 1) }
             }
+            Action::Copy { .. } | Action::PublishAccount(_) => panic!("nobody asks for a snapshot"),
             Action::Recheck { why, .. } => panic!("there is no twin: {why:?}"),
         }
     }

@@ -552,3 +552,40 @@ fn the_account_names_what_is_there_and_what_is_not() {
     assert!(report::replicas(rig.dir.path(), "pump-99").is_err());
     assert!(report::devices(&rig.dir.path().join("nowhere")).is_err());
 }
+
+/// Hundreds of isolated gaps: what is newest is acknowledged all the same, and stays so as the gaps close. (The ack named the
+/// lowest 256 ranges, and nothing above them until they had joined.)
+#[test]
+fn the_newest_is_acknowledged_above_any_number_of_gaps() {
+    let device = Unit::new("a", 1);
+    let mut rig = with_held(&device, 0);
+    let holed: Vec<_> = (1..=400).map(|k| device.message(&device.commit(2 * k))).collect();
+    rig.hear(&holed);
+    let ack = rig.hear(&device.commits(801..=810)).of(&device);
+    assert_eq!((ack.ranges.len(), ack.ranges.last()), (MAX_RANGES, Some(&range(800, 810))));
+    assert_eq!((ack.ranges[0], ack.ranges[191], ack.ranges[192]), (range(2, 2), range(384, 384), range(674, 674)));
+    let filled: Vec<_> = (1..=200).map(|k| device.message(&device.commit(2 * k - 1))).collect();
+    let ack = rig.hear(&filled).of(&device);
+    assert_eq!((ack.cumulative, ack.ranges.len()), (SegmentSeq(400), 200), "all of them fit now");
+}
+
+/// More gaps than one request can name are asked for in rounds, each as soon as the one before is answered, not a minute
+/// later.
+#[test]
+fn many_gaps_are_asked_for_in_rounds() {
+    let device = Unit::new("a", 1);
+    let mut rig = with_held(&device, 0);
+    rig.hear(&[device.birth(600)]);
+    rig.hear(&(1..=300).map(|k| device.message(&device.commit(2 * k))).collect::<Vec<_>>());
+    rig.pass(61);
+    let asked = |heard: &super::rig::Heard| -> Vec<u64> {
+        let requests = heard.requests(&device);
+        let Some(Request::Segments { ranges, .. }) = requests.first() else { return Vec::new() };
+        ranges.iter().map(|range| range.first.0).collect()
+    };
+    let first = asked(&rig.hear(&[device.birth(600)]));
+    assert_eq!((first.len(), first[0], first[255]), (256, 1, 511));
+    assert!(asked(&rig.hear(&device.commits(first[..255].iter().copied()))).is_empty(), "the last is on its way");
+    let second = asked(&rig.hear(&device.commits([511])));
+    assert_eq!((second.len(), second[0]), (44, 513));
+}

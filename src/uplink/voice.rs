@@ -1,0 +1,277 @@
+//! How the device speaks to its fleet: what the store has found, in envelopes under their topics.
+//!
+//! What enters: [`Found`], the moment. What leaves: [`Answer`]: the messages to publish, in order, and what the machine is
+//! to be told before the first and after the last. Pure. Messages are made one at a time: of a segment there is the body
+//! and one frame in RAM, not all of them.
+
+use super::answers::Found;
+use super::machine::Event;
+use crate::clock::{Now, UtcNanos};
+use crate::reading::SeqRange;
+use crate::wire::topics::{self, Topic};
+use crate::wire::{self, Account, CatalogPage, SegmentFrame, State, StoreState, StoreUuid};
+
+/// What an envelope adds to a catalogue page, and a little more.
+const PAGE_OVERHEAD: usize = 64;
+
+/// What tells this run of the service from others.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Session {
+    /// Of this run, random.
+    pub(crate) number: u64,
+    /// Counts the runs.
+    pub(crate) run: u64,
+}
+
+impl Session {
+    /// A birth with a moment, a will or a farewell without.
+    pub(super) fn state(&self, stores: Vec<StoreState>, born: Option<(UtcNanos, bool)>) -> State {
+        State {
+            online: born.is_some(),
+            session: self.number,
+            run: self.run,
+            version: env!("CARGO_PKG_VERSION").into(),
+            utc: born.map_or(UtcNanos(0), |(utc, _)| utc),
+            clock_trusted: born.is_some_and(|(_, trusted)| trusted),
+            stores,
+        }
+    }
+
+    /// What the broker says for us when the connection breaks, and we when we go.
+    pub(crate) fn farewell(&self) -> State {
+        self.state(Vec::new(), None)
+    }
+}
+
+/// See the room.
+#[derive(Debug)]
+pub(crate) struct Voice {
+    names: Names,
+    session: Session,
+    max_payload: usize,
+    /// CRC of each catalogue page as last published.
+    pages: Vec<Option<u32>>,
+}
+
+/// What the topics are made of.
+#[derive(Debug, Clone)]
+struct Names {
+    prefix: String,
+    device: String,
+}
+
+/// A message to publish at QoS 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outgoing {
+    /// Its topic.
+    pub(crate) topic: String,
+    /// Whether the broker keeps it.
+    pub(crate) retain: bool,
+    /// Its payload.
+    pub(crate) payload: Vec<u8>,
+    /// Which page of the catalogue it is, if it is one.
+    pub(crate) page: Option<Page>,
+}
+
+/// A page as it was made, for [`Voice::said`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Page {
+    number: u16,
+    crc: Option<u32>,
+}
+
+/// What comes of an action.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// To be told before the first message goes out.
+    pub(crate) before: Option<Event>,
+    /// To be told when the last message was taken.
+    pub(crate) after: Event,
+    words: Words,
+}
+
+#[derive(Debug)]
+enum Words {
+    None,
+    Segment { topic: String, store: StoreUuid, range: SeqRange, body: Vec<u8>, max_payload: usize },
+    Catalog { names: Names, pages: Vec<CatalogPage>, said: Vec<Option<u32>> },
+    One(Outgoing),
+}
+
+impl Voice {
+    /// One that has said nothing yet, whose payloads have at most `max_payload` bytes.
+    pub(crate) fn new(prefix: &str, device: &str, session: Session, max_payload: usize) -> Self {
+        let names = Names { prefix: prefix.to_owned(), device: device.to_owned() };
+        Self { names, session, max_payload, pages: Vec::new() }
+    }
+
+    /// The most bytes of a catalogue page that fits into a payload.
+    pub(crate) fn page_bytes(&self) -> usize {
+        self.max_payload.saturating_sub(PAGE_OVERHEAD)
+    }
+
+    /// Puts into words what was found.
+    pub(crate) fn answer(&self, found: Found, now: Now) -> Answer {
+        match found {
+            Found::Told(after) => Answer { before: None, after, words: Words::None },
+            Found::Segment { store, range, body, purpose } => {
+                let after = Event::Sent { store, range, bytes: body.len() as u64, purpose };
+                self.segment(store, range, body, after)
+            }
+            Found::Copy { store, within, told, body } => {
+                self.segment(store, told.range, body, Event::Copied { store, within, told: Some(told) })
+            }
+            Found::Account(account) => self.account(account),
+            Found::Catalog { version, pages, all } => {
+                let said = if all { Vec::new() } else { self.pages.clone() };
+                let words = Words::Catalog { names: self.names.clone(), pages, said };
+                Answer { before: None, after: Event::CatalogPublished { catalog: version, all }, words }
+            }
+            Found::State(stores) => self.state(stores, now),
+        }
+    }
+
+    /// A page was taken for publication; as long as it stays as it is it need not go out again.
+    pub(crate) fn said(&mut self, page: Page) {
+        let number = usize::from(page.number);
+        self.pages.resize(self.pages.len().max(number + 1), None);
+        self.pages[number] = page.crc;
+    }
+
+    /// That the device goes; `None` where that cannot be said.
+    pub(crate) fn farewell(&self) -> Option<Outgoing> {
+        let payload = wire::encode(&self.session.farewell()).ok()?;
+        Some(Outgoing { topic: self.names.topic(Topic::State), retain: true, payload, page: None })
+    }
+
+    fn segment(&self, store: StoreUuid, range: SeqRange, body: Vec<u8>, after: Event) -> Answer {
+        let (topic, max_payload) = (self.names.topic(Topic::Segment), self.max_payload);
+        Answer { before: None, after, words: Words::Segment { topic, store, range, body, max_payload } }
+    }
+
+    /// On the topic of segments, so that it comes after those that it is of.
+    fn account(&self, account: Account) -> Answer {
+        let words = match wire::encode(&SegmentFrame::Account(account.clone())) {
+            Ok(payload) => {
+                Words::One(Outgoing { topic: self.names.topic(Topic::Segment), retain: false, payload, page: None })
+            }
+            Err(e) => {
+                log::warn!("uplink: the account of a snapshot cannot be sent: {e}");
+                Words::None
+            }
+        };
+        Answer { before: None, after: Event::AccountPublished(account), words }
+    }
+
+    fn state(&self, stores: Vec<StoreState>, now: Now) -> Answer {
+        let before = Some(Event::Stating(stores.iter().map(|state| (state.store, state.high)).collect()));
+        let words = match wire::encode(&self.session.state(stores, Some((now.utc, now.trusted)))) {
+            Ok(payload) => {
+                Words::One(Outgoing { topic: self.names.topic(Topic::State), retain: true, payload, page: None })
+            }
+            Err(e) => {
+                log::warn!("uplink: the state cannot be sent: {e}");
+                Words::None
+            }
+        };
+        Answer { before, after: Event::StatePublished, words }
+    }
+}
+
+impl Answer {
+    /// What is to be published, in this order, each made when it is asked for.
+    pub(crate) fn messages(&self) -> Box<dyn Iterator<Item = Outgoing> + Send + '_> {
+        match &self.words {
+            Words::None => Box::new(std::iter::empty()),
+            Words::One(message) => Box::new(std::iter::once(message.clone())),
+            Words::Catalog { names, pages, said } => {
+                let numbered = (0..=u16::MAX).zip(pages);
+                Box::new(numbered.filter_map(|(number, page)| names.page(number, page, said)))
+            }
+            Words::Segment { topic, store, range, body, max_payload } => {
+                let frames = wire::frames(*store, *range, body, *max_payload);
+                Box::new(frames.filter_map(move |frame| {
+                    let logged = |e| log::warn!("uplink: segment {range} of store {store} cannot be sent: {e}");
+                    let payload = frame.map_err(logged).ok()?;
+                    Some(Outgoing { topic: topic.clone(), retain: false, payload, page: None })
+                }))
+            }
+        }
+    }
+}
+
+impl Names {
+    fn topic(&self, topic: Topic) -> String {
+        topics::name(&self.prefix, &self.device, topic)
+    }
+
+    /// The message that carries a page, unless that was said as it is.
+    fn page(&self, number: u16, page: &CatalogPage, said: &[Option<u32>]) -> Option<Outgoing> {
+        let logged = |e| log::warn!("uplink: catalogue page {number}: {e}");
+        let payload = wire::encode(page).map_err(logged).ok()?;
+        let crc = wire::crc_of(&payload);
+        if crc.is_some() && said.get(usize::from(number)) == Some(&crc) {
+            return None;
+        }
+        let topic = self.topic(Topic::Catalog(number));
+        Some(Outgoing { topic, retain: true, payload, page: Some(Page { number, crc }) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::BootNanos;
+    use crate::uplink::machine::Purpose;
+
+    const NOW: Now = Now { boot: BootNanos(1), utc: UtcNanos(2), trusted: true };
+
+    fn voice() -> Voice {
+        Voice::new("p", "pump", Session { number: 5, run: 1 }, 1024)
+    }
+
+    fn pages(count: u128, all: bool) -> Found {
+        let page = |k| CatalogPage { store: StoreUuid::from_u128(k), series: vec![], boots: vec![] };
+        Found::Catalog { version: 7, pages: (1..=count).map(page).collect(), all }
+    }
+
+    fn topics_of(answer: &Answer) -> Vec<String> {
+        answer.messages().map(|message| message.topic).collect()
+    }
+
+    /// A page that was taken goes out again when it changes or when all are wanted; one that was not taken, at once.
+    #[test]
+    fn only_pages_that_differ_from_what_was_taken_go_out() {
+        let mut voice = voice();
+        let first = voice.answer(pages(2, false), NOW);
+        assert_eq!(topics_of(&first), ["p/v1/pump/catalog/0", "p/v1/pump/catalog/1"]);
+        let taken = first.messages().next().and_then(|message| message.page).expect("a page");
+        voice.said(taken);
+        assert_eq!(topics_of(&voice.answer(pages(2, false), NOW)), ["p/v1/pump/catalog/1"]);
+        assert_eq!(topics_of(&voice.answer(pages(2, true), NOW)).len(), 2);
+    }
+
+    /// A segment above the payload limit comes in frames that fit, and counts as sent with the bytes of its body.
+    #[test]
+    fn a_segment_comes_in_frames_that_fit() {
+        let range = SeqRange::new(3, 9).expect("a range");
+        let store = StoreUuid::from_u128(1);
+        let found = Found::Segment { store, range, body: vec![1; 5000], purpose: Purpose::Live };
+        let answer = voice().answer(found, NOW);
+        let payloads: Vec<_> = answer.messages().map(|message| message.payload.len()).collect();
+        assert_eq!(payloads.len(), 6);
+        assert!(payloads.iter().all(|bytes| *bytes <= 1024), "{payloads:?}");
+        assert!(matches!(answer.after, Event::Sent { bytes: 5000, .. }));
+    }
+
+    /// What a state names is told before it goes out: the fleet may answer with it at once.
+    #[test]
+    fn a_state_is_told_before_it_goes_out() {
+        let store = StoreUuid::from_u128(1);
+        let high = crate::reading::SegmentSeq(4);
+        let stated = StoreState { store, high, pending: vec![], recheck: None };
+        let answer = voice().answer(Found::State(vec![stated]), NOW);
+        assert!(matches!(&answer.before, Some(Event::Stating(highs)) if highs[..] == [(store, high)]));
+        assert_eq!(topics_of(&answer), ["p/v1/pump/state"]);
+    }
+}
