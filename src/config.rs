@@ -5,6 +5,7 @@
 //! What it does not do: open the sockets and files that are named, or ask whether the hardware is there.
 
 pub mod address;
+pub mod advice;
 pub mod flash;
 pub mod fleet;
 pub mod keys;

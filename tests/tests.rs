@@ -7,6 +7,7 @@
 //! | [`stories::backlog`] | it records on without a broker, in flat memory, and catches up |
 //! | [`stories::time_travel`] | rollbacks, clones and lost replicas lose and invent nothing |
 //! | [`stories::bad_input`] | what a hostile or clumsy world sends is refused with a clear word |
+//! | [`stories::brokers`] | the brokers of docs/brokers let each side do its own and nothing else; no log holds a secret |
 //! | [`stories::clocks`] | a lying wall clock loses, reorders and rewrites nothing |
 //! | [`stories::footprint`] | memory, threads and files stay within their bounds |
 //! | [`stories::year`] | a year of readings keeps within its file, in flat memory, with the history that was promised |

@@ -2,11 +2,14 @@
 
 use super::args::{Argument, Arguments};
 use super::{CliError, Command, output};
+use crate::config::advice::{self, Advice};
 use crate::config::units::{duration_text, size_text};
 use crate::config::{Config, DEFAULT_CONFIG, Locking, SensorKind, page};
 use crate::fault::Exit;
+use crate::mqtt::{Login, Settings, Tls};
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 pub(super) const COMMAND: Command = Command {
     name: "check",
@@ -16,8 +19,9 @@ pub(super) const COMMAND: Command = Command {
   --config F   the file; default /etc/varved/varved.toml
   --keys       print every key with its meaning, range, default and cost, as Markdown
 
-Says in a few lines what the configuration means, and which of the files it names are not there. Ends with 78 where it
-is wrong.
+Says in a few lines what the configuration means, which of the files it names are not there, and what the broker would
+not take. Certificates, keys and passwords that are there are read; keys and passwords must be for owner and group only.
+Ends with 78 where something is wrong.
 
   varved check --config board.toml",
     run,
@@ -36,12 +40,79 @@ fn run(arguments: &mut Arguments) -> Result<Exit, CliError> {
     }
     let config = Config::load(&path).map_err(CliError::fault)?;
     output::print(&summary(&config))?;
-    for (key, file) in named_files(&config) {
-        if !file.exists() {
-            eprintln!("note: {key} names {}, which is not on this machine", file.display());
+    let Some(uplink) = &config.uplink else { return Ok(Exit::Ok) };
+    let files = Files {
+        section: "uplink",
+        tls: uplink.broker.tls,
+        ca: uplink.ca.as_deref(),
+        cert: uplink.cert.as_deref(),
+        key: uplink.key.as_deref(),
+        password: uplink.password_file.as_deref(),
+    };
+    Ok(tell(&path, &advice::of_device(&config), &files))
+}
+
+/// The files of one side of a broker.
+pub(super) struct Files<'a> {
+    pub(super) section: &'static str,
+    pub(super) tls: bool,
+    pub(super) ca: Option<&'a Path>,
+    pub(super) cert: Option<&'a Path>,
+    pub(super) key: Option<&'a Path>,
+    pub(super) password: Option<&'a Path>,
+}
+
+/// Says on standard error what is wrong or doubtful in `config`, and in the files that it names as far as they are here.
+pub(super) fn tell(config: &Path, advice: &[Advice], files: &Files<'_>) -> Exit {
+    let mut wrong = advice.iter().any(|advice| advice.fatal);
+    for Advice { key, problem, fatal } in advice {
+        match fatal {
+            true => eprintln!("{}: {key}: {problem}", config.display()),
+            false => eprintln!("note: {key} {problem}"),
         }
     }
-    Ok(Exit::Ok)
+    let here = files.named().into_iter().filter(|(key, file)| files.is_here(key, file)).map(|(key, _)| key).collect();
+    for fault in files.faults(here) {
+        wrong = true;
+        eprintln!("{}: {fault}", config.display());
+    }
+    if wrong { Exit::Config } else { Exit::Ok }
+}
+
+impl Files<'_> {
+    fn named(&self) -> Vec<(&'static str, &Path)> {
+        let all = [("ca", self.ca), ("cert", self.cert), ("key", self.key), ("password_file", self.password)];
+        all.into_iter().filter_map(|(key, file)| Some((key, file?))).collect()
+    }
+
+    /// Whether the file can be opened here; if not, that is noted: a configuration may be checked on another machine.
+    fn is_here(&self, key: &str, file: &Path) -> bool {
+        let why = match std::fs::File::open(file) {
+            Ok(_) => return true,
+            Err(e) if e.kind() == ErrorKind::NotFound => "is not on this machine".to_owned(),
+            Err(e) => format!("cannot be read by who runs this: {e}"),
+        };
+        eprintln!("note: {}.{key} names {}, which {why}", self.section, file.display());
+        false
+    }
+
+    /// What is wrong with the files that are here: each side of the connection by itself, as far as it is complete.
+    fn faults(&self, here: Vec<&str>) -> Vec<String> {
+        let is_here = |key: &str| here.contains(&key);
+        let path = |file: Option<&Path>| file.map(Path::to_path_buf);
+        let blank = || Settings::device("check", "broker", 1);
+        let login =
+            is_here("password_file").then(|| Login { username: "check".into(), password_file: path(self.password) });
+        let pair = is_here("cert") && is_here("key");
+        let tls = (self.tls && is_here("ca")).then(|| Tls {
+            ca: path(self.ca),
+            cert: path(self.cert).filter(|_| pair),
+            key: path(self.key).filter(|_| pair),
+            alpn: None,
+        });
+        let sides = [Settings { login, ..blank() }, Settings { tls, ..blank() }];
+        sides.iter().filter_map(|settings| settings.check().err()).map(|fault| fault.to_string()).collect()
+    }
 }
 
 /// What a configuration means, in words.
@@ -84,15 +155,4 @@ fn words(duration: std::time::Duration) -> String {
     let text = duration_text(duration);
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     format!("{} {}", &text[..digits], &text[digits..])
-}
-
-fn named_files(config: &Config) -> Vec<(&'static str, &PathBuf)> {
-    let Some(uplink) = &config.uplink else { return Vec::new() };
-    let files = [
-        ("uplink.ca", &uplink.ca),
-        ("uplink.cert", &uplink.cert),
-        ("uplink.key", &uplink.key),
-        ("uplink.password_file", &uplink.password_file),
-    ];
-    files.into_iter().filter_map(|(key, file)| file.as_ref().map(|file| (key, file))).collect()
 }

@@ -6,9 +6,11 @@
 mod request;
 
 use super::args::Argument;
+use super::check::{self, Files};
 use super::output::{self, Format};
 use super::query::{FORMATS, print};
 use super::{Arguments, CliError, Command, Program};
+use crate::config::advice;
 use crate::config::{DEFAULT_FLEET_CONFIG, FleetConfig};
 use crate::fault::Exit;
 use crate::fleet::{report, run};
@@ -22,7 +24,7 @@ use std::process::ExitCode;
 pub static VARVED_FLEET: Program = Program {
     name: "varved-fleet",
     brief: "the receiver: every device's readings in one replica per store, each reading once",
-    commands: &[RUN, DEVICES, QUERY, request::REQUEST],
+    commands: &[RUN, CHECK, DEVICES, QUERY, request::REQUEST],
 };
 
 /// `varved-fleet`.
@@ -42,6 +44,19 @@ RUST_LOG=debug says more.
 
   varved-fleet run --config fleet.toml",
     run: run_command,
+};
+
+const CHECK: Command = Command {
+    name: "check",
+    args: "[--config F]",
+    brief: "validate the receiver's file; an error names file, line and key",
+    long: "
+  --config F   the receiver's file; default: /etc/varved/fleet.toml
+
+Reads certificates, keys and passwords too, as far as they are on this machine. Ends with 78 where something is wrong.
+
+  varved-fleet check --config fleet.toml",
+    run: check_command,
 };
 
 const DEVICES: Command = Command {
@@ -74,7 +89,7 @@ All stores that began with the device are read as one. The table `reading` is th
     run: query_command,
 };
 
-fn run_command(arguments: &mut Arguments) -> Result<Exit, CliError> {
+fn named_config(arguments: &mut Arguments) -> Result<PathBuf, CliError> {
     let mut config = PathBuf::from(DEFAULT_FLEET_CONFIG);
     while let Some(argument) = arguments.next_argument()? {
         match argument {
@@ -82,7 +97,30 @@ fn run_command(arguments: &mut Arguments) -> Result<Exit, CliError> {
             other => return Err(arguments.unexpected(&other)),
         }
     }
-    let config = FleetConfig::load(&config).map_err(CliError::fault)?;
+    Ok(config)
+}
+
+fn check_command(arguments: &mut Arguments) -> Result<Exit, CliError> {
+    let path = named_config(arguments)?;
+    let config = FleetConfig::load(&path).map_err(CliError::fault)?;
+    let broker = match (&config.broker, config.listen) {
+        (Some(broker), _) => format!("over {broker}"),
+        (None, listen) => format!("with its own broker on {}", listen.map(|at| at.to_string()).unwrap_or_default()),
+    };
+    output::print(&format!("ok: receives {} {broker} into {}\n", config.prefix, config.data.display()))?;
+    let files = Files {
+        section: "fleet",
+        tls: config.broker.as_ref().is_some_and(|broker| broker.tls),
+        ca: config.ca.as_deref(),
+        cert: config.cert.as_deref(),
+        key: config.key.as_deref(),
+        password: config.password_file.as_deref(),
+    };
+    Ok(check::tell(&path, &advice::of_fleet(&config), &files))
+}
+
+fn run_command(arguments: &mut Arguments) -> Result<Exit, CliError> {
+    let config = FleetConfig::load(&named_config(arguments)?).map_err(CliError::fault)?;
     super::log_to_stderr();
     let stop = signals::end_of_service()?;
     let ready = |_| {

@@ -473,7 +473,7 @@ pub const KEYS: &[Key] = &[
         "snapshot_every",
         Form::Duration { min_ms: HOUR, max_ms: 365 * DAY, off: true },
         Fallback::Value("off"),
-        "Send everything that the file holds at this interval, when the link allows.",
+        "Send everything that the file holds at this interval, when nothing else waits; the receiver verifies it.",
         "Up to `max_size` over the link each time.",
     ),
     key(

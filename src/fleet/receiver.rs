@@ -51,6 +51,9 @@ const NAME_EVERY: i64 = 60 * SECOND;
 /// Acks that are published again at one tick after a reconnect.
 const ACKS_PER_TICK: usize = 64;
 
+/// Sessions of one device that took turns so often are two devices: told then, and at each doubling.
+const CONTEST: u32 = 4;
+
 /// Events that wait for the roster; more are counted only.
 const MAX_WAITING_EVENTS: usize = 1024;
 
@@ -278,6 +281,14 @@ impl Receiver {
             Heard::Gone => {
                 self.assembler.forget(name);
                 return Ok(());
+            }
+            Heard::Returned { times } => {
+                self.assembler.forget(name);
+                if times >= CONTEST && times.is_power_of_two() {
+                    let detail = self.device(name).contest(&state, times);
+                    log::warn!("receiver: {name}: {detail}");
+                    self.happened(name, detail, now);
+                }
             }
             Heard::Born => self.assembler.forget(name),
             Heard::Still => {}

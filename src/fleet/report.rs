@@ -11,7 +11,7 @@ use super::FleetError;
 use super::receiver::device_gaps;
 use super::replica::account::{self, Account};
 use super::replica::retrievals::Standing;
-use super::replica::roster;
+use super::replica::roster::{self, Happened};
 use super::retrieval::What;
 use super::shelf::Shelf;
 use crate::clock::civil::iso8601;
@@ -24,6 +24,9 @@ use std::path::{Path, PathBuf};
 
 /// Ranges that are named in one line; more are counted.
 const MAX_NAMED: usize = 16;
+
+/// Events that are told of one device.
+const MAX_EVENTS: usize = 5;
 
 /// One device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -44,6 +47,17 @@ pub struct DeviceLine {
     pub requests: Vec<RequestLine>,
     /// When a snapshot of it was last found to be what the device holds, ISO 8601.
     pub snapshot_verified: Option<String>,
+    /// What happened with it, the newest first: conflicts, cards that were moved, a second device of this name.
+    pub events: Vec<EventLine>,
+}
+
+/// One event of a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EventLine {
+    /// When, by the receiver's clock, ISO 8601.
+    pub utc: String,
+    /// What, as a sentence.
+    pub what: String,
 }
 
 /// One store that a device brought.
@@ -79,14 +93,17 @@ pub struct StoreLine {
 /// The folder or the roster can't be read.
 pub fn devices(data: &Path) -> Result<Vec<DeviceLine>, FleetError> {
     let shelf = shelf(data)?;
-    let (mut entries, asked) = roster::read(data)?;
+    let ((mut entries, asked), mut events) = (roster::read(data)?, roster::events(data, MAX_EVENTS)?);
     let mut names: BTreeSet<String> = entries.keys().cloned().collect();
     names.extend(shelf.devices().map(|(name, _)| name.to_owned()));
     let line = |name: String| {
         let entry = entries.remove(&name).unwrap_or_default();
         let state: Option<State> = entry.state.as_deref().and_then(|payload| decode(payload).ok());
         let stores = shelf.stores_of(&name).map(|store| store_line(&shelf, store, state.as_ref())).collect();
+        let events = events.remove(&name).unwrap_or_default();
+        let event = |event: Happened| EventLine { utc: iso8601(event.utc), what: event.detail };
         DeviceLine {
+            events: events.into_iter().map(event).collect(),
             seen: (entry.seen.0 != 0).then(|| iso8601(entry.seen)),
             online: entry.online,
             version: state.map(|state| state.version),
@@ -129,7 +146,7 @@ pub fn replicas(data: &Path, device: &str) -> Result<Vec<PathBuf>, FleetError> {
     }
 }
 
-/// The lines as a table, one store a line, for people; below it what is asked of devices, where something is.
+/// The lines as a table, one store a line, for people; below it what is asked of devices, and the newest event of each.
 pub fn table(devices: &[DeviceLine]) -> String {
     let mut out = String::from("DEVICE\tSEEN\tONLINE\tSTORE\tREADINGS\tHELD\tGAPS\tLOSSES\tCONFLICTS\tREFUSED\n");
     for device in devices {
@@ -154,7 +171,11 @@ pub fn table(devices: &[DeviceLine]) -> String {
             let _ = writeln!(out, "{store}\t{readings}\t{held}\t{gaps}\t{losses}\t{conflicts}\t{refused}");
         }
     }
-    align(&out) + &requests::table(devices)
+    let mut out = align(&out) + &requests::table(devices);
+    for (device, event) in devices.iter().filter_map(|line| Some((&line.device, line.events.first()?))) {
+        let _ = writeln!(out, "{device}: {}: {}", event.utc, event.what);
+    }
+    out
 }
 
 /// The lines as one JSON array.

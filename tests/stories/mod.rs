@@ -1,6 +1,7 @@
 mod backlog;
 mod bad_input;
 mod bad_links;
+mod brokers;
 mod clocks;
 mod commands;
 mod demo;
@@ -11,6 +12,7 @@ mod kill_storm;
 mod layers;
 mod live_first;
 mod main_job;
+mod requests;
 mod time_travel;
 mod wear;
 mod year;

@@ -3,8 +3,8 @@
 //! What enters: states, definitions, what is held. What leaves: which stores an ack names, which gaps are asked for and
 //! when. Pure.
 
-use crate::clock::{BootNanos, SECOND};
-use crate::fleet::presence::{Heard, Presence};
+use crate::clock::{BootNanos, SECOND, UtcNanos};
+use crate::fleet::presence::{Heard, Presence, Said};
 use crate::fleet::replica::Known;
 use crate::fleet::replica::roster::Entry;
 use crate::reading::SeqRange;
@@ -53,8 +53,9 @@ pub(super) struct Brought {
 impl Device {
     /// What was remembered over a restart. The definitions it stated are not: they are asked for.
     pub(super) fn restored(entry: Entry) -> Self {
-        let presence = Presence::known(entry.online, entry.session, entry.run);
         let state: Option<State> = entry.state.as_deref().and_then(|payload| decode(payload).ok());
+        let said = state.as_ref().map_or(UtcNanos(0), |state| state.utc);
+        let presence = Presence::known(entry.online, entry.session, entry.run, said);
         let mut device = Self { entry, presence, ..Self::default() };
         if let Some(state) = state {
             device.follow(&state.stores);
@@ -65,11 +66,26 @@ impl Device {
 
     /// Whether a state counts; if so, the session is what it says.
     pub(super) fn hear(&mut self, state: &State) -> Heard {
-        let heard = self.presence.hear(state.online, state.session, state.run);
+        let State { online, session, run, utc, .. } = *state;
+        let heard = self.presence.hear(Said { online, session, run, utc });
         self.entry.online = self.presence.online;
         self.entry.session = self.presence.session;
         self.entry.run = self.presence.run;
         heard
+    }
+
+    /// What to say where `state` is of one device of this name and the state before was of another.
+    pub(super) fn contest(&self, state: &State, times: u32) -> String {
+        let who = |state: &State| {
+            let store = state.stores.first().map_or_else(|| "none".to_owned(), |said| said.store.to_string());
+            format!("run {} of version {} with store {store}", state.run, state.version)
+        };
+        let other = self.state.as_ref().map_or_else(|| "one that has said nothing".to_owned(), who);
+        format!(
+            "two devices have this name and take turns at the broker ({times} times so far): {}, and {other}; give each its \
+             own `device`",
+            who(state)
+        )
     }
 
     /// Takes `state` for what is.

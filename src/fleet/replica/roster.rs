@@ -153,17 +153,46 @@ impl Roster {
 /// The devices in the roster of `data`, and what was asked of them, for a reader beside a running receiver; none where there
 /// is no roster yet.
 pub fn read(data: &Path) -> Result<(BTreeMap<String, Entry>, Vec<Standing>), StoreError> {
+    look(data, |conn, path| {
+        let fail = |e| StoreError::sql("read the roster", path, e);
+        // A roster of before there were requests has no table of them.
+        let has_requests = conn.table_exists(None, "retrieval").map_err(fail)?;
+        let asked = if has_requests { retrievals::all(conn)? } else { Vec::new() };
+        Ok((entries(conn).map_err(fail)?, asked))
+    })
+}
+
+/// The newest events of each device, at most `most`, the newest first; none where there is no roster yet.
+pub fn events(data: &Path, most: usize) -> Result<BTreeMap<String, Vec<Happened>>, StoreError> {
+    look(data, |conn, path| newest(conn, most).map_err(|e| StoreError::sql("read the roster", path, e)))
+}
+
+fn newest(conn: &Connection, most: usize) -> rusqlite::Result<BTreeMap<String, Vec<Happened>>> {
+    let mut events = BTreeMap::<String, Vec<Happened>>::new();
+    let mut select = conn.prepare("SELECT utc, device, detail FROM event ORDER BY id DESC")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let event = Happened { utc: UtcNanos(row.get(0)?), device: row.get(1)?, detail: row.get(2)? };
+        let of_device = events.entry(event.device.clone()).or_default();
+        if of_device.len() < most {
+            of_device.push(event);
+        }
+    }
+    Ok(events)
+}
+
+fn look<T: Default>(
+    data: &Path,
+    at: impl FnOnce(&Connection, &Path) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
     let path = data.join(FILE_NAME);
     if !path.exists() {
-        return Ok((BTreeMap::new(), Vec::new()));
+        return Ok(T::default());
     }
     let fail = |e| StoreError::sql("read the roster", &path, e);
     let conn = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(fail)?;
     conn.busy_timeout(std::time::Duration::from_secs(10)).map_err(fail)?;
-    // A roster of before there were requests has no table of them.
-    let has_requests = conn.table_exists(None, "retrieval").map_err(fail)?;
-    let asked = if has_requests { retrievals::all(&conn)? } else { Vec::new() };
-    Ok((entries(&conn).map_err(fail)?, asked))
+    at(&conn, &path)
 }
 
 fn entries(conn: &Connection) -> rusqlite::Result<BTreeMap<String, Entry>> {

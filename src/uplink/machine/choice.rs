@@ -4,6 +4,7 @@
 //! anything; it only chooses.
 
 use super::event::{Action, Purpose};
+use super::plan::Plan;
 use super::{BACKLOG_SHARE, FIGURES_NS, Machine, STATE_NS};
 use crate::clock::BootNanos;
 use crate::reading::SegmentSeq;
@@ -34,7 +35,19 @@ impl Machine {
         if let Some((store, range)) = self.flights.due(now) {
             return Some(self.send(store, range.first, Purpose::Again));
         }
-        self.new_readings().or_else(|| self.wanted()).or_else(|| self.backlog()).or_else(|| self.snapshot(now))
+        let waiting = self.new_readings().or_else(|| self.wanted()).or_else(|| self.backlog());
+        // What only waits for room in the window waits all the same.
+        waiting.or_else(|| self.rests().then(|| self.snapshot(now)).flatten())
+    }
+
+    /// Whether nothing that is pending is still to be sent.
+    fn rests(&self) -> bool {
+        let rests = |plan: &Plan| {
+            // Only the current store has new readings.
+            let live = if plan.line.current { plan.live.want() } else { Want::Nothing };
+            live == Want::Nothing && plan.backlog.want() == Want::Nothing
+        };
+        self.plans.iter().filter(|plan| !plan.doubted).all(rests)
     }
 
     fn new_readings(&mut self) -> Option<Action> {

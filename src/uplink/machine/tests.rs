@@ -591,6 +591,19 @@ fn a_snapshot_sends_everything_last_with_an_account_of_it() {
     assert_eq!(readings[3..5], [range(32, 39), range(41, 49)], "what is gone is in neither list");
 }
 
+/// A backlog that waits for room in the window goes first all the same: a snapshot does not take the link from it.
+#[test]
+fn a_snapshot_waits_for_the_whole_backlog() {
+    let mut story = open(30, 0);
+    story.on(snapshot(7, &[]));
+    assert_eq!(story.run().last(), Some(&"new 8 Backlog".to_string()));
+    story.on(ack(&[stated(CURRENT, 8, 30)]));
+    assert_eq!(story.run(), sent(9..=16, "new", "Backlog"));
+    story.on(ack(&[stated(CURRENT, 16, 30)])).run();
+    story.on(ack(&[stated(CURRENT, 24, 30)]));
+    assert!(story.run().contains(&"new 1 copy".into()), "all of it is on its way");
+}
+
 /// A cut, or a restart of either side, costs what was not yet verified: asked again under the same number, the device goes on
 /// behind what is done, and what it is doing already it does not begin again.
 #[test]

@@ -203,6 +203,10 @@ impl Unit {
     }
 
     pub(super) fn state(&self, online: bool, high: u64, pending: &[SeqRange]) -> (String, Vec<u8>) {
+        self.state_at(online, high, pending, UtcNanos(1))
+    }
+
+    fn state_at(&self, online: bool, high: u64, pending: &[SeqRange], utc: UtcNanos) -> (String, Vec<u8>) {
         let store =
             StoreState { store: self.store, high: SegmentSeq(high), pending: pending.to_vec(), recheck: self.recheck };
         let state = State {
@@ -210,7 +214,7 @@ impl Unit {
             session: self.session,
             run: self.run,
             version: "0.1.0".into(),
-            utc: UtcNanos(1),
+            utc,
             clock_trusted: true,
             stores: if online { vec![store] } else { Vec::new() },
         };
@@ -219,6 +223,11 @@ impl Unit {
 
     pub(super) fn birth(&self, high: u64) -> (String, Vec<u8>) {
         self.state(true, high, &[])
+    }
+
+    /// A birth that was made at `at`, by the device's clock.
+    pub(super) fn birth_at(&self, high: u64, at: i64) -> (String, Vec<u8>) {
+        self.state_at(true, high, &[], UtcNanos(at))
     }
 }
 

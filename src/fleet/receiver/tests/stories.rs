@@ -493,6 +493,37 @@ fn more_stores_than_may_be_open_are_all_kept() {
     assert_eq!(rig.readings(&units[0]), units[0].expected(0, 1..=3));
 }
 
+/// Two devices of one name, each evicting the other: both are heard, what they bring is held, and the contest is told once,
+/// with what it takes to find them. The same births delivered again, or a device that restarts, tell nothing.
+#[test]
+fn two_devices_of_one_name_are_told() {
+    let (mut one, mut other) = (Unit::new("a", 1), Unit::new("a", 2));
+    (other.session, other.run) = (50, 9);
+    let mut rig = Rig::new();
+    use crate::fleet::report;
+    let told = |rig: &mut Rig| -> Vec<String> {
+        rig.pass(60);
+        rig.tick();
+        let lines = report::devices(rig.dir.path()).expect("an account");
+        lines[0].events.iter().map(|event| event.what.clone()).collect()
+    };
+    for run in 1..10 {
+        (one.session, one.run) = (run, run);
+        rig.hear(&[one.birth(0), one.birth(0)]);
+    }
+    assert_eq!(told(&mut rig), Vec::<String>::new());
+    for at in 2..8 {
+        rig.hear(&[one.birth_at(0, at), other.birth_at(0, at)]);
+    }
+    let told = told(&mut rig);
+    assert_eq!(told.len(), 2, "at the fourth turn and at the eighth: {told:?}");
+    for part in [one.store.to_string(), other.store.to_string(), "run 9 ".into(), "`device`".into()] {
+        assert!(told[0].contains(&part), "{told:?}");
+    }
+    let table = report::table(&report::devices(rig.dir.path()).expect("an account"));
+    assert!(table.contains("two devices have this name"), "{table}");
+}
+
 /// Wills and births count in the order of sessions: a late will of an earlier run changes nothing.
 #[test]
 fn a_late_will_leaves_the_device_online() {
