@@ -39,6 +39,15 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Account:
+    """What the device says of the segments of a snapshot, after them. Who wants no proof of a snapshot passes over it."""
+    nonce: int
+    stores: list[tuple[UUID, Range]]
+    stretch: Optional[tuple[UUID, Range, list[Range], list[Range], int, int]]
+    last: bool
+
+
+@dataclass(frozen=True)
 class Series:
     """What a segment's series id stands for. An integer's value in its unit is raw × mantissa × 10^exponent."""
     id: int
@@ -124,15 +133,20 @@ def seal(message: Writer) -> bytes:
     return inner + zlib.crc32(inner).to_bytes(4, "little")
 
 
-def read_frame(payload: bytes) -> Union[Whole, Chunk]:
+def read_frame(payload: bytes) -> Union[Whole, Chunk, Account]:
     r = open_envelope(payload)
     variant = r.unsigned(32)
+    frame: Union[Whole, Chunk, Account]
     if variant == 0:
         frame = Whole(r.uuid(), r.range(), r.blob(MAX_BODY))
     elif variant == 1:
         frame = Chunk(r.uuid(), r.range(), r.unsigned(32), r.unsigned(32), r.unsigned(32), r.blob(MAX_BODY))
         if not frame.bytes or frame.offset + len(frame.bytes) > frame.total or frame.total > MAX_BODY:
             raise Malformed(f"a chunk of {len(frame.bytes)} bytes at {frame.offset} of {frame.total}")
+    elif variant == 2:
+        stores = lambda: r.many(MAX_STORES, lambda: (r.uuid(), r.range()))
+        stretch = lambda: (r.uuid(), r.range(), r.ranges(), r.ranges(), r.unsigned(), r.unsigned())
+        frame = Account(r.unsigned(), stores(), r.option(stretch), r.flag())
     else:
         raise Newer(f"variant {variant} of SegmentFrame")
     r.end()
@@ -185,4 +199,11 @@ def request_segments(store: UUID, ranges: list[Range]) -> bytes:
 
 
 REQUEST_CATALOG = seal(Writer().unsigned(1))
-REQUEST_SNAPSHOT = seal(Writer().unsigned(2))
+
+
+def request_snapshot(nonce: int, done: list[tuple[UUID, list[Range]]]) -> bytes:
+    """All that the device holds, but for what is done; asked again under the same number, it goes on."""
+    w = Writer().unsigned(2).unsigned(nonce).unsigned(0).unsigned(len(done))
+    for store, ranges in done:
+        w.uuid(store).ranges(ranges)
+    return seal(w)
