@@ -11,7 +11,7 @@ from uuid import UUID
 
 from . import envelope
 from .archive import Archive, Conflict, Unknown
-from .envelope import Chunk, State, StoreAck, Whole
+from .envelope import Account, Chunk, State, StoreAck, Whole
 from .postcard import MAX_RANGES, Malformed, Newer, Range
 from .ranges import without
 from .segment import decode
@@ -115,6 +115,9 @@ class Receiver:
     def _take_segment(self, device: str, payload: bytes) -> list[str]:
         frame = envelope.read_frame(payload)
         body: Optional[bytes]
+        if isinstance(frame, Account):
+            # Of a snapshot, which this receiver never asks for; what came with it are ordinary segments.
+            return []
         if isinstance(frame, Whole):
             body = frame.body
         else:
