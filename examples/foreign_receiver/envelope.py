@@ -39,11 +39,22 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """What the device holds of a range of numbers, and what the readings there add up to."""
+    store: UUID
+    range: Range
+    readings: list[Range]
+    losses: list[Range]
+    count: int
+    digest: int
+
+
+@dataclass(frozen=True)
 class Account:
-    """What the device says of the segments of a snapshot, after them. Who wants no proof of a snapshot passes over it."""
+    """How far a snapshot is."""
     nonce: int
     stores: list[tuple[UUID, Range]]
-    stretch: Optional[tuple[UUID, Range, list[Range], list[Range], int, int]]
+    stretch: Optional[Stretch]
     last: bool
 
 
@@ -144,13 +155,15 @@ def read_frame(payload: bytes) -> Union[Whole, Chunk, Account]:
         if not frame.bytes or frame.offset + len(frame.bytes) > frame.total or frame.total > MAX_BODY:
             raise Malformed(f"a chunk of {len(frame.bytes)} bytes at {frame.offset} of {frame.total}")
     elif variant == 2:
-        stores = lambda: r.many(MAX_STORES, lambda: (r.uuid(), r.range()))
-        stretch = lambda: (r.uuid(), r.range(), r.ranges(), r.ranges(), r.unsigned(), r.unsigned())
-        frame = Account(r.unsigned(), stores(), r.option(stretch), r.flag())
+        frame = Account(r.unsigned(), r.many(MAX_STORES, lambda: (r.uuid(), r.range())), r.option(lambda: stretch(r)), r.flag())
     else:
         raise Newer(f"variant {variant} of SegmentFrame")
     r.end()
     return frame
+
+
+def stretch(r: Reader) -> Stretch:
+    return Stretch(r.uuid(), r.range(), r.ranges(), r.ranges(), r.unsigned(), r.unsigned())
 
 
 def read_catalog(payload: bytes) -> CatalogPage:
@@ -201,9 +214,11 @@ def request_segments(store: UUID, ranges: list[Range]) -> bytes:
 REQUEST_CATALOG = seal(Writer().unsigned(1))
 
 
-def request_snapshot(nonce: int, done: list[tuple[UUID, list[Range]]]) -> bytes:
-    """All that the device holds, but for what is done; asked again under the same number, it goes on."""
-    w = Writer().unsigned(2).unsigned(nonce).unsigned(0).unsigned(len(done))
+def request_snapshot(nonce: int, only: Optional[tuple[UUID, Range]], done: list[tuple[UUID, list[Range]]]) -> bytes:
+    w = Writer().unsigned(2).unsigned(nonce).unsigned(0 if only is None else 1)
+    if only is not None:
+        w.uuid(only[0]).unsigned(only[1][0]).unsigned(only[1][1])
+    w.unsigned(len(done))
     for store, ranges in done:
         w.uuid(store).ranges(ranges)
     return seal(w)
