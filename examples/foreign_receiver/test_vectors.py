@@ -5,7 +5,6 @@ import re
 import struct
 import unittest
 import zlib
-from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
