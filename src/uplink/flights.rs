@@ -31,6 +31,9 @@ pub(super) const LONGEST_WAIT_NS: i64 = 600 * SECOND;
 /// A segment sent so often has its place in the window given to others.
 const PARKED_AFTER: u32 = 3;
 
+/// So often a segment is sent again as soon as an ack shows that it was damaged; after that it was refused.
+const HURRIES: u32 = 4;
+
 /// The most segments that are followed, parked ones included. With more, the one that was sent longest ago is dropped: it
 /// is still pending, and comes again when its lane begins anew. Segments that the fleet refuses never stop others.
 const MOST: usize = 256;
@@ -51,6 +54,7 @@ struct Flight {
     bytes: u64,
     class: Class,
     sendings: u32,
+    hurried: u32,
     sent: BootNanos,
     due: BootNanos,
 }
@@ -123,17 +127,24 @@ impl Flights {
         inside.fold((0, 0), |(count, bytes), flight| (count + 1, bytes + flight.bytes))
     }
 
+    /// Bytes of the largest segment in the window.
+    #[cfg(test)]
+    pub(super) fn largest(&self) -> u64 {
+        self.all.iter().filter(|flight| !flight.parked()).map(|flight| flight.bytes).max().unwrap_or(0)
+    }
+
     /// A segment went out; it replaces what it covers (compaction may have made it of several). Its ack is waited for
     /// longer by `patience_ns`, for what is on the way before it.
     pub(super) fn sent(&mut self, segment: Sent, now: BootNanos, patience_ns: i64) {
         let Sent { store, range, bytes, class } = segment;
         let covered = |flight: &Flight| flight.store == store && range.covers(&flight.range);
+        let hurried = self.all.iter().filter(|f| covered(f)).map(|f| f.hurried).max().unwrap_or(0);
         let sendings = 1 + self.all.iter().filter(|f| covered(f)).map(|f| f.sendings).max().unwrap_or(0);
         self.all.retain(|flight| !covered(flight));
         let wait =
             FIRST_WAIT_NS.saturating_mul(1 << (sendings - 1).min(10)).saturating_add(patience_ns).min(LONGEST_WAIT_NS);
         let due = BootNanos(now.0.saturating_add(wait));
-        self.all.push(Flight { store, range, bytes, class, sendings, sent: now, due });
+        self.all.push(Flight { store, range, bytes, class, sendings, hurried, sent: now, due });
         if self.all.len() > MOST {
             let parked = self.all.iter().enumerate().filter(|(_, flight)| flight.parked());
             if let Some((oldest, _)) = parked.min_by_key(|(_, flight)| flight.sent) {
@@ -162,10 +173,16 @@ impl Flights {
     }
 
     /// An ack covers what was sent at `sent`. Messages of one topic arrive in order, so what was sent before that and is not
-    /// acknowledged with it was damaged on the way, or refused: it is due now, until it is parked.
+    /// acknowledged with it was damaged on the way, or refused: it is due now, and the first times do not count against it. What
+    /// is parked stays so: it has given its place away.
     pub(super) fn overtaken(&mut self, store: StoreUuid, sent: BootNanos) {
-        let passed = |flight: &&mut Flight| flight.store == store && flight.sent < sent && !flight.parked();
-        self.all.iter_mut().filter(passed).for_each(|flight| flight.due = flight.sent);
+        let passed = |flight: &&mut Flight| flight.store == store && flight.sent < sent && flight.due > flight.sent;
+        let first_times = |flight: &&mut Flight| flight.hurried < HURRIES && !flight.parked();
+        for flight in self.all.iter_mut().filter(passed).filter(first_times) {
+            flight.due = flight.sent;
+            flight.hurried += 1;
+            flight.sendings = flight.sendings.saturating_sub(1);
+        }
     }
 
     /// What has waited too long, the longest first, and its bytes.
@@ -284,14 +301,19 @@ mod tests {
         (1..=3).for_each(|k| send(&mut flights, Class::Live, range(k, k), 1, at(k as i64)));
         let last = flights.acked(STORE, &RangeSet::from_iter([range(2, 2)])).expect("one has arrived");
         flights.overtaken(STORE, last);
+        flights.overtaken(STORE, last);
         assert_eq!(flights.due(at(3)), Some((STORE, range(1, 1), 1)));
         send(&mut flights, Class::Live, range(1, 1), 1, at(4));
         assert_eq!(flights.due(at(4)), None, "3 may still arrive, and 1 has gone out again");
-        send(&mut flights, Class::Live, range(1, 1), 1, at(5));
-        flights.overtaken(STORE, at(6));
-        assert_eq!(flights.due(at(6)), Some((STORE, range(3, 3), 1)));
         flights.forget(STORE, &range(3, 3));
-        assert_eq!(flights.due(at(6)), None, "parked");
+        for _ in 1..HURRIES {
+            flights.overtaken(STORE, at(5));
+            assert!(flights.due(at(5)).is_some());
+            send(&mut flights, Class::Live, range(1, 1), 1, at(4));
+        }
+        assert_eq!(flights.next_due(), Some(at(34)), "damage does not make the waits longer");
+        flights.overtaken(STORE, at(5));
+        assert_eq!(flights.due(at(5)), None, "this is no damage");
     }
 
     /// What is on the way before a segment is waited for as well: on a slow link nothing goes twice for being slow.
