@@ -730,6 +730,40 @@ fn told(first: u64, last: u64) -> Told {
     Told { range: range(first, last), bytes: 9, readings: Some(Sum { readings: 1, digest: 1 }), loss: false }
 }
 
+/// A large segment of a snapshot, as of a backlog, goes message by message: a new reading goes between two of them, nothing
+/// else does, and compaction leaves it alone.
+#[test]
+fn a_new_reading_goes_between_two_messages() {
+    let mut story = open(5, 5);
+    story.run();
+    story.on(snapshot(7, &[]));
+    let within = loop {
+        match story.next().expect("a copy") {
+            Action::Copy { within, .. } => break within,
+            other => story.perform(other),
+        }
+    };
+    let (store, hash, bytes) = (CURRENT, 1, 20_000);
+    let rest = Rest { store, range: range(1, 1), hash, bytes, through: 8_000, purpose: Purpose::Wanted };
+    story.on(Event::CopyPiece(rest)).commit();
+    assert!(story.machine.in_flight().contains(&(CURRENT, range(1, 1))));
+    story.on(Event::Request(Request::Segments { store, ranges: vec![range(3, 3)] }));
+    let goes_on = loop {
+        match story.next().expect("more of it") {
+            Action::Copy { cut, within: of, .. } => {
+                assert_eq!(of, within);
+                break cut.rest;
+            }
+            Action::Send { purpose, .. } if purpose != Purpose::Live => panic!("{purpose:?} between two messages"),
+            other => story.perform(other),
+        }
+    };
+    assert_eq!(goes_on, Some(rest));
+    assert!(story.done.contains(&"new 6 Live".to_owned()), "{:?}", story.done);
+    story.on(Event::Copied { store, within, told: Some(told(1, 1)) });
+    assert!(story.run().contains(&"new 3 Wanted".to_owned()));
+}
+
 /// At an interval, a snapshot comes by itself, each under a number of its own. One that broke before the fleet heard of it
 /// begins again with the next connection; of any other the fleet asks for the rest.
 #[test]
