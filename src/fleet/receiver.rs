@@ -266,7 +266,8 @@ impl Receiver {
         }
         let was_there = self.device(name).entry.online;
         let heard = self.device(name).hear(&state);
-        if heard == Heard::Born || (heard == Heard::Still && !was_there) {
+        let begins = matches!(heard, Heard::Born | Heard::Returned { .. });
+        if begins || (heard == Heard::Still && !was_there) {
             self.retrievals.begin_again(Some(name));
         }
         match heard {
