@@ -147,6 +147,7 @@ def seal(message: Writer) -> bytes:
 def read_frame(payload: bytes) -> Union[Whole, Chunk, Account]:
     r = open_envelope(payload)
     variant = r.unsigned(32)
+    frame: Union[Whole, Chunk, Account]
     if variant == 0:
         frame = Whole(r.uuid(), r.range(), r.blob(MAX_BODY))
     elif variant == 1:

@@ -116,7 +116,7 @@ class Receiver:
         frame = envelope.read_frame(payload)
         body: Optional[bytes]
         if isinstance(frame, Account):
-            # Of a snapshot, which this receiver never asks for; what came with it are ordinary segments.
+            log.debug("%s: snapshot %d: %s", device, frame.nonce, "ended" if frame.last else frame.stretch)
             return []
         if isinstance(frame, Whole):
             body = frame.body

@@ -1,7 +1,8 @@
 //! What `status` says of the uplink.
 
 use super::machine::Standing;
-use crate::clock::UtcNanos;
+use super::pace::{Figures, Outlook};
+use crate::clock::{BootNanos, UtcNanos};
 use crate::reading::SeqRange;
 use crate::wire::StoreUuid;
 use serde::Serialize;
@@ -14,7 +15,7 @@ pub struct UplinkStatus {
     pub state: &'static str,
     /// UTC nanoseconds since which that holds, by the clock of the time.
     pub since: UtcNanos,
-    /// Why there is no connection, or was none before this one; ends with what to do.
+    /// Why there is no connection, or was none before this one, or what does not get through it; ends with what to do.
     pub last_error: Option<String>,
     /// Segments sent and not acknowledged.
     pub in_flight: usize,
@@ -26,6 +27,15 @@ pub struct UplinkStatus {
     pub last_ack: Option<UtcNanos>,
     /// Payloads from the broker that could not be read.
     pub refused_payloads: u64,
+    /// What goes over the link, and what may.
+    #[serde(flatten)]
+    pub traffic: Figures,
+    /// What the time to drain follows from.
+    #[serde(skip)]
+    pub outlook: Outlook,
+    /// Until when the fleet has asked for no segments.
+    #[serde(skip)]
+    pub silent_until: Option<BootNanos>,
     /// What compaction leaves alone: sent, and not acknowledged.
     #[serde(skip)]
     pub in_flight_ranges: Vec<(StoreUuid, SeqRange)>,

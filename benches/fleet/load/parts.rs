@@ -1,35 +1,10 @@
 //! The processes: a mosquitto and a receiver. Each ends with its value.
 
+use super::process::{Process, free_port, mosquitto};
 use super::{Outcome, Plan};
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
-/// A child that does not outlive its value.
-struct Process(Child);
-
-impl Process {
-    fn start(command: &mut Command, log: &Path) -> Outcome<Self> {
-        let log = std::fs::File::create(log)?;
-        let started = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
-        Ok(Self(started.map_err(|cause| format!("{}: {cause}", Path::new(command.get_program()).display()))?))
-    }
-
-    /// Asks it to end by `signal`, and waits.
-    fn end(&mut self, signal: &str) -> Outcome<()> {
-        Command::new("kill").args([signal, &self.0.id().to_string()]).status()?;
-        self.0.wait()?;
-        Ok(())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use std::process::Command;
+use std::time::Duration;
 
 /// A mosquitto on loopback.
 pub(crate) struct Broker {
@@ -41,28 +16,19 @@ pub(crate) struct Broker {
 impl Broker {
     /// With the settings that `docs/fleet.md` asks for, but for `max_inflight_messages`.
     pub(crate) fn start(dir: &Path, inflight: u32) -> Outcome<Self> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         let config = dir.join("mosquitto.conf");
         let text = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\n\
              max_inflight_messages {inflight}\nmax_queued_messages 0\nset_tcp_nodelay true\n"
         );
         std::fs::write(&config, text)?;
-        let program = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto", "/usr/bin/mosquitto"];
-        let program = program.into_iter().find(|path| Path::new(path).exists()).ok_or("mosquitto is not installed")?;
-        let process = Process::start(Command::new(program).arg("-c").arg(&config), &dir.join("mosquitto.log"))?;
-        let end = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if Instant::now() > end {
-                return Err("mosquitto does not listen".into());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let process = mosquitto(&config, port)?;
         Ok(Self { port, process })
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.process.0.id()
+        self.process.pid()
     }
 }
 
@@ -86,7 +52,7 @@ impl Receiver {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.process.0.id()
+        self.process.pid()
     }
 
     /// Stops it and counts the readings in all replicas, with the program's own account.
