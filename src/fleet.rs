@@ -71,6 +71,11 @@ pub enum FleetError {
         /// The name.
         device: String,
     },
+    /// No receiver has run on this folder since its roster was lost.
+    NoRoster {
+        /// The folder.
+        data: PathBuf,
+    },
     /// What is asked of a device makes no sense for it.
     BadRequest(String),
     /// As much as may be asked of it is under way.
@@ -114,6 +119,13 @@ impl fmt::Display for FleetError {
             Self::NoDevice { device } => {
                 write!(f, "no device {device:?} has sent anything; `varved-fleet devices` lists those that have")
             }
+            Self::NoRoster { data } => {
+                write!(
+                    f,
+                    "{}: no receiver has begun its roster here; start `varved-fleet run`, then ask",
+                    data.display()
+                )
+            }
             Self::TooManyRequests { device } => write!(
                 f,
                 "as many requests as there may be are under way for {device} or in all; wait until one has ended (`varved-fleet devices` shows them), or for the same one with --wait"
@@ -139,6 +151,7 @@ impl std::error::Error for FleetError {
             Self::Replica(cause) => Some(cause),
             Self::BrokerGone { .. }
             | Self::NoDevice { .. }
+            | Self::NoRoster { .. }
             | Self::BadRequest(_)
             | Self::TooManyRequests { .. }
             | Self::Gone { .. }
@@ -157,9 +170,11 @@ impl Fault for FleetError {
 
     fn exit(&self) -> Exit {
         match self {
-            Self::Listen { .. } | Self::BrokerGone { .. } | Self::Thread { .. } | Self::Gone { .. } => {
-                Exit::Unavailable
-            }
+            Self::Listen { .. }
+            | Self::BrokerGone { .. }
+            | Self::NoRoster { .. }
+            | Self::Thread { .. }
+            | Self::Gone { .. } => Exit::Unavailable,
             Self::Folder { .. } => Exit::Io,
             Self::NoDevice { .. } | Self::BadRequest(_) => Exit::Data,
             Self::TooManyRequests { .. } => Exit::TryAgain,

@@ -70,7 +70,7 @@ const DEVICES: Command = Command {
 
 HELD are the sequence numbers that are there, losses included. GAPS are numbers that are neither held, nor pending at the
 device as it last said, nor lost. CONFLICTS are numbers that arrived with more than one content; all are kept. Below come the
-requests that are under way, and the last one of each device that ended.",
+requests that are under way, and of each device the last that ended and the last snapshot that was verified.",
     run: devices_command,
 };
 

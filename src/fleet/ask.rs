@@ -50,7 +50,9 @@ pub fn ask(data: &Path, device: &str, wanted: Wanted, nonce: u64, now: UtcNanos)
         Wanted::Range(range, store) => range_of(&shelf, device, range, store, &entry)?,
     };
     let question = Question { device, nonce, what, asked: now, by_device: false };
-    let (request, known) = match Roster::open(data)?.ask(&question)? {
+    let roster = Roster::open_beside(data)?;
+    let mut roster = roster.ok_or_else(|| FleetError::NoRoster { data: data.to_owned() })?;
+    let (request, known) = match roster.ask(&question)? {
         Added::New(id) => (id, false),
         Added::Same(id) => (id, true),
         Added::TooMany => return Err(FleetError::TooManyRequests { device: device.to_owned() }),

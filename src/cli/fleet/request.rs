@@ -118,7 +118,7 @@ fn follow(data: &Path, request: i64, wait: Duration) -> Result<Exit, CliError> {
             if !line.words.is_empty() {
                 eprintln!("request {request}: {}", line.words);
             }
-            return Ok(if line.outcome == "verified" { Exit::Ok } else { Exit::Data });
+            return Ok(if line.is_verified() { Exit::Ok } else { Exit::Data });
         }
         if Instant::now() >= until {
             eprintln!("request {request} goes on; look at it with `varved-fleet devices`, or ask again to wait for it");

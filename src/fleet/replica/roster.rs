@@ -95,6 +95,12 @@ impl Roster {
         }
     }
 
+    /// Opens the roster in `data` beside a receiver, which alone makes one or replaces it; `None` where there is none.
+    pub fn open_beside(data: &Path) -> Result<Option<Self>, StoreError> {
+        let path = data.join(FILE_NAME);
+        if path.exists() { Self::open_file(&path).map(Some) } else { Ok(None) }
+    }
+
     /// All devices in it.
     pub fn load(&self) -> Result<BTreeMap<String, Entry>, StoreError> {
         entries(&self.conn).map_err(|e| sql_of(&self.conn, "read the roster", e))

@@ -9,6 +9,9 @@ use crate::fleet::retrieval::What;
 use serde::Serialize;
 use std::fmt::Write;
 
+const SNAPSHOT: &str = "snapshot";
+const VERIFIED: &str = "verified";
+
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RequestLine {
@@ -40,7 +43,7 @@ impl RequestLine {
         Self {
             request: retrieval.id,
             what: match retrieval.what {
-                What::Snapshot => "snapshot".into(),
+                What::Snapshot => SNAPSHOT.into(),
                 What::Range(store, range) => format!("{range} of store {store}"),
             },
             by_device: retrieval.by_device,
@@ -48,13 +51,18 @@ impl RequestLine {
             ended: standing.ended.map(iso8601),
             outcome: match (standing.ended, standing.verified) {
                 (None, _) => "under way",
-                (Some(_), true) => "verified",
+                (Some(_), true) => VERIFIED,
                 (Some(_), false) => "not verified",
             },
             numbers_verified,
             numbers,
             words: standing.words.clone(),
         }
+    }
+
+    /// Whether it ended well.
+    pub fn is_verified(&self) -> bool {
+        self.outcome == VERIFIED
     }
 
     /// How far it is, for people.
@@ -66,13 +74,16 @@ impl RequestLine {
     }
 }
 
-/// The requests of `devices` that are under way, and the last of each that ended; nothing where there is none.
+/// The requests of `devices` that are under way, and of each the last that ended and the last snapshot that was verified;
+/// nothing where there is none.
 pub(super) fn table(devices: &[super::DeviceLine]) -> String {
     let mut out = String::from("DEVICE\tREQUEST\tWHAT\tASKED\tENDED\tOUTCOME\n");
     let mut any = false;
     for device in devices {
         let last = device.requests.iter().rposition(|line| line.ended.is_some());
-        let shown = device.requests.iter().enumerate().filter(|(at, line)| line.ended.is_none() || Some(*at) == last);
+        let whole = device.requests.iter().rposition(|line| line.what == SNAPSHOT && line.is_verified());
+        let shown = |(at, line): &(usize, &RequestLine)| line.ended.is_none() || [last, whole].contains(&Some(*at));
+        let shown = device.requests.iter().enumerate().filter(shown);
         for (_, line) in shown {
             any = true;
             let (name, ended) = (&device.device, line.ended.as_deref().unwrap_or("-"));

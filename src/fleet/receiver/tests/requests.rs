@@ -256,7 +256,11 @@ fn a_range_is_verified_like_the_whole() {
     send(&mut rig, &device, 6, range(3, 5), range(3, 5), &commits(&device, 3..=5));
     finish(&mut rig, &device, 6, range(3, 5));
     assert!(look(&rig, id).verified);
-    assert_eq!(report::devices(rig.dir.path()).expect("an account")[0].snapshot_verified, None, "it was none");
+    let devices = report::devices(rig.dir.path()).expect("an account");
+    assert_eq!(devices[0].snapshot_verified, None, "it was none");
+    let table = report::table(&devices);
+    assert!(table.contains(&format!("3..=5 of store {}", device.store)), "{table}");
+    assert!(table.contains("verified, 3 of 3 numbers"), "{table}");
 
     let id = ask(&rig, &device, Wanted::Range(range(8, 9), None), 7);
     let nothing = SegmentFrame::Account(Account { nonce: 7, stores: vec![], stretch: None, last: true });
