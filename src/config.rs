@@ -23,7 +23,7 @@ pub use fleet::{DEFAULT_FLEET_CONFIG, FleetConfig};
 pub(crate) use read::nearest;
 pub use sensor::{ExecConfig, FileConfig, ProcConfig, ProcGroup, SensorConfig, SensorKind, SocketConfig, SysfsConfig};
 pub use store::{ControlConfig, Locking, StoreConfig};
-pub use uplink::UplinkConfig;
+pub use uplink::{BacklogOrder, PaceConfig, UplinkConfig};
 
 use crate::fault::{Exit, Fault, Verdict};
 use read::{Section, Source};

@@ -22,7 +22,7 @@ pub use error::DeviceError;
 use crate::batch::{Batch, BatchLimits, Registry};
 use crate::clock::keeper::Keeper;
 use crate::clock::system::SystemClock;
-use crate::clock::{Anchor, Clock, Now, UtcNanos};
+use crate::clock::{Anchor, Clock, Now, SECOND, UtcNanos};
 use crate::config::Config;
 use crate::fault::{Exit, Fault};
 use crate::reading::Reading;
@@ -31,7 +31,7 @@ use crate::signals::{Call, Signals, Visits};
 use crate::store::thread::{StoreGone, StoreHandle};
 use crate::store::{self, Identity, Step, Store, StoreError, StoreFacts};
 use crate::upkeep::{Chore, Upkeep};
-use crate::uplink::{self, SharedStatus};
+use crate::uplink::{self, SharedStatus, UplinkStatus};
 use control::{Answer, Request};
 use recorder::{Ask, Ends, Recorder};
 use serde::{Deserialize, Serialize};
@@ -341,6 +341,7 @@ impl Desk {
         let (facts, history) = facts.await.unzip();
         let uptime_s = self.started.elapsed().as_secs_f64();
         let written = written_bytes();
+        let link = lock(&self.link).clone();
         json!({
             "device": self.config.device,
             "version": env!("CARGO_PKG_VERSION"),
@@ -351,6 +352,8 @@ impl Desk {
             "pending": facts.map(|f| json!({
                 "segments": f.pending_segments,
                 "readings": f.pending_readings,
+                "bytes": f.pending_bytes(),
+                "drain_s": link.outlook.drain_s(f.pending_bytes()),
                 "oldest": f.oldest_pending_utc.map(|utc| utc.to_string()),
             })),
             "store": facts.map(|f| self.store_status(&f, uptime_s)),
@@ -361,7 +364,7 @@ impl Desk {
                 "days_from": h.rollups.days_from.map(|utc| utc.to_string()),
                 "rollup_rows": h.rollups.rows,
             })),
-            "link": *lock(&self.link),
+            "link": link_status(&link, now),
             "clock": { "utc": UtcNanos(now.utc.0).to_string(), "trusted": self.shared.clock_is_trusted() },
             "flash": {
                 "written_bytes": written,
@@ -464,6 +467,14 @@ impl Hatch {
             Request::Query { sql } => self.desk.query(sql).await,
         }
     }
+}
+
+/// What the uplink tells of itself, and for how long the fleet has asked for silence.
+fn link_status(link: &UplinkStatus, now: Now) -> Json {
+    let mut status = json!(link);
+    let paused_ns = link.silent_until.map(|until| until.0 - now.boot.0).filter(|left| *left > 0);
+    status["paused_s"] = json!(paused_ns.map(|ns| ns / SECOND));
+    status
 }
 
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {

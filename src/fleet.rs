@@ -14,6 +14,7 @@ pub mod ask;
 #[cfg(feature = "broker")]
 pub mod broker;
 pub mod filing;
+pub mod overload;
 pub mod presence;
 pub mod receiver;
 pub mod refusal;

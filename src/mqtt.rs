@@ -46,6 +46,9 @@ pub enum Event {
         /// Counts connections of this client.
         connection: u64,
     },
+    /// The broker has acknowledged one more of the publishes of this connection, in their order; where
+    /// [`Settings::paced`]. It says that the bytes are across, and nothing of where they are kept.
+    Passed,
     /// A message to one of the subscribed filters.
     Message {
         /// Its topic.
@@ -127,6 +130,11 @@ impl Client {
     /// carries something.
     pub fn was_of_use(&self) {
         self.shared.was_of_use();
+    }
+
+    /// What the link is known to carry, for the connections that are made from now on.
+    pub fn expect_rate(&self, bytes_per_s: u64) {
+        self.shared.expect_rate(bytes_per_s);
     }
 
     /// Whether there is a connection at this moment.

@@ -13,7 +13,7 @@
 //! | `open`, `quarantine` | from those to a store that can be written, whatever the file is like |
 //! | `log`, `neighbours`, `padding`, `vfs` | when and how the write-ahead log is folded into the file |
 //! | `commit`, `ack`, `catalog`, `recheck`, `outgoing` | what comes in, what goes out |
-//! | `ledger` | what the wear governor keeps |
+//! | `ledger` | what the wear governor and the uplink keep |
 //! | `compact`, `rollup`, `expire`, `retention`, `headroom` | steps of upkeep |
 //! | [`reader`], [`scan`], [`vtab`], [`query`] | the read side: segments to rows, and SQL over them |
 //! | [`audit`], [`plain`] | what `verify` and `export` do with it |
@@ -113,8 +113,8 @@ pub struct Store {
     body_bytes: u64,
     rollup_rows: rollup::Rows,
     retention: Retention,
-    /// The account of writes, to be written with the next commit.
-    ledger_unwritten: Option<String>,
+    /// The accounts of writes and of traffic, to be written with the next commit.
+    ledger_unwritten: ledger::Unwritten,
     /// Dropped last, after the connection.
     _locks: Vec<Lock>,
 }
@@ -200,6 +200,12 @@ impl StoreFacts {
     /// Whether what the file holds leaves less room than a commit and a compaction may need.
     pub fn nearly_full(&self) -> bool {
         self.used_bytes() > retention::target_bytes(self.file_limit_bytes)
+    }
+
+    /// About how many bytes are pending: the part of the file that its readings make up.
+    pub fn pending_bytes(&self) -> u64 {
+        let share = u128::from(self.used_bytes()) * u128::from(self.pending_readings);
+        u64::try_from(share / u128::from(self.readings.max(1))).unwrap_or(u64::MAX)
     }
 
     /// Bytes of the pages that hold something.

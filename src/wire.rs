@@ -17,7 +17,7 @@ mod rules;
 pub mod topics;
 
 pub use account::{Account, Done, SnapshotRequest, Stretch};
-pub use frames::{Assembled, Assembler, AssemblerLimits, frames};
+pub use frames::{Assembled, Assembler, AssemblerLimits, frames, hash_of, piece, piece_bytes};
 
 use crate::clock::{Anchor, UtcNanos};
 use crate::fault::{Exit, Fault, Verdict};
@@ -203,6 +203,11 @@ pub enum Request {
     Catalog,
     /// Send everything that the file holds, or a range, as the ordinary frames, with an account of it.
     Snapshot(SnapshotRequest),
+    /// Send no segments for a while.
+    Pause {
+        /// For so long, an hour at most; 0 ends it.
+        seconds: u32,
+    },
 }
 
 /// A message that can be an envelope: the five types above and no other.
@@ -286,6 +291,8 @@ pub enum WireError {
     Chunk,
     /// All chunks of a body came, and together they are not what they said.
     Hash,
+    /// More chunks of a body came, or longer ones, than it can be cut into.
+    Pieces,
 }
 
 impl fmt::Display for WireError {
@@ -325,6 +332,10 @@ impl fmt::Display for WireError {
                 write!(f, "the {what} is outside its bounds: this is a fault of the sender, report it")
             }
             Self::Chunk => write!(f, "a chunk lies outside its segment: this is a fault of the sender, report it"),
+            Self::Pieces => write!(
+                f,
+                "the chunks of a segment overlap without end: they are dropped; this is a fault of the sender, report it"
+            ),
             Self::Hash => write!(
                 f,
                 "the chunks of a segment do not add up to it: they are dropped and will be sent again; if it repeats, report it"

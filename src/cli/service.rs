@@ -262,13 +262,21 @@ fn text(status: &Json) -> String {
     line(
         "pending",
         format!(
-            "{} readings in {} segments, the oldest of {}",
+            "{} readings in {} segments, the oldest of {}; about {}, sent in {}",
             number("/pending/readings"),
             number("/pending/segments"),
-            word("/pending/oldest")
+            word("/pending/oldest"),
+            size(number("/pending/bytes")),
+            get("/pending/drain_s").as_f64().map_or("-".to_owned(), span),
         ),
     );
     line("link", format!("{} {}", word("/link/state"), word("/link/last_error").trim_start_matches('-')));
+    if let Some(traffic) = traffic(&status["link"]) {
+        line("traffic", traffic);
+    }
+    if let Some(left) = get("/link/paused_s").as_f64() {
+        line("PAUSED", format!("the fleet has asked for no segments for another {}", span(left)));
+    }
     line(
         "clock",
         format!(
@@ -301,6 +309,20 @@ fn text(status: &Json) -> String {
         );
     }
     out
+}
+
+/// What goes over the link, with the budgets that are set; none where there is no account of it.
+fn traffic(link: &Json) -> Option<String> {
+    let spent = |spent: &str, budget: &str, words: &str| {
+        let of = link[budget].as_f64().map(|bytes| format!(" of {}", size(bytes))).unwrap_or_default();
+        Some(format!("{}{of} {words}", size(link[spent].as_f64()?)))
+    };
+    let today = spent("today_bytes", "budget_daily_bytes", "today")?;
+    let month = spent("month_bytes", "budget_monthly_bytes", "this month")?;
+    let rate = link["rate_bytes_per_s"].as_f64();
+    let rate =
+        rate.map_or("its rate is not known yet".to_owned(), |rate| format!("it carries {}/s or more", size(rate)));
+    Some(format!("{today}, {month}; {rate}"))
 }
 
 /// The account of the flash and the loss window, as lines of the screen; none while the store is not open.
@@ -414,6 +436,26 @@ mod tests {
         let screen = text(&status);
         assert!(screen.contains("no budget; its end is not known"), "{screen}");
         assert!(!text(&json!({"flash": {"wear": null}})).contains("wear"));
+    }
+
+    /// The screen says what went over the link, of which budget, what it carries, and that the fleet asks for silence.
+    #[test]
+    fn the_screen_shows_the_traffic() {
+        let mut status = json!({"pending": {"bytes": 2_097_152, "drain_s": 1200}, "link": {
+            "today_bytes": 1_048_576, "budget_daily_bytes": 5_242_880, "month_bytes": 20_971_520,
+            "rate_bytes_per_s": 2048, "paused_s": 30,
+        }});
+        let screen = text(&status);
+        for part in [
+            "about 2048 KiB, sent in 20.0 min",
+            "1024 KiB of 5120 KiB today, 20.0 MiB this month; it carries 2048 B/s or more",
+            "no segments for another 30.0 s",
+        ] {
+            assert!(screen.contains(part), "{part}: {screen}");
+        }
+        status["link"] = json!({"today_bytes": 0, "month_bytes": 0});
+        assert!(text(&status).contains("0 B today, 0 B this month; its rate is not known yet"), "{}", text(&status));
+        assert!(!text(&json!({})).contains("traffic"));
     }
 
     /// A fault is on the screen; a figure that is not known is no zero.

@@ -31,6 +31,12 @@ pub fn iso8601(at: UtcNanos) -> String {
     format!("{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}{fraction}Z")
 }
 
+/// Months since the year 0: a number that grows by one with each month of the calendar.
+pub fn month_number(at: UtcNanos) -> i64 {
+    let Civil { year, month, .. } = civil_from_days(at.0.div_euclid(86_400 * SECOND));
+    year * 12 + i64::from(month) - 1
+}
+
 /// Reads what [`iso8601`] writes, and with it any `YYYY-MM-DD[T ]HH:MM[:SS[.f…]]` with `Z` or an offset `±HH:MM`. A time
 /// without either is UTC. `None` for all else, for dates that do not exist and for times outside 1677–2262.
 pub fn parse(text: &str) -> Option<UtcNanos> {

@@ -14,6 +14,9 @@ const AWS_TOPIC_BYTES: usize = 256;
 /// The ALPN names of AWS IoT on port 443: with a client certificate, and with a login (*Device communication protocols*).
 const AWS_ALPN: (&str, &str) = ("x-amzn-mqtt-ca", "mqtt");
 
+/// mosquitto.conf(5), `max_inflight_messages`.
+const MOSQUITTO_IN_FLIGHT: u16 = 20;
+
 /// One thing to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Advice {
@@ -43,7 +46,7 @@ struct Side<'a> {
 /// What is to be said of the device's uplink.
 pub fn of_device(config: &Config) -> Vec<Advice> {
     let Some(uplink) = &config.uplink else { return Vec::new() };
-    of(&Side {
+    let mut all = of(&Side {
         section: "uplink",
         broker: &uplink.broker,
         longest_topic: topics::name(&uplink.prefix, &config.device, Topic::Catalog(u16::MAX)),
@@ -53,7 +56,15 @@ pub fn of_device(config: &Config) -> Vec<Advice> {
         has_username: uplink.username.is_some(),
         has_password: uplink.password_file.is_some(),
         alpn: uplink.alpn.as_deref(),
-    })
+    });
+    if uplink.pace.max_in_flight > MOSQUITTO_IN_FLIGHT {
+        let problem = format!(
+            "is {}; mosquitto takes {MOSQUITTO_IN_FLIGHT} unless its max_inflight_messages is raised",
+            uplink.pace.max_in_flight
+        );
+        all.push(Advice { key: "uplink.max_in_flight".into(), problem, fatal: false });
+    }
+    all
 }
 
 /// What is to be said of the receiver's way to an outside broker.

@@ -139,6 +139,8 @@ const GIB: u64 = 1 << 30;
 
 const BROKER: Form = Form::Text("mqtt://host[:port] or mqtts://host[:port]", "mqtts://broker.example:8883");
 const RATE: &str = "a size from 1MiB to 1024TiB per day, week, month or year; or \"off\"";
+const BYTES_A_SECOND: &str = "a size from 64 to 1GiB, or \"off\"";
+const BYTES_OF_BUDGET: &str = "a size from 64KiB to 1TiB, or \"off\"";
 const LIFETIME: &str = "years or days, from 30d to 100y; or \"off\"";
 const ENDURANCE: &str = "a size from 1GiB to 1024TiB";
 const NAME: Form = Form::Text("1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter or a digit", "pump-17");
@@ -473,7 +475,7 @@ pub const KEYS: &[Key] = &[
         "snapshot_every",
         Form::Duration { min_ms: HOUR, max_ms: 365 * DAY, off: true },
         Fallback::Value("off"),
-        "Send everything that the file holds at this interval, when the link allows.",
+        "Send everything that the file holds at this interval, when nothing else waits; the receiver verifies it.",
         "Up to `max_size` over the link each time.",
     ),
     key(
@@ -492,6 +494,70 @@ pub const KEYS: &[Key] = &[
         "A connection that had stood and broke is made again after a random part of this, lest a whole fleet come back at \
          once. Failures after that double it, to 2 minutes.",
         "What is live waits so long, in the mean half of it. 10,000 devices at 10s are 1,000 attempts a second.",
+    ),
+    key(
+        "uplink",
+        "max_in_flight",
+        Form::Count { min: 1, max: 100 },
+        Fallback::Value("8"),
+        "The most messages that the broker has not acknowledged, and segments that the fleet has not. mosquitto takes 20 unless told otherwise, AWS IoT 100.",
+        "More helps where the round trip is long; fewer than 4 slow a fast link.",
+    ),
+    key(
+        "uplink",
+        "max_in_flight_bytes",
+        Form::Size { min_bytes: 4 * KIB, max_bytes: 16 * MIB },
+        Fallback::Value("256KiB"),
+        "The most bytes of them; not below `max_payload`. Azure Event Grid takes 64KiB.",
+        "What a broken connection may have carried in vain.",
+    ),
+    key(
+        "uplink",
+        "keep_alive",
+        Form::Duration { min_ms: 30 * SECOND, max_ms: 20 * 60 * SECOND, off: false },
+        Fallback::Value("30s"),
+        "How often the broker is pinged. One that hears nothing for one and a half times this publishes the last will.",
+        "At 30s about 450 KiB a day, 600 with TLS. A longer one finds a dead link later; some networks forget a connection that is silent for minutes.",
+    ),
+    key(
+        "uplink",
+        "backlog",
+        Form::Word(&["oldest", "newest"]),
+        Fallback::Value("oldest"),
+        "Which end of the backlog goes first after an outage. New readings go before either.",
+        "`newest`: the fleet has gaps below what it holds for as long as the backlog lasts.",
+    ),
+    key(
+        "uplink",
+        "rate_limit",
+        Form::Text(BYTES_A_SECOND, "2KiB"),
+        Fallback::Value("off"),
+        "Bytes a second on the wire, at the mean; a burst is at most 10 s of it and one message. The backlog waits, new readings hardly.",
+        "The backlog takes longer.",
+    ),
+    key(
+        "uplink",
+        "budget_daily",
+        Form::Text(BYTES_OF_BUDGET, "5MiB"),
+        Fallback::Value("off"),
+        "Bytes a day on the wire, both ways, with the headers of MQTT, TLS and TCP/IP and the pings. Days of UTC by a trusted clock, else 24 h of running.",
+        "What does not fit waits for the next day. The account goes along with commits, about once an hour.",
+    ),
+    key(
+        "uplink",
+        "budget_monthly",
+        Form::Text(BYTES_OF_BUDGET, "50MiB"),
+        Fallback::Value("off"),
+        "As `budget_daily`, for a month of UTC or 30 days of running.",
+        "As `budget_daily`. Used up early, it leaves nothing for the rest of the month: set a daily one too.",
+    ),
+    key(
+        "uplink",
+        "live_reserve",
+        Form::Text("a share from \"0%\" to \"100%\"", "20%"),
+        Fallback::Value("20%"),
+        "The part of each budget that is kept for new readings and the state when the backlog has used up the rest.",
+        "The backlog takes longer.",
     ),
     key(
         "fleet",

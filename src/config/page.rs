@@ -17,7 +17,11 @@ const SECTIONS: [(&str, &str, &str); 7] = [
     ),
     ("control", "`[control]`", "The socket of the service for the commands of this machine."),
     ("sensor", "`[[sensor]]`", "One for each thing to read; as many as wanted."),
-    ("uplink", "`[uplink]`", "Optional: without it varved is a local recorder."),
+    (
+        "uplink",
+        "`[uplink]`",
+        "Optional: without it varved is a local recorder. What limits and budgets do: [Thin links and metered SIMs](link.md).",
+    ),
     ("fleet", "`[fleet]`, in `fleet.toml`", "The receiver's own file."),
 ];
 

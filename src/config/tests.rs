@@ -127,6 +127,22 @@ fn each_mistake_is_told_its_line_and_its_remedy() {
             "a duration from 1h to 365d, or \"off\"",
         ),
         ("[uplink]\nbroker = \"mqtt://a\"\nmax_payload = \"1KiB\"", 3, "uplink.max_payload", "from 4KiB to 1MiB"),
+        (
+            "[uplink]\nbroker = \"mqtt://a\"\nmax_in_flight_bytes = \"64KiB\"",
+            3,
+            "uplink.max_in_flight_bytes",
+            "lower max_payload to 64KiB",
+        ),
+        (
+            "[uplink]\nbroker = \"mqtt://a\"\nmax_in_flight_bytes = \"64KiB\"\nmax_payload = \"65KiB\"",
+            4,
+            "uplink.max_payload",
+            "does not fit in the 64KiB",
+        ),
+        ("[uplink]\nbroker = \"mqtt://a\"\nrate_limit = \"10\"", 3, "uplink.rate_limit", "from 64 to 1GiB"),
+        ("[uplink]\nbroker = \"mqtt://a\"\nbudget_daily = \"5MB\"", 3, "uplink.budget_daily", "is not a size"),
+        ("[uplink]\nbroker = \"mqtt://a\"\nbudget_daily = \"512KiB\"", 3, "uplink.budget_daily", "take 450 KiB of it"),
+        ("[uplink]\nbroker = \"mqtt://a\"\nlive_reserve = \"101%\"", 3, "uplink.live_reserve", "from 0 to 100"),
     ];
     for (text, line, key, advice) in table {
         let message = told(text);
@@ -192,6 +208,7 @@ fn every_key_is_read_and_every_default_is_allowed() {
     assert_eq!(config.sensors[2].interval, Duration::ZERO);
     let uplink = config.uplink.expect("an uplink");
     assert_eq!((uplink.prefix.as_str(), uplink.max_payload_bytes, uplink.snapshot_every), ("varved", 120 << 10, None));
+    assert_eq!(uplink.pace, PaceConfig::default());
 }
 
 /// Sizes may be bare numbers; an interval of a sensor is its own.

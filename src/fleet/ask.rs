@@ -3,12 +3,13 @@
 //! What enters: the data folder, the device, what is wanted. What leaves: the number of the request, and how it stands. It works
 //! beside a running receiver, or while there is none, and whether or not the device is there.
 
+use super::replica::account;
 use super::replica::retrievals::{Added, Question, Standing};
 use super::replica::roster::{self, Entry, Roster};
 use super::retrieval::What;
+use super::shelf::Shelf;
 use super::{FleetError, report};
 use crate::clock::UtcNanos;
-use crate::clock::civil::iso8601;
 use crate::reading::SeqRange;
 use crate::wire::{State, StoreState, StoreUuid, decode};
 use std::path::Path;
@@ -46,10 +47,7 @@ pub fn ask(data: &Path, device: &str, wanted: Wanted, nonce: u64, now: UtcNanos)
     let entry = entry.unwrap_or_default();
     let what = match wanted {
         Wanted::Snapshot => What::Snapshot,
-        Wanted::Range(range, store) => {
-            let brought: Vec<StoreUuid> = shelf.stores_of(device).collect();
-            range_of(device, range, store, &entry, &brought)?
-        }
+        Wanted::Range(range, store) => range_of(&shelf, device, range, store, &entry)?,
     };
     let question = Question { device, nonce, what, asked: now, by_device: false };
     let (request, known) = match Roster::open(data)?.ask(&question)? {
@@ -69,11 +67,11 @@ pub fn look(data: &Path, request: i64) -> Result<Option<Standing>, FleetError> {
 }
 
 fn range_of(
+    shelf: &Shelf,
     device: &str,
     range: SeqRange,
     store: Option<StoreUuid>,
     entry: &Entry,
-    brought: &[StoreUuid],
 ) -> Result<What, FleetError> {
     let state: Option<State> = entry.state.as_deref().and_then(|payload| decode(payload).ok());
     let said: &[StoreState] = state.as_ref().map(|state| state.stores.as_slice()).unwrap_or_default();
@@ -82,18 +80,20 @@ fn range_of(
             "{device} has not said yet which store it writes to; wait until it is there, or name a store with --store"
         )));
     };
-    let stated = said.iter().find(|said| said.store == store);
-    if stated.is_none() && !brought.contains(&store) {
+    let stated = said.iter().find(|said| said.store == store).map(|said| said.high);
+    if stated.is_none() && !shelf.has(device, store) {
         return Err(FleetError::BadRequest(format!(
             "{device} has no store {store}; `varved-fleet devices` lists those that it has"
         )));
     }
-    match stated.filter(|said| said.high < range.first) {
-        None => Ok(What::Range(store, range)),
-        Some(said) => Err(FleetError::BadRequest(format!(
-            "store {store} of {device} had numbers up to {} when it was last seen ({}); ask for a range below that, or later",
-            said.high,
-            iso8601(entry.seen),
-        ))),
+    // What it said last may be a minute old, and what came since is in the replica.
+    let held = shelf.path_of(store).filter(|path| path.exists());
+    let held = held.map(|path| account::high(&path)).transpose()?;
+    let high = stated.into_iter().chain(held).max().unwrap_or_default();
+    if high < range.first {
+        return Err(FleetError::BadRequest(format!(
+            "store {store} of {device} has numbers up to {high} as far as is known; ask for a range below that, or later"
+        )));
     }
+    Ok(What::Range(store, range))
 }

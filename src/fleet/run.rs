@@ -20,9 +20,13 @@ mod tests;
 mod upstream;
 
 use super::FleetError;
-use super::receiver::{MAX_GROUP, Receiver};
+use super::overload::{Overload, PAUSE_S};
+use super::receiver::{MAX_GROUP, Publication, Receiver};
+use crate::clock::BootNanos;
 use crate::config::FleetConfig;
 use crate::mqtt::{Client, Event};
+use crate::wire::topics::{self, Topic};
+use crate::wire::{self, Request};
 use desk::{Desk, Done, Job, Taken};
 use outbox::Outbox;
 use smol::channel::Receiver as Channel;
@@ -74,6 +78,9 @@ pub fn serve(
         waiting: Waiting::default(),
         connected: false,
         ticked: Instant::now(),
+        began: Instant::now(),
+        prefix: config.prefix.clone(),
+        overload: Overload::default(),
     };
     let ended = smol::block_on(smol::future::or(service.receive(), ends(&stop, &upstream)));
     smol::block_on(client.stop());
@@ -99,6 +106,9 @@ struct Service {
     /// A connection began that the desk has not heard of.
     connected: bool,
     ticked: Instant,
+    began: Instant,
+    prefix: String,
+    overload: Overload,
 }
 
 /// Messages that wait for the desk.
@@ -139,9 +149,26 @@ impl Service {
         }
         if tick {
             self.ticked = Instant::now();
+            let pauses = self.pauses();
+            self.outbox.add(pauses, Vec::new());
         }
         let connected = std::mem::take(&mut self.connected);
         self.desk.hand_in(Job { connected, group: self.waiting.group(), tick });
+    }
+
+    /// What the busiest devices are asked where the desk does not keep up.
+    fn pauses(&mut self) -> Vec<Publication> {
+        let now = BootNanos(i64::try_from(self.began.elapsed().as_nanos()).unwrap_or(i64::MAX));
+        let busiest = self.overload.pauses(self.waiting.messages.len(), now);
+        if !busiest.is_empty() {
+            log::warn!("receiver: overloaded; asks for a pause: {}", busiest.join(", "));
+        }
+        let request = wire::encode(&Request::Pause { seconds: PAUSE_S }).unwrap_or_default();
+        let ask = |device: &String| {
+            let topic = topics::name(&self.prefix, device, Topic::Request);
+            Publication { topic, payload: request.clone(), retain: false }
+        };
+        busiest.iter().map(ask).collect()
     }
 
     async fn next(&mut self) -> Result<Next, FleetError> {
@@ -171,10 +198,15 @@ impl Service {
 
     fn heed(&mut self, event: Event) {
         match event {
-            Event::Message { topic, payload, ticket, .. } => self.waiting.push(Taken { topic, payload, ticket }),
+            Event::Message { topic, payload, ticket, .. } => {
+                if let Some((device, Topic::Segment)) = topics::parse(&self.prefix, &topic) {
+                    self.overload.took(device, payload.len());
+                }
+                self.waiting.push(Taken { topic, payload, ticket });
+            }
             Event::Connected { .. } => self.connected = true,
             // The room that connects has logged it and is at it again.
-            Event::Disconnected { .. } => {}
+            Event::Disconnected { .. } | Event::Passed => {}
         }
     }
 }

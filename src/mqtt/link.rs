@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long an event may wait for its reader before the connection is given up. Below the one and a half keep-alives
-/// (45 s) after which the broker gives us up.
+/// (45 s at least) after which the broker gives us up.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The same fault is logged again after this long.
@@ -34,6 +34,8 @@ struct State {
     /// The connection that stands, or stood last, was of use.
     of_use: bool,
     stop: bool,
+    /// Bytes a second; none while it is not known.
+    rate: Option<u64>,
 }
 
 struct Live {
@@ -73,6 +75,10 @@ impl Shared {
             live.largest = Largest { bytes, times: 0 };
         }
         live.largest.times += usize::from(bytes == live.largest.bytes);
+    }
+
+    pub(super) fn expect_rate(&self, bytes_per_s: u64) {
+        self.lock().rate = Some(bytes_per_s);
     }
 
     pub(super) fn ask_to_stop(&self) {
@@ -195,7 +201,8 @@ impl Link {
             Err(fault) => return Ended { fault, stood: None },
         };
         let (client, mut eventloop) = AsyncClient::new(options, 0);
-        eventloop.set_network_options(network());
+        let rate = self.shared.lock().rate;
+        eventloop.set_network_options(network(rate));
         connection.eventloop = eventloop;
         match connection.recv() {
             Ok(Ok(rumqttc::Event::Incoming(Incoming::ConnAck(_)))) => {}
@@ -262,6 +269,9 @@ impl Link {
                     let ticket = Ticket { connection: self.connections, pkid: publish.pkid };
                     let (topic, retained) = (publish.topic, publish.retain);
                     self.hand_over(Event::Message { topic, payload: publish.payload.into(), retained, ticket })?;
+                }
+                rumqttc::Event::Incoming(Incoming::PubAck(_)) if self.settings.paced => {
+                    self.hand_over(Event::Passed)?
                 }
                 rumqttc::Event::Outgoing(rumqttc::Outgoing::Disconnect) => return Err(LinkFault::Stopped),
                 _ => {}

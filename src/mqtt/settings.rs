@@ -39,6 +39,10 @@ pub struct Settings {
     pub persistent: bool,
     /// Whether messages are acknowledged by [`super::Client::ack`] only, after they are safe.
     pub manual_acks: bool,
+    /// Between two pings.
+    pub keep_alive: Duration,
+    /// Whether [`super::Event::Passed`] is told.
+    pub paced: bool,
     /// The wait before an attempt.
     pub backoff: BackoffLimits,
     /// What certificates are valid by, and whether it is to be believed.
@@ -107,6 +111,8 @@ impl Settings {
             inflight: 8,
             persistent: false,
             manual_acks: false,
+            keep_alive: Duration::from_secs(30),
+            paced: false,
             backoff: BackoffLimits::default(),
             clock: WallClock(Arc::new(SystemClock::new(Path::new("/")))),
         }
@@ -140,7 +146,7 @@ impl Settings {
         let mut options = MqttOptions::new(&self.client_id, self.address()?, self.port);
         let packet = self.max_payload_bytes + PACKET_OVERHEAD;
         options
-            .set_keep_alive(Duration::from_secs(30))
+            .set_keep_alive(self.keep_alive)
             .set_clean_session(!self.persistent)
             .set_manual_acks(self.manual_acks)
             .set_inflight(self.inflight.max(1))
@@ -170,13 +176,20 @@ impl Settings {
 }
 
 /// A flush that takes longer than the connection timeout ends the connection, so it must cover a whole payload on a slow
-/// link: 120 KiB at 10 kB/s are 12 s. The send buffer is kept small, lest a ping wait behind minutes of data.
-pub(super) fn network() -> NetworkOptions {
+/// link. The send buffer is kept small, lest a ping wait behind minutes of data: it holds what a link of `rate` bytes a
+/// second carries in 4 s, within bounds, and 64 KiB while that is not known.
+pub(super) fn network(rate: Option<u64>) -> NetworkOptions {
     let mut network = NetworkOptions::new();
     network.set_connection_timeout(90);
     network.set_tcp_nodelay(true);
-    network.set_tcp_send_buffer_size(64 * 1024);
+    network.set_tcp_send_buffer_size(send_buffer_bytes(rate));
     network
+}
+
+fn send_buffer_bytes(rate: Option<u64>) -> u32 {
+    let seconds_4 = rate.map_or(u64::MAX, |rate| rate.saturating_mul(4));
+    // Both ends are within u32.
+    u32::try_from(seconds_4.clamp(8 << 10, 64 << 10)).unwrap_or(64 << 10)
 }
 
 impl Login {

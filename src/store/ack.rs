@@ -61,6 +61,32 @@ impl Store {
         Ok(found)
     }
 
+    /// The same from the other end: those that begin before `before`, descending.
+    ///
+    /// # Errors
+    /// Those of SQLite.
+    pub fn pending_newest(&self, uuid: Uuid, before: SegmentSeq, limit: usize) -> Result<Vec<SegmentHead>, StoreError> {
+        let Some(line) = self.line(uuid) else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        let Some(below) = SeqRange::new(1, line.high.0.min(before.0.saturating_sub(1))) else { return Ok(found) };
+        let gaps: Vec<SeqRange> = line.acked.gaps(below).iter().collect();
+        for gap in gaps.into_iter().rev() {
+            // A segment that begins below the gap may reach into it.
+            let first = self.head_at(line.no, gap.first)?.map_or(gap.first.0, |head| head.range.first.0);
+            let mut upto = gap.last.0;
+            while found.len() < limit && first <= upto {
+                let page = heads_down(&self.conn, line.no, first, upto, limit.min(PAGE))?;
+                let Some(last) = page.last() else { break };
+                upto = last.range.first.0 - 1;
+                found.extend(page.into_iter().filter(|head| !line.acked.covers(head.range)));
+            }
+        }
+        // A segment that reaches from one gap into the next is found in both.
+        found.dedup_by_key(|head| head.range);
+        found.truncate(limit);
+        Ok(found)
+    }
+
     /// The numbers of `uuid` that are held and that the fleet doesn't have.
     ///
     /// # Errors
@@ -235,9 +261,33 @@ pub(super) fn heads(
     to: u64,
     limit: usize,
 ) -> Result<Vec<SegmentHead>, StoreError> {
-    let fail = |e| sql_of(conn, "read the segments", e);
     let sql = "SELECT id, last_seq, kind, n, length(body), boot_min, boottime_min, boot_max, boottime_max, utc_min, utc_max \
                FROM segment WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3";
+    heads_by(conn, sql, no, from, to, limit)
+}
+
+/// The same, descending.
+fn heads_down(
+    conn: &Connection,
+    no: StoreNo,
+    from: u64,
+    to: u64,
+    limit: usize,
+) -> Result<Vec<SegmentHead>, StoreError> {
+    let sql = "SELECT id, last_seq, kind, n, length(body), boot_min, boottime_min, boot_max, boottime_max, utc_min, utc_max \
+               FROM segment WHERE id BETWEEN ?1 AND ?2 ORDER BY id DESC LIMIT ?3";
+    heads_by(conn, sql, no, from, to, limit)
+}
+
+fn heads_by(
+    conn: &Connection,
+    sql: &str,
+    no: StoreNo,
+    from: u64,
+    to: u64,
+    limit: usize,
+) -> Result<Vec<SegmentHead>, StoreError> {
+    let fail = |e| sql_of(conn, "read the segments", e);
     let at = |seq: u64| row_id(no, SegmentSeq(seq.min(MAX_SEQ)));
     let mut statement = conn.prepare_cached(sql).map_err(fail)?;
     let mut rows =
@@ -342,6 +392,34 @@ mod tests {
         assert_eq!(all, [1, 2, 3, 6, 7, 9, 10, 11, 12]);
         let oldest = store.facts().unwrap().oldest_pending;
         assert_eq!(oldest, Some((store.boot(), at(0).boot)));
+    }
+
+    /// From the newest to the oldest the same segments come as from the oldest to the newest, in pages of any size, also
+    /// where segments were merged across what is acknowledged.
+    #[test]
+    fn the_backlog_comes_from_either_end() {
+        let bench = Bench::new();
+        let mut store = filled(&bench, 45);
+        compact_all(&mut store, at(10_000));
+        let uuid = store.uuid();
+        for s in 100..112 {
+            put(&mut store, 2, 5, s * 5).unwrap();
+        }
+        store.set_acked(uuid, RangeSet::from_iter([range(1, 3), range(10, 20), range(48, 48), range(52, 54)])).unwrap();
+        let mut up = pending(&store);
+        up.reverse();
+        assert!(up.len() > 6, "{up:?}");
+        for limit in [1, 2, 5, 1000] {
+            let (mut before, mut down) = (SegmentSeq(store.next_seq().0), Vec::new());
+            loop {
+                let page = store.pending_newest(uuid, before, limit).unwrap();
+                let Some(last) = page.last() else { break };
+                assert!(page.len() <= limit);
+                before = last.range.first;
+                down.extend(page.iter().map(|head| head.range.first.0));
+            }
+            assert_eq!(down, up, "pages of {limit}");
+        }
     }
 
     /// A merged segment is pending as long as any number of it is not acknowledged, and is found by each of them.

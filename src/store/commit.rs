@@ -94,14 +94,14 @@ impl Store {
         let (no, boot) = (self.current().no, self.boot);
         let ledger = self.ledger_unwritten.clone();
         self.transaction("commit", |conn| {
-            super::ledger::write(conn, ledger.as_deref())?;
+            super::ledger::write(conn, &ledger)?;
             for (id, def) in &fresh {
                 upsert_series(conn, no, *id, def)?;
             }
             draft.anchors.iter().try_for_each(|anchor| upsert_anchor(conn, no, boot, anchor))?;
             sealed.iter().try_for_each(|s| insert_segment(conn, no, &s.view, &s.body))
         })?;
-        self.ledger_unwritten = None;
+        self.ledger_unwritten = Default::default();
         self.remember(&ids, &fresh, draft);
         let committed = self.count(&sealed);
         self.fold_if_due();

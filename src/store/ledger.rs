@@ -1,4 +1,5 @@
-//! What the wear governor keeps in the file: one row of `meta`, which goes along with a commit that is made anyway.
+//! What the wear governor and the uplink keep in the file: a row of `meta` each, which goes along with a commit that is
+//! made anyway.
 //!
 //! What enters: a text, whenever there is a new one. What leaves: the text that is on the medium. It promises to cost
 //! no transaction but at a clean stop. What it does not do: read the text.
@@ -10,8 +11,16 @@ use crate::clock::BootNanos;
 use rusqlite::{Connection, OptionalExtension};
 use uuid::Uuid;
 
-/// The key in `meta`.
-const KEY: &str = "wear";
+/// The keys in `meta`.
+const WEAR: &str = "wear";
+const TRAFFIC: &str = "traffic";
+
+/// What waits for the next commit.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Unwritten {
+    wear: Option<String>,
+    traffic: Option<String>,
+}
 
 /// The newest segments among which the last one of an earlier boot is looked for: those of this boot are few at its
 /// start.
@@ -23,12 +32,25 @@ impl Store {
     /// # Errors
     /// Those of SQLite.
     pub fn ledger(&self) -> Result<Option<String>, StoreError> {
-        meta(&self.conn, KEY)
+        meta(&self.conn, WEAR)
     }
 
     /// Has `text` written with the next commit, or at a clean stop.
     pub fn note_ledger(&mut self, text: String) {
-        self.ledger_unwritten = Some(text);
+        self.ledger_unwritten.wear = Some(text);
+    }
+
+    /// As [`Store::ledger`], of the bytes that went over the link.
+    ///
+    /// # Errors
+    /// Those of SQLite.
+    pub fn traffic(&self) -> Result<Option<String>, StoreError> {
+        meta(&self.conn, TRAFFIC)
+    }
+
+    /// As [`Store::note_ledger`], of the bytes that went over the link.
+    pub fn note_traffic(&mut self, text: String) {
+        self.ledger_unwritten.traffic = Some(text);
     }
 
     /// The latest boottime stamp of the boot `boot` among the newest segments: until then, at least, it lasted.
@@ -44,18 +66,22 @@ impl Store {
     }
 
     pub(super) fn write_ledger_now(&mut self) -> Result<(), StoreError> {
-        let Some(text) = self.ledger_unwritten.take() else { return Ok(()) };
-        let done = self.transaction("write the account of writes", |conn| write(conn, Some(&text)));
+        let unwritten = std::mem::take(&mut self.ledger_unwritten);
+        if unwritten == Unwritten::default() {
+            return Ok(());
+        }
+        let done = self.transaction("write the accounts", |conn| write(conn, &unwritten));
         if done.is_err() {
-            self.ledger_unwritten = Some(text);
+            self.ledger_unwritten = unwritten;
         }
         done
     }
 }
 
 /// Within a transaction.
-pub(super) fn write(conn: &Connection, text: Option<&str>) -> Result<(), StoreError> {
-    text.map_or(Ok(()), |text| set_meta(conn, KEY, text))
+pub(super) fn write(conn: &Connection, unwritten: &Unwritten) -> Result<(), StoreError> {
+    let rows = [(WEAR, &unwritten.wear), (TRAFFIC, &unwritten.traffic)];
+    rows.into_iter().try_for_each(|(key, text)| text.as_ref().map_or(Ok(()), |text| set_meta(conn, key, text)))
 }
 
 #[cfg(test)]
@@ -74,10 +100,13 @@ mod tests {
         assert_eq!(store.ledger().unwrap(), None, "nothing is written for its own sake");
         put(&mut store, 2, 3, 10).unwrap();
         store.note_ledger("two".into());
+        store.note_traffic("bytes".into());
         let crashed = bench.crash().open_calm();
         assert_eq!(crashed.ledger().unwrap().as_deref(), Some("one"));
         store.close().unwrap();
-        assert_eq!(bench.open_calm().ledger().unwrap().as_deref(), Some("two"));
+        let again = bench.open_calm();
+        assert_eq!(again.ledger().unwrap().as_deref(), Some("two"));
+        assert_eq!(again.traffic().unwrap().as_deref(), Some("bytes"));
     }
 
     /// A boot lasted at least until its last reading; of a boot that recorded nothing it isn't known.

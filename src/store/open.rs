@@ -345,7 +345,7 @@ impl Ready {
             body_bytes: 0,
             rollup_rows: Default::default(),
             retention: Retention::of(cfg),
-            ledger_unwritten: None,
+            ledger_unwritten: Default::default(),
             _locks: locks,
         };
         store.anchor = store.newest_anchor()?;

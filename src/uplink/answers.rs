@@ -5,7 +5,7 @@
 //! nothing and waits for nobody.
 
 use super::lane::Head;
-use super::machine::{Action, Event, Line, Purpose, Told};
+use super::machine::{Action, Cut, Event, Line, Purpose, Told};
 use crate::clock::Now;
 use crate::reading::{SegmentSeq, SeqRange};
 use crate::store::{Shipment, Store, StoreError, StoreLine};
@@ -37,6 +37,8 @@ pub(crate) enum Found {
         body: Vec<u8>,
         /// As asked.
         purpose: Purpose,
+        /// As asked.
+        cut: Cut,
     },
     /// A segment of a snapshot, likewise.
     Copy {
@@ -48,6 +50,8 @@ pub(crate) enum Found {
         told: Told,
         /// As stored.
         body: Vec<u8>,
+        /// The most bytes of a message.
+        payload_bytes: usize,
     },
     /// How far a snapshot is.
     Account(Account),
@@ -76,8 +80,19 @@ pub(crate) fn find(store: &mut Store, action: Action, asked: Asked) -> Result<Fo
             let heads = heads.iter().map(|head| Head { range: head.range, bytes: head.bytes }).collect();
             Ok(Found::Told(Event::Heads { store: of, purpose, after, heads }))
         }
-        Action::Send { store: of, at, purpose, catalog } => segment(store, of, at, purpose, catalog, asked.now),
-        Action::Copy { store: of, within, catalog } => copy(store, of, within, catalog, asked.now),
+        Action::ReadNewest { store: of, before, limit } => {
+            let heads = store.pending_newest(of, before, limit)?;
+            let heads = heads.iter().map(|head| Head { range: head.range, bytes: head.bytes }).collect();
+            Ok(Found::Told(Event::Newest { store: of, before, heads }))
+        }
+        Action::Send { store: of, at, purpose, catalog, cut } => match outdated(store, catalog) {
+            Some(changed) => Ok(changed),
+            None => segment(store, of, at, purpose, cut, asked.now),
+        },
+        Action::Copy { store: of, within, catalog, payload_bytes } => match outdated(store, catalog) {
+            Some(changed) => Ok(changed),
+            None => copy(store, of, within, payload_bytes, asked.now),
+        },
         Action::PublishAccount(account) => Ok(Found::Account(account)),
         Action::PublishCatalog { all } => {
             Ok(Found::Catalog { version: store.catalog_version(), pages: store.catalog(asked.page_bytes)?, all })
@@ -105,32 +120,36 @@ fn stores(store: &Store) -> Result<Event, StoreError> {
     Ok(Event::Stores { lines, catalog: store.catalog_version() })
 }
 
+/// What is said instead of a segment where the catalogue has changed since `catalog`.
+fn outdated(store: &Store, catalog: u64) -> Option<Found> {
+    let version = store.catalog_version();
+    (version != catalog).then_some(Found::Told(Event::CatalogChanged { catalog: version }))
+}
+
 fn segment(
     store: &mut Store,
     of: StoreUuid,
     at: SegmentSeq,
     purpose: Purpose,
-    catalog: u64,
+    cut: Cut,
     now: Now,
 ) -> Result<Found, StoreError> {
-    let version = store.catalog_version();
-    if version != catalog {
-        return Ok(Found::Told(Event::CatalogChanged { catalog: version }));
-    }
     Ok(match store.outgoing(of, at, now)? {
         Some(Shipment { range, body, .. }) if fits(of, range, &body) => {
-            Found::Segment { store: of, range, body, purpose }
+            Found::Segment { store: of, range, body, purpose, cut }
         }
         _ => Found::Told(Event::Missing { store: of, at, purpose }),
     })
 }
 
 /// What does not fit is told of all the same: it is the device's, and the fleet is to name it as lacking.
-fn copy(store: &mut Store, of: StoreUuid, within: SeqRange, catalog: u64, now: Now) -> Result<Found, StoreError> {
-    let version = store.catalog_version();
-    if version != catalog {
-        return Ok(Found::Told(Event::CatalogChanged { catalog: version }));
-    }
+fn copy(
+    store: &mut Store,
+    of: StoreUuid,
+    within: SeqRange,
+    payload_bytes: usize,
+    now: Now,
+) -> Result<Found, StoreError> {
     let Some(Shipment { range, body, loss, readings }) = store.next_outgoing(of, within, now)? else {
         return Ok(Found::Told(Event::Copied { store: of, within, told: None }));
     };
@@ -138,7 +157,7 @@ fn copy(store: &mut Store, of: StoreUuid, within: SeqRange, catalog: u64, now: N
     if !fits(of, range, &body) {
         return Ok(Found::Told(Event::Copied { store: of, within, told: Some(told) }));
     }
-    Ok(Found::Copy { store: of, within, told, body })
+    Ok(Found::Copy { store: of, within, told, body, payload_bytes })
 }
 
 fn fits(of: StoreUuid, range: SeqRange, body: &[u8]) -> bool {

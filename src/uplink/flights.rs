@@ -1,21 +1,28 @@
-//! What was sent and not acknowledged: the window, and when to send again.
+//! What was sent and not acknowledged: the window with its two shares, and when to send again.
 //!
 //! What enters: what was sent, what was acknowledged, the time. What leaves: whether there is room, and what is due. Pure.
 //! Each segment has its own timer, doubling, so that one that the fleet does not take neither stops the others nor is
 //! forgotten: after [`PARKED_AFTER`] sendings it no longer takes a place in the window.
 
+use super::pace::Class;
 use crate::clock::{BootNanos, SECOND};
 use crate::reading::SeqRange;
 use crate::reading::ranges::RangeSet;
 use crate::wire::StoreUuid;
 
-/// The most segments in the window.
+/// The most segments in the window, unless configured.
 pub(super) const WINDOW: usize = 8;
 
-/// The most bytes in the window; one segment larger than that travels alone.
+/// The most bytes in the window, unless configured.
 pub(super) const WINDOW_BYTES: u64 = 256 * 1024;
 
-/// The first wait for an ack. The fleet commits in groups and the link may be slow: 256 KiB at 10 kB/s are 26 s.
+/// The part of the window's places that the backlog leaves to new readings, and they to the backlog where it waits.
+const SHARE: usize = 4;
+
+/// The same of its bytes: two segments as compaction makes them, of up to 112 KiB, fit beside it.
+const SHARE_BYTES: u64 = 8;
+
+/// The first wait for an ack, beside the time that the link needs for what is on the way. The fleet commits in groups.
 pub(super) const FIRST_WAIT_NS: i64 = 30 * SECOND;
 
 /// The longest wait for an ack.
@@ -24,16 +31,30 @@ pub(super) const LONGEST_WAIT_NS: i64 = 600 * SECOND;
 /// A segment sent so often has its place in the window given to others.
 const PARKED_AFTER: u32 = 3;
 
+/// So often a segment is sent again as soon as an ack shows that it was damaged; after that it was refused.
+const HURRIES: u32 = 4;
+
 /// The most segments that are followed, parked ones included. With more, the one that was sent longest ago is dropped: it
 /// is still pending, and comes again when its lane begins anew. Segments that the fleet refuses never stop others.
 const MOST: usize = 256;
+
+/// A segment that went out.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent {
+    pub(super) store: StoreUuid,
+    pub(super) range: SeqRange,
+    pub(super) bytes: u64,
+    pub(super) class: Class,
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Flight {
     store: StoreUuid,
     range: SeqRange,
     bytes: u64,
+    class: Class,
     sendings: u32,
+    hurried: u32,
     sent: BootNanos,
     due: BootNanos,
 }
@@ -44,19 +65,60 @@ impl Flight {
     }
 }
 
+/// The size of the window.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Window {
+    pub(super) segments: usize,
+    pub(super) bytes: u64,
+}
+
 /// All that is in flight.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Flights {
+    limit: Window,
     all: Vec<Flight>,
     /// Something was dropped for want of room.
     dropped: bool,
 }
 
+impl Default for Flights {
+    fn default() -> Self {
+        Self::new(Window { segments: WINDOW, bytes: WINDOW_BYTES })
+    }
+}
+
 impl Flights {
-    /// Whether one more segment of `bytes` may be sent.
-    pub(super) fn room_for(&self, bytes: u64) -> bool {
-        let (count, in_window) = self.window();
-        count == 0 || (count < WINDOW && in_window + bytes <= WINDOW_BYTES)
+    pub(super) fn new(limit: Window) -> Self {
+        Self { limit, all: Vec::new(), dropped: false }
+    }
+
+    /// Whether one more segment of `bytes` may be sent. Each class has a share that the other leaves to it, new readings only
+    /// where the backlog waits. A segment larger than what is left to its class travels alone.
+    pub(super) fn room_for(&self, class: Class, bytes: u64, backlog_waits: bool) -> bool {
+        let ((count, in_window), (mine, my_bytes)) = (self.window(), self.window_of(class));
+        let shared = class == Class::Backlog || backlog_waits;
+        let most = if shared { self.without_share() } else { self.limit.segments };
+        if count == 0 {
+            return true;
+        }
+        if count >= self.limit.segments || mine >= most {
+            return false;
+        }
+        let share = self.limit.bytes / SHARE_BYTES;
+        let most_bytes = if shared { self.limit.bytes - share } else { self.limit.bytes };
+        let fits = in_window + bytes <= self.limit.bytes && (mine == 0 || my_bytes + bytes <= most_bytes);
+        fits || (mine == 0 && bytes <= share)
+    }
+
+    /// Places that one class may take.
+    fn without_share(&self) -> usize {
+        (self.limit.segments - (self.limit.segments / SHARE).max(1).min(self.limit.segments)).max(1)
+    }
+
+    /// How many segments, and bytes, of one class take a place.
+    fn window_of(&self, class: Class) -> (usize, u64) {
+        let inside = self.all.iter().filter(|flight| !flight.parked() && flight.class == class);
+        inside.fold((0, 0), |(count, bytes), flight| (count + 1, bytes + flight.bytes))
     }
 
     /// How many segments, and bytes, take a place in the window.
@@ -65,19 +127,24 @@ impl Flights {
         inside.fold((0, 0), |(count, bytes), flight| (count + 1, bytes + flight.bytes))
     }
 
-    /// How many in the window satisfy a condition.
-    pub(super) fn count(&self, store: StoreUuid, which: impl Fn(&SeqRange) -> bool) -> usize {
-        self.all.iter().filter(|f| f.store == store && !f.parked() && which(&f.range)).count()
+    /// Bytes of the largest segment in the window.
+    #[cfg(test)]
+    pub(super) fn largest(&self) -> u64 {
+        self.all.iter().filter(|flight| !flight.parked()).map(|flight| flight.bytes).max().unwrap_or(0)
     }
 
-    /// A segment went out; it replaces what it covers (compaction may have made it of several).
-    pub(super) fn sent(&mut self, store: StoreUuid, range: SeqRange, bytes: u64, now: BootNanos) {
+    /// A segment went out; it replaces what it covers (compaction may have made it of several). Its ack is waited for
+    /// longer by `patience_ns`, for what is on the way before it.
+    pub(super) fn sent(&mut self, segment: Sent, now: BootNanos, patience_ns: i64) {
+        let Sent { store, range, bytes, class } = segment;
         let covered = |flight: &Flight| flight.store == store && range.covers(&flight.range);
+        let hurried = self.all.iter().filter(|f| covered(f)).map(|f| f.hurried).max().unwrap_or(0);
         let sendings = 1 + self.all.iter().filter(|f| covered(f)).map(|f| f.sendings).max().unwrap_or(0);
         self.all.retain(|flight| !covered(flight));
-        let wait = FIRST_WAIT_NS.saturating_mul(1 << (sendings - 1).min(10)).min(LONGEST_WAIT_NS);
+        let wait =
+            FIRST_WAIT_NS.saturating_mul(1 << (sendings - 1).min(10)).saturating_add(patience_ns).min(LONGEST_WAIT_NS);
         let due = BootNanos(now.0.saturating_add(wait));
-        self.all.push(Flight { store, range, bytes, sendings, sent: now, due });
+        self.all.push(Flight { store, range, bytes, class, sendings, hurried, sent: now, due });
         if self.all.len() > MOST {
             let parked = self.all.iter().enumerate().filter(|(_, flight)| flight.parked());
             if let Some((oldest, _)) = parked.min_by_key(|(_, flight)| flight.sent) {
@@ -106,16 +173,22 @@ impl Flights {
     }
 
     /// An ack covers what was sent at `sent`. Messages of one topic arrive in order, so what was sent before that and is not
-    /// acknowledged with it was damaged on the way, or refused: it is due now, until it is parked.
+    /// acknowledged with it was damaged on the way, or refused: it is due now, and the first times do not count against it. What
+    /// is parked stays so: it has given its place away.
     pub(super) fn overtaken(&mut self, store: StoreUuid, sent: BootNanos) {
-        let passed = |flight: &&mut Flight| flight.store == store && flight.sent < sent && !flight.parked();
-        self.all.iter_mut().filter(passed).for_each(|flight| flight.due = flight.sent);
+        let passed = |flight: &&mut Flight| flight.store == store && flight.sent < sent && flight.due > flight.sent;
+        let first_times = |flight: &&mut Flight| flight.hurried < HURRIES && !flight.parked();
+        for flight in self.all.iter_mut().filter(passed).filter(first_times) {
+            flight.due = flight.sent;
+            flight.hurried += 1;
+            flight.sendings = flight.sendings.saturating_sub(1);
+        }
     }
 
-    /// What has waited too long, the longest first.
-    pub(super) fn due(&self, now: BootNanos) -> Option<(StoreUuid, SeqRange)> {
+    /// What has waited too long, the longest first, and its bytes.
+    pub(super) fn due(&self, now: BootNanos) -> Option<(StoreUuid, SeqRange, u64)> {
         let due = self.all.iter().filter(|flight| flight.due <= now).min_by_key(|flight| flight.due);
-        due.map(|flight| (flight.store, flight.range))
+        due.map(|flight| (flight.store, flight.range, flight.bytes))
     }
 
     /// When the next one has waited too long.
@@ -139,7 +212,7 @@ impl Flights {
 
     /// The connection is gone, and with it what was on the way.
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self::new(self.limit);
     }
 
     pub(super) fn ranges(&self) -> Vec<(StoreUuid, SeqRange)> {
@@ -161,35 +234,62 @@ mod tests {
         BootNanos(seconds * SECOND)
     }
 
+    fn send(flights: &mut Flights, class: Class, range: SeqRange, bytes: u64, now: BootNanos) {
+        flights.sent(Sent { store: STORE, range, bytes, class }, now, 0);
+    }
+
     /// The window is bounded by count and by bytes, and still lets one large segment through.
     #[test]
     fn the_window_is_bounded_by_count_and_bytes() {
         let mut flights = Flights::default();
-        assert!(flights.room_for(2 << 20), "a large segment travels alone");
-        flights.sent(STORE, range(1, 1), 2 << 20, at(0));
-        assert!(!flights.room_for(1));
+        assert!(flights.room_for(Class::Live, 2 << 20, false), "a large segment travels alone");
+        send(&mut flights, Class::Live, range(1, 1), 2 << 20, at(0));
+        assert!(!flights.room_for(Class::Live, 1, false));
         flights.acked(STORE, &RangeSet::from_iter([range(1, 1)]));
         for k in 1..=WINDOW as u64 {
-            assert!(flights.room_for(100));
-            flights.sent(STORE, range(k, k), 100, at(0));
+            assert!(flights.room_for(Class::Live, 100, false));
+            send(&mut flights, Class::Live, range(k, k), 100, at(0));
         }
-        assert!(!flights.room_for(100));
+        assert!(!flights.room_for(Class::Live, 100, false));
+    }
+
+    /// Neither class takes the other's share: a new reading finds its place however much of the backlog is in flight, and
+    /// the backlog however many new readings there are. A window of one place has one.
+    #[test]
+    fn each_class_leaves_a_share_to_the_other() {
+        for (mine, other) in [(Class::Backlog, Class::Live), (Class::Live, Class::Backlog)] {
+            let mut flights = Flights::default();
+            let mut k = 0;
+            while flights.room_for(mine, 100, true) {
+                k += 1;
+                send(&mut flights, mine, range(k, k), 100, at(0));
+            }
+            assert_eq!(k, 6);
+            assert!(flights.room_for(other, 100, true));
+        }
+        let mut flights = Flights::default();
+        send(&mut flights, Class::Backlog, range(1, 1), 224 << 10, at(0));
+        assert!(!flights.room_for(Class::Backlog, 1, true));
+        assert!(flights.room_for(Class::Live, 32 << 10, true) && !flights.room_for(Class::Live, 33 << 10, true));
+        let flights = Flights::new(Window { segments: 1, bytes: 4096 });
+        assert!(flights.room_for(Class::Backlog, 5000, true) && flights.room_for(Class::Live, 5000, true));
     }
 
     /// A segment that is never acknowledged is sent at growing intervals and gives its place away.
     #[test]
     fn a_refused_segment_gives_its_place_away() {
         let mut flights = Flights::default();
-        flights.sent(STORE, range(1, 1), WINDOW_BYTES, at(0));
+        let again = |flights: &mut Flights, now| send(flights, Class::Live, range(1, 1), WINDOW_BYTES, now);
+        again(&mut flights, at(0));
         assert_eq!(flights.due(at(29)), None);
-        assert_eq!(flights.due(at(30)), Some((STORE, range(1, 1))));
-        flights.sent(STORE, range(1, 1), WINDOW_BYTES, at(30));
+        assert_eq!(flights.due(at(30)), Some((STORE, range(1, 1), WINDOW_BYTES)));
+        again(&mut flights, at(30));
         assert_eq!(flights.due(at(89)), None);
-        assert!(!flights.room_for(1));
-        flights.sent(STORE, range(1, 1), WINDOW_BYTES, at(90));
-        assert!(flights.room_for(WINDOW_BYTES), "parked");
+        assert!(!flights.room_for(Class::Live, 1, false));
+        again(&mut flights, at(90));
+        assert!(flights.room_for(Class::Live, WINDOW_BYTES, false), "parked");
         assert_eq!(flights.next_due(), Some(at(90 + 120)));
-        (0..20).for_each(|_| flights.sent(STORE, range(1, 1), 1, at(1000)));
+        (0..20).for_each(|_| again(&mut flights, at(1000)));
         assert_eq!(flights.next_due(), Some(at(1600)), "but never later than ten minutes");
     }
 
@@ -198,24 +298,38 @@ mod tests {
     #[test]
     fn what_was_overtaken_is_sent_again_at_once() {
         let mut flights = Flights::default();
-        (1..=3).for_each(|k| flights.sent(STORE, range(k, k), 1, at(k as i64)));
+        (1..=3).for_each(|k| send(&mut flights, Class::Live, range(k, k), 1, at(k as i64)));
         let last = flights.acked(STORE, &RangeSet::from_iter([range(2, 2)])).expect("one has arrived");
         flights.overtaken(STORE, last);
-        assert_eq!(flights.due(at(3)), Some((STORE, range(1, 1))));
-        flights.sent(STORE, range(1, 1), 1, at(4));
+        flights.overtaken(STORE, last);
+        assert_eq!(flights.due(at(3)), Some((STORE, range(1, 1), 1)));
+        send(&mut flights, Class::Live, range(1, 1), 1, at(4));
         assert_eq!(flights.due(at(4)), None, "3 may still arrive, and 1 has gone out again");
-        flights.sent(STORE, range(1, 1), 1, at(5));
-        flights.overtaken(STORE, at(6));
-        assert_eq!(flights.due(at(6)), Some((STORE, range(3, 3))));
         flights.forget(STORE, &range(3, 3));
-        assert_eq!(flights.due(at(6)), None, "parked");
+        for _ in 1..HURRIES {
+            flights.overtaken(STORE, at(5));
+            assert!(flights.due(at(5)).is_some());
+            send(&mut flights, Class::Live, range(1, 1), 1, at(4));
+        }
+        assert_eq!(flights.next_due(), Some(at(34)), "damage does not make the waits longer");
+        flights.overtaken(STORE, at(5));
+        assert_eq!(flights.due(at(5)), None, "this is no damage");
+    }
+
+    /// What is on the way before a segment is waited for as well: on a slow link nothing goes twice for being slow.
+    #[test]
+    fn a_slow_link_is_waited_for() {
+        let mut flights = Flights::default();
+        let segment = Sent { store: STORE, range: range(1, 1), bytes: 1, class: Class::Backlog };
+        flights.sent(segment, at(0), 45 * SECOND);
+        assert_eq!(flights.next_due(), Some(at(75)));
     }
 
     /// A segment counts as arrived when an ack covers all of it; a part is not enough.
     #[test]
     fn a_part_is_not_an_arrival() {
         let mut flights = Flights::default();
-        flights.sent(STORE, range(5, 9), 1, at(0));
+        send(&mut flights, Class::Live, range(5, 9), 1, at(0));
         flights.acked(STORE, &RangeSet::from_iter([range(1, 8)]));
         assert!(flights.holds(STORE, &range(9, 9)));
         flights.acked(StoreUuid::max(), &RangeSet::from_iter([range(1, 9)]));

@@ -16,7 +16,9 @@
 //! - A store whose numbers the fleet has seen used otherwise (a rolled-back file, a clone) is written to no more: a fresh
 //!   id is taken, and the old store is *rechecked*: all of it is sent again, and only what the fleet has verified since
 //!   counts as acknowledged.
-//! - New readings first, within a share of the window; the backlog has the rest.
+//! - New readings first, each class within its share of the window; nothing goes faster than the link, the rate limit and
+//!   the budgets allow, and nothing but new readings goes in more than one message at a time.
+//! - While the fleet asks for a pause no segment goes out; it ends with the connection, or after an hour.
 //! - Bounded: [`MAX_STORES`](crate::wire::MAX_STORES) stores, one page of heads a lane, [`MAX_RANGES`](crate::wire::MAX_RANGES) wanted ranges, one snapshot.
 
 mod acks;
@@ -28,11 +30,13 @@ mod outcome;
 mod plan;
 mod snapshot;
 
-pub use event::{Action, Doubt, Event, Line, Purpose, Told};
+pub use event::{Action, Cut, Doubt, Event, Line, Purpose, Rest, Told};
 
-use super::flights::Flights;
+use super::flights::{Flights, Window};
 use super::lane::Head;
+use super::pace::{Figures, Outlook, Pace};
 use crate::clock::{BootNanos, SECOND};
+use crate::config::{BacklogOrder, PaceConfig};
 use crate::reading::SeqRange;
 use crate::wire::{Ack, StoreUuid};
 use catalog::Catalog;
@@ -51,6 +55,9 @@ pub const STATE_NS: i64 = 10 * SECOND;
 /// The least time between two states that differ in figures only.
 pub const FIGURES_NS: i64 = 60 * SECOND;
 
+/// The same where bytes are paid for.
+pub const METERED_FIGURES_NS: i64 = 600 * SECOND;
+
 /// What must be known before a segment is understood goes out this much earlier. A broker that keeps a log per topic, as the
 /// fleet's embedded one does, hands them on within milliseconds of each other but not in order.
 pub const LEAD_NS: i64 = SECOND / 5;
@@ -64,8 +71,8 @@ pub const STORE_PAUSE_NS: i64 = 30 * SECOND;
 /// How often the store is looked at without a cause, lest one be missed.
 pub const LOOK_NS: i64 = 60 * SECOND;
 
-/// Places of the window that new readings leave to the backlog.
-const BACKLOG_SHARE: usize = 2;
+/// The longest that the fleet may ask for silence.
+pub const PAUSE_NS: i64 = 3600 * SECOND;
 
 /// Where the connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +94,10 @@ pub struct Machine {
     standing: Standing,
     plans: Vec<Plan>,
     flights: Flights,
+    pace: Pace,
+    order: BacklogOrder,
+    /// A segment of which some messages went out.
+    rest: Option<Rest>,
     wanted: VecDeque<(StoreUuid, SeqRange)>,
     snapshot: Option<Snapshot>,
     snapshot_every_ns: Option<i64>,
@@ -108,6 +119,11 @@ pub struct Machine {
     /// The last ack of this connection, for stores that turn up after it.
     ack: Option<Ack>,
     paused_until: Option<BootNanos>,
+    /// The fleet has asked for no segments until then.
+    silent_until: Option<BootNanos>,
+    /// A segment, or a state, was held back by its cost: when it is worth asking again.
+    slowed_until: Option<BootNanos>,
+    unaffordable_until: Option<BootNanos>,
 }
 
 impl Machine {
@@ -118,6 +134,9 @@ impl Machine {
             standing: Standing::Down,
             plans: Vec::new(),
             flights: Flights::default(),
+            pace: Pace::default(),
+            order: BacklogOrder::Oldest,
+            rest: None,
             wanted: VecDeque::new(),
             snapshot: None,
             snapshot_every_ns,
@@ -133,6 +152,9 @@ impl Machine {
             mark_live: false,
             ack: None,
             paused_until: None,
+            silent_until: None,
+            slowed_until: None,
+            unaffordable_until: None,
         }
     }
 
@@ -141,12 +163,39 @@ impl Machine {
         Self { own_nonce: nonce, ..self }
     }
 
+    /// The same within what is configured; a message has at most `max_payload_bytes`.
+    #[must_use]
+    pub fn paced(self, config: PaceConfig, max_payload_bytes: usize, tls: bool, now: BootNanos) -> Self {
+        let limit =
+            Window { segments: usize::from(config.max_in_flight), bytes: u64::from(config.max_in_flight_bytes) };
+        let pace = Pace::new(config, max_payload_bytes, tls, now);
+        Self { flights: Flights::new(limit), pace, order: config.backlog, ..self }
+    }
+
+    /// Goes on with the account of traffic that an earlier run has saved; false for a text that is none.
+    #[must_use]
+    pub fn resume_account(&mut self, text: &str) -> bool {
+        self.pace.resume(text)
+    }
+
+    /// The account of traffic where it is time to save it, with the next commit.
+    pub fn account_to_save(&mut self) -> Option<String> {
+        self.pace.save()
+    }
+
+    /// The account of traffic at a clean end.
+    pub fn last_account(&self) -> String {
+        self.pace.last_word()
+    }
+
     /// The next thing to do at `now`, or `None` until something happens or [`Machine::wake_at`] has come.
     pub fn next(&mut self, now: BootNanos) -> Option<Action> {
         if self.paused_until.is_some_and(|until| now < until) {
             return None;
         }
         self.paused_until = None;
+        (self.slowed_until, self.unaffordable_until) = (None, None);
+        self.silent_until = self.silent_until.filter(|until| now < *until);
         self.held_until = self.held_until.filter(|until| now < *until);
         if self.look.wanted || self.look.last.is_none_or(|last| now.0 - last.0 >= LOOK_NS) {
             self.look.done(now);
@@ -164,7 +213,8 @@ impl Machine {
                 self.next(now)
             }
             Standing::Open => {
-                self.announcement(now).or_else(|| self.held_until.is_none().then(|| self.segment(now)).flatten())
+                let held = self.held_until.is_some() || self.silent_until.is_some();
+                self.announcement(now).or_else(|| if held { None } else { self.segment(now) })
             }
         }
     }
@@ -175,22 +225,52 @@ impl Machine {
             return until;
         }
         let look = self.look.last.map(|last| BootNanos(last.0 + LOOK_NS));
+        // What was held back is due all the time, and worth asking for only then.
+        let small =
+            || self.unaffordable_until.or_else(|| self.state_when().into_iter().chain(self.catalog.when()).min());
         let connected = match self.standing {
-            Standing::Down => [None; 4],
-            Standing::Waiting { until } => [Some(until), self.state_when(), self.catalog.when(), None],
+            Standing::Down => [None; 2],
+            Standing::Waiting { until } => [Some(until), small()],
             Standing::Open => {
                 let idle = self.snapshot.is_none();
                 let snapshot = self.next_snapshot.filter(|_| idle);
-                let segments = self.flights.next_due().into_iter().chain(snapshot).min();
-                [self.state_when(), self.catalog.when(), self.held_until.or(segments), None]
+                let segments = || self.flights.next_due().into_iter().chain(snapshot).min();
+                let held = self.held_until.max(self.silent_until);
+                [small(), held.or(self.slowed_until).or_else(segments)]
             }
         };
         connected.into_iter().chain([look]).flatten().min().unwrap_or_default()
     }
 
+    /// Whether what is on the way leaves room for a message of `bytes`: a page, or the next piece of new readings.
+    pub fn has_room(&self, bytes: usize, now: BootNanos) -> bool {
+        self.pace.has_room(bytes as u64, now)
+    }
+
+    /// Bytes on the wire and the rate of the link, for `status`.
+    pub fn figures(&self) -> Figures {
+        self.pace.figures()
+    }
+
+    /// What the time to drain follows from.
+    pub fn outlook(&self) -> Outlook {
+        self.pace.outlook()
+    }
+
+    #[cfg(test)]
+    fn sends_segments(&self) -> bool {
+        self.standing == Standing::Open && self.silent_until.is_none()
+    }
+
+    /// Until when the fleet has asked for no segments.
+    pub fn silent_until(&self) -> Option<BootNanos> {
+        self.silent_until
+    }
+
     /// What was sent and is not acknowledged: compaction leaves it alone, lest it be sent twice in two shapes.
     pub fn in_flight(&self) -> Vec<(StoreUuid, SeqRange)> {
-        self.flights.ranges()
+        let begun = self.rest.map(|rest| (rest.store, rest.range));
+        self.flights.ranges().into_iter().chain(begun).collect()
     }
 
     /// Where the connection stands.
@@ -204,13 +284,18 @@ impl Machine {
             Event::Connected => self.connected(now),
             Event::Disconnected | Event::NotPublished => self.disconnected(now),
             Event::Ack(ack) => self.on_ack(ack),
-            Event::Request(request) => self.requested(request),
+            Event::Request(request) => self.requested(request, now),
             Event::Committed => {
                 self.look.wanted = true;
                 self.figures.wanted = true;
             }
             Event::Stores { lines, catalog } => self.stores(lines, catalog),
             Event::Heads { store, purpose, after, heads } => self.heads(store, purpose, after, &heads),
+            Event::Newest { store, before, heads } => self.heads(store, Purpose::Backlog, before, &heads),
+            Event::Piece(rest) => {
+                self.committed_to(rest.store, rest.range.last);
+                self.rest = Some(rest);
+            }
             Event::Sent { store, range, bytes, purpose } => self.sent(store, range, bytes, purpose, now),
             Event::Missing { store, at, purpose } => self.missing(store, at, purpose),
             Event::Copied { store, within, told } => self.copied(store, within, told),
@@ -226,6 +311,10 @@ impl Machine {
             }
             Event::Rechecking { store, nonce } => self.rechecking(store, nonce),
             Event::StoreFailed => self.store_failed(now),
+            Event::Time(now) => self.pace.time(now),
+            Event::Published { bytes, begun } => self.pace.published(bytes, begun, now),
+            Event::Passed => self.pace.passed(now),
+            Event::Arrived { bytes } => self.pace.arrived(bytes),
         }
     }
 
@@ -240,3 +329,6 @@ mod tests;
 
 #[cfg(test)]
 mod simulation;
+
+#[cfg(test)]
+mod thin;

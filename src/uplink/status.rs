@@ -1,7 +1,8 @@
 //! What `status` says of the uplink.
 
 use super::machine::Standing;
-use crate::clock::UtcNanos;
+use super::pace::{Figures, Outlook};
+use crate::clock::{BootNanos, UtcNanos};
 use crate::reading::SeqRange;
 use crate::wire::StoreUuid;
 use serde::Serialize;
@@ -26,6 +27,15 @@ pub struct UplinkStatus {
     pub last_ack: Option<UtcNanos>,
     /// Payloads from the broker that could not be read.
     pub refused_payloads: u64,
+    /// What goes over the link, and what may.
+    #[serde(flatten)]
+    pub traffic: Figures,
+    /// What the time to drain follows from.
+    #[serde(skip)]
+    pub outlook: Outlook,
+    /// Until when the fleet has asked for no segments.
+    #[serde(skip)]
+    pub silent_until: Option<BootNanos>,
     /// What compaction leaves alone: sent, and not acknowledged.
     #[serde(skip)]
     pub in_flight_ranges: Vec<(StoreUuid, SeqRange)>,

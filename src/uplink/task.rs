@@ -12,7 +12,7 @@ use super::machine::{Event, Machine};
 use super::status::{SharedStatus, lock};
 use super::unheard::Unheard;
 use super::voice::{Outgoing, Session, Voice};
-use crate::clock::{BootNanos, Clock};
+use crate::clock::{BootNanos, Clock, SECOND};
 use crate::config::UplinkConfig;
 use crate::mqtt::{self, BackoffLimits, Client, Settings};
 use crate::store::StoreError;
@@ -58,12 +58,22 @@ pub(super) async fn run_with(
     let session = Session { number: random(), run: store.run(|store| store.run()).await? };
     let settings = settings(cfg, device, session.farewell(), &clock)?;
     let settings = Settings { backoff: backoff.unwrap_or(settings.backoff), ..settings };
-    let voice = Voice::new(&cfg.prefix, device, session, settings.max_payload_bytes);
-    let unheard = Unheard::new(settings.max_payload_bytes);
+    let max_payload_bytes = settings.max_payload_bytes;
+    let voice = Voice::new(&cfg.prefix, device, session, max_payload_bytes);
+    let unheard = Unheard::new(max_payload_bytes);
     let (client, inbox) = Client::start(settings).map_err(|e| UplinkEnd::Thread { cause: e.to_string() })?;
-    let machine = Machine::new(cfg.snapshot_every, clock.now().boot).numbered_from(session.number);
+    let now = clock.now().boot;
+    let machine = Machine::new(cfg.snapshot_every, now).numbered_from(session.number).paced(
+        cfg.pace,
+        max_payload_bytes,
+        cfg.broker.tls,
+        now,
+    );
     let prefix = cfg.prefix.clone();
-    let mut task = Task { machine, store, client, inbox, committed, stop, status, clock, prefix, voice, unheard };
+    let timed = None;
+    let mut task =
+        Task { machine, store, client, inbox, committed, stop, status, clock, prefix, voice, unheard, timed };
+    task.resume_account().await?;
     let ended = task.serve().await;
     task.take_leave().await;
     ended
@@ -85,7 +95,12 @@ struct Task {
     prefix: String,
     voice: Voice,
     unheard: Unheard,
+    /// When the machine was last told the time.
+    timed: Option<BootNanos>,
 }
+
+/// How often the machine is told the time.
+const TIME_NS: i64 = SECOND;
 
 /// Why an action did not come to its end.
 enum Failed {
@@ -119,7 +134,9 @@ enum Wake {
 impl Task {
     async fn serve(&mut self) -> Result<(), UplinkEnd> {
         loop {
-            while let Some(action) = self.machine.next(self.now()) {
+            loop {
+                self.keep_time().await?;
+                let Some(action) = self.machine.next(self.now()) else { break };
                 match self.perform(action).await {
                     Ok(event) => self.tell(event),
                     Err(Failed::Connection(event)) => {
@@ -143,6 +160,36 @@ impl Task {
                 Wake::Time => {}
                 Wake::Stop => return Ok(()),
             }
+        }
+    }
+
+    /// Goes on with the account of traffic of the run before.
+    async fn resume_account(&mut self) -> Result<(), StoreGone> {
+        match self.store.run(|store| store.traffic()).await? {
+            Ok(Some(text)) if !self.machine.resume_account(&text) => log::warn!(
+                "uplink: the saved account of traffic can't be read; it begins anew, delete the row `traffic` of the table \
+                 `meta` if this is told again"
+            ),
+            Ok(_) => {}
+            Err(e) => log::warn!("uplink: the account of traffic begins anew: {e}"),
+        }
+        Ok(())
+    }
+
+    /// Tells the machine the time, once a second, and the store what is to be kept of it.
+    async fn keep_time(&mut self) -> Result<(), StoreGone> {
+        let now = self.clock.now();
+        if self.timed.is_some_and(|last| now.boot.0 - last.0 < TIME_NS) {
+            return Ok(());
+        }
+        self.timed = Some(now.boot);
+        self.tell(Event::Time(now));
+        if let Some(rate) = self.machine.figures().rate_bytes_per_s {
+            self.client.expect_rate(rate);
+        }
+        match self.machine.account_to_save() {
+            Some(text) => self.store.run(move |store| store.note_traffic(text)).await,
+            None => Ok(()),
         }
     }
 
@@ -179,6 +226,8 @@ impl Task {
         status.stands(self.machine.standing(), self.clock.now().utc);
         status.in_flight_ranges = self.machine.in_flight();
         status.in_flight = status.in_flight_ranges.len();
+        (status.traffic, status.outlook) = (self.machine.figures(), self.machine.outlook());
+        status.silent_until = self.machine.silent_until();
     }
 
     /// Whether a payload is never heard of again, for the log and `status`.
@@ -205,7 +254,9 @@ impl Task {
                 lock(&self.status).last_error = Some(fault.to_string());
                 self.tell(Event::Disconnected);
             }
+            mqtt::Event::Passed => self.tell(Event::Passed),
             mqtt::Event::Message { topic, payload, .. } => {
+                self.tell(Event::Arrived { bytes: (topic.len() + payload.len()) as u64 });
                 let read = match topics::parse(&self.prefix, &topic).map(|(_, topic)| topic) {
                     Some(Topic::Ack) => wire::decode(&payload).map(Event::Ack),
                     Some(Topic::Request) => wire::decode(&payload).map(Event::Request),
@@ -237,10 +288,12 @@ impl Task {
     }
 
     /// The farewell is retained like a birth, so that the fleet need not guess; then the broker is left in good order.
-    async fn take_leave(&self) {
+    async fn take_leave(&mut self) {
         if let Some(Outgoing { topic, retain, payload, .. }) =
             self.voice.farewell().filter(|_| self.client.is_connected())
         {
+            let bytes = (topic.len() + payload.len()) as u64;
+            self.tell(Event::Published { bytes, begun: self.now() });
             let farewell = async {
                 let _ = self.client.publish(&topic, retain, payload).await;
             };
@@ -249,6 +302,9 @@ impl Task {
             };
             farewell.or(patience).await;
         }
+        let account = self.machine.last_account();
+        // Where the store is gone there is nobody to keep it.
+        let _ = self.store.run(move |store| store.note_traffic(account)).await;
         self.client.stop().await;
     }
 }

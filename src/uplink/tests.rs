@@ -5,7 +5,7 @@ use super::*;
 use crate::batch::{Registry, Sealed, Track, TrackClock};
 use crate::clock::system::SystemClock;
 use crate::clock::{BootNanos, Clock, SECOND, UtcNanos};
-use crate::config::{Broker, Locking, StoreConfig, UplinkConfig};
+use crate::config::{Broker, Locking, PaceConfig, StoreConfig, UplinkConfig};
 use crate::mqtt::testing::{Mosquitto, Proxy, eventually};
 use crate::mqtt::{self, BackoffLimits, Client, Settings};
 use crate::reading::ranges::RangeSet;
@@ -204,6 +204,7 @@ impl Device {
             snapshot_every: None,
             max_payload_bytes,
             reconnect_spread: Duration::from_secs(10),
+            pace: PaceConfig::default(),
         };
         let (committed, news) = bounded(1);
         let (stop, stopping) = bounded(1);

@@ -5,7 +5,7 @@
 //! and one frame in RAM, not all of them.
 
 use super::answers::Found;
-use super::machine::Event;
+use super::machine::{Cut, Event, Purpose, Rest};
 use crate::clock::{Now, UtcNanos};
 use crate::reading::SeqRange;
 use crate::wire::topics::{self, Topic};
@@ -13,6 +13,9 @@ use crate::wire::{self, Account, CatalogPage, SegmentFrame, State, StoreState, S
 
 /// What an envelope adds to a catalogue page, and a little more.
 const PAGE_OVERHEAD: usize = 64;
+
+/// A page has at most so many bytes: a link of 2 kB/s carries it in 8 s, and a series that is new costs one of them.
+const PAGE_BYTES: usize = 16 << 10;
 
 /// What tells this run of the service from others.
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +97,7 @@ pub(crate) struct Answer {
 enum Words {
     None,
     Segment { topic: String, store: StoreUuid, range: SeqRange, body: Vec<u8>, max_payload: usize },
+    Piece { topic: String, store: StoreUuid, range: SeqRange, body: Vec<u8>, max_payload: usize, from: usize },
     Catalog { names: Names, pages: Vec<CatalogPage>, said: Vec<Option<u32>> },
     One(Outgoing),
 }
@@ -105,21 +109,23 @@ impl Voice {
         Self { names, session, max_payload, pages: Vec::new() }
     }
 
-    /// The most bytes of a catalogue page that fits into a payload.
+    /// The most bytes of a catalogue page.
     pub(crate) fn page_bytes(&self) -> usize {
-        self.max_payload.saturating_sub(PAGE_OVERHEAD)
+        self.max_payload.saturating_sub(PAGE_OVERHEAD).min(PAGE_BYTES)
     }
 
     /// Puts into words what was found.
     pub(crate) fn answer(&self, found: Found, now: Now) -> Answer {
         match found {
             Found::Told(after) => Answer { before: None, after, words: Words::None },
-            Found::Segment { store, range, body, purpose } => {
+            Found::Segment { store, range, body, purpose, cut } if cut.whole => {
                 let after = Event::Sent { store, range, bytes: body.len() as u64, purpose };
-                self.segment(store, range, body, after)
+                self.segment(store, range, body, cut.payload_bytes, after)
             }
-            Found::Copy { store, within, told, body } => {
-                self.segment(store, told.range, body, Event::Copied { store, within, told: Some(told) })
+            Found::Segment { store, range, body, purpose, cut } => self.piece(store, range, body, purpose, cut),
+            Found::Copy { store, within, told, body, payload_bytes } => {
+                let after = Event::Copied { store, within, told: Some(told) };
+                self.segment(store, told.range, body, payload_bytes, after)
             }
             Found::Account(account) => self.account(account),
             Found::Catalog { version, pages, all } => {
@@ -144,8 +150,8 @@ impl Voice {
         Some(Outgoing { topic: self.names.topic(Topic::State), retain: true, payload, page: None })
     }
 
-    fn segment(&self, store: StoreUuid, range: SeqRange, body: Vec<u8>, after: Event) -> Answer {
-        let (topic, max_payload) = (self.names.topic(Topic::Segment), self.max_payload);
+    fn segment(&self, store: StoreUuid, range: SeqRange, body: Vec<u8>, payload_bytes: usize, after: Event) -> Answer {
+        let (topic, max_payload) = (self.names.topic(Topic::Segment), self.max_payload.min(payload_bytes));
         Answer { before: None, after, words: Words::Segment { topic, store, range, body, max_payload } }
     }
 
@@ -161,6 +167,24 @@ impl Voice {
             }
         };
         Answer { before: None, after: Event::AccountPublished(account), words }
+    }
+
+    /// The next message of a segment, or its first where it is not the one that had begun.
+    fn piece(&self, store: StoreUuid, range: SeqRange, body: Vec<u8>, purpose: Purpose, cut: Cut) -> Answer {
+        let hash = wire::hash_of(&body);
+        let begun = cut.rest.filter(|rest| (rest.store, rest.range, rest.hash) == (store, range, hash));
+        let from = begun.map_or(0, |rest| rest.through as usize);
+        let max_payload = self.max_payload.min(cut.payload_bytes);
+        let through = from + wire::piece_bytes(from, body.len(), max_payload);
+        let bytes = body.len() as u64;
+        let after = match u32::try_from(through) {
+            Ok(through) if u64::from(through) < bytes => {
+                Event::Piece(Rest { store, range, hash, bytes, through, purpose })
+            }
+            _ => Event::Sent { store, range, bytes, purpose },
+        };
+        let topic = self.names.topic(Topic::Segment);
+        Answer { before: None, after, words: Words::Piece { topic, store, range, body, max_payload, from } }
     }
 
     fn state(&self, stores: Vec<StoreState>, now: Now) -> Answer {
@@ -190,14 +214,25 @@ impl Answer {
             }
             Words::Segment { topic, store, range, body, max_payload } => {
                 let frames = wire::frames(*store, *range, body, *max_payload);
-                Box::new(frames.filter_map(move |frame| {
-                    let logged = |e| log::warn!("uplink: segment {range} of store {store} cannot be sent: {e}");
-                    let payload = frame.map_err(logged).ok()?;
-                    Some(Outgoing { topic: topic.clone(), retain: false, payload, page: None })
-                }))
+                Box::new(frames.filter_map(move |frame| segment_message(topic, *store, *range, frame)))
+            }
+            Words::Piece { topic, store, range, body, max_payload, from } => {
+                let frame = wire::piece(*store, *range, body, *from, *max_payload);
+                Box::new(segment_message(topic, *store, *range, frame).into_iter())
             }
         }
     }
+}
+
+fn segment_message(
+    topic: &str,
+    store: StoreUuid,
+    range: SeqRange,
+    frame: Result<Vec<u8>, wire::WireError>,
+) -> Option<Outgoing> {
+    let logged = |e| log::warn!("uplink: segment {range} of store {store} cannot be sent: {e}");
+    let payload = frame.map_err(logged).ok()?;
+    Some(Outgoing { topic: topic.to_owned(), retain: false, payload, page: None })
 }
 
 impl Names {
@@ -256,12 +291,48 @@ mod tests {
     fn a_segment_comes_in_frames_that_fit() {
         let range = SeqRange::new(3, 9).expect("a range");
         let store = StoreUuid::from_u128(1);
-        let found = Found::Segment { store, range, body: vec![1; 5000], purpose: Purpose::Live };
+        let cut = Cut { payload_bytes: 8192, whole: true, rest: None };
+        let found = Found::Segment { store, range, body: vec![1; 5000], purpose: Purpose::Live, cut };
         let answer = voice().answer(found, NOW);
         let payloads: Vec<_> = answer.messages().map(|message| message.payload.len()).collect();
         assert_eq!(payloads.len(), 6);
         assert!(payloads.iter().all(|bytes| *bytes <= 1024), "{payloads:?}");
         assert!(matches!(answer.after, Event::Sent { bytes: 5000, .. }));
+    }
+
+    /// What is not live goes one message at a time, cut as the link is then, and a receiver puts it together; a body that
+    /// was compacted meanwhile begins anew.
+    #[test]
+    fn a_segment_goes_message_by_message() {
+        let (store, range) = (StoreUuid::from_u128(1), SeqRange::new(3, 9).expect("a range"));
+        let body: Vec<u8> = (0..5000u32).map(|k| (k % 251) as u8).collect();
+        let mut assembler = wire::Assembler::new(wire::AssemblerLimits::default());
+        let mut rest = None;
+        for payload_bytes in [8192, 1024, 2048, 1100, 1024, 1024, 1024] {
+            let max = Voice::new("p", "pump", Session { number: 5, run: 1 }, 1500);
+            let cut = Cut { payload_bytes, whole: false, rest };
+            let found = |body| Found::Segment { store, range, body, purpose: Purpose::Backlog, cut };
+            if let Some(before) = rest {
+                let other = max.answer(found(vec![7; 5000]), NOW);
+                assert!(matches!(other.after, Event::Piece(Rest { through, .. }) if through < 1500), "{before:?}");
+            }
+            let answer = max.answer(found(body.clone()), NOW);
+            let messages: Vec<_> = answer.messages().collect();
+            assert_eq!(messages.len(), 1);
+            assert!(messages[0].payload.len() <= payload_bytes.min(1500));
+            let frame = wire::decode::<wire::SegmentFrame<'_>>(&messages[0].payload).expect("a frame");
+            let whole = assembler.accept("pump", frame).expect("it adds up");
+            match answer.after {
+                Event::Piece(left) => rest = Some(left),
+                Event::Sent { bytes: 5000, .. } => {
+                    assert_eq!(whole.expect("complete").body.into_owned(), body);
+                    return;
+                }
+                other => panic!("{other:?}"),
+            }
+            assert!(whole.is_none());
+        }
+        panic!("it never ends");
     }
 
     /// What a state names is told before it goes out: the fleet may answer with it at once.

@@ -5,7 +5,7 @@
 //! pieces of different bodies never mix. Bounded: an [`Assembler`] keeps what arrived, never what was claimed.
 
 use super::{MAX_ENVELOPE, SegmentFrame, StoreUuid, WireError, encode};
-use crate::reading::SeqRange;
+use crate::reading::{SegmentSeq, SeqRange};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ pub fn frames(
     let room = max_payload.clamp(MIN_PAYLOAD, MAX_ENVELOPE) - FRAME_OVERHEAD;
     let pieces = body.len().div_ceil(room).max(1);
     let size = body.len().div_ceil(pieces).max(1);
-    let hash = if pieces > 1 { crc32fast::hash(body) } else { 0 };
+    let hash = if pieces > 1 { hash_of(body) } else { 0 };
     let total = body.len() as u32;
     (0..pieces).map(move |k| {
         if pieces == 1 {
@@ -39,6 +39,38 @@ pub fn frames(
         let bytes = &body[from.min(body.len())..(from + size).min(body.len())];
         encode(&SegmentFrame::Chunk { store, range, hash, offset: from as u32, total, bytes })
     })
+}
+
+/// How many bytes of a body of `total` the payload of at most `max_payload` bytes carries that begins at `from`.
+pub fn piece_bytes(from: usize, total: usize, max_payload: usize) -> usize {
+    let room = max_payload.clamp(MIN_PAYLOAD, MAX_ENVELOPE) - FRAME_OVERHEAD;
+    let left = total.saturating_sub(from);
+    // What is left in pieces of nearly equal size: no tiny last one.
+    left.div_ceil(left.div_ceil(room).max(1))
+}
+
+/// The payload that carries [`piece_bytes`] of `body` from `from` on: all of it, where it fits.
+///
+/// # Errors
+/// As [`frames`].
+pub fn piece(
+    store: StoreUuid,
+    range: SeqRange,
+    body: &[u8],
+    from: usize,
+    max_payload: usize,
+) -> Result<Vec<u8>, WireError> {
+    let bytes = body.get(from..from + piece_bytes(from, body.len(), max_payload)).unwrap_or_default();
+    if bytes.len() == body.len() {
+        return encode(&SegmentFrame::Whole { store, range, body });
+    }
+    let (hash, offset, total) = (hash_of(body), from as u32, body.len() as u32);
+    encode(&SegmentFrame::Chunk { store, range, hash, offset, total, bytes })
+}
+
+/// What tells one body from another: the hash in each of its chunks.
+pub fn hash_of(body: &[u8]) -> u32 {
+    crc32fast::hash(body)
 }
 
 /// A whole segment body, borrowed where it came in one frame.
@@ -51,6 +83,9 @@ pub struct Assembled<'a> {
     /// The body.
     pub body: Cow<'a, [u8]>,
 }
+
+/// The most pieces of one body that are kept: twice as many as the smallest payload limit cuts the longest body into.
+const MAX_PIECES: usize = 8192;
 
 /// How much an [`Assembler`] may hold.
 #[derive(Debug, Clone, Copy)]
@@ -89,7 +124,8 @@ impl Assembler {
     /// Takes in a decoded frame of `device`; gives the segment that it is or completes.
     ///
     /// # Errors
-    /// [`WireError::Hash`] where all pieces are there and their CRC is not what they said: they are dropped.
+    /// [`WireError::Hash`] where all pieces are there and their CRC is not what they said, [`WireError::Pieces`] where they are
+    /// more than any cut makes, such as overlaps without end: they are dropped. One device can't push out others so.
     pub fn accept<'a>(&mut self, device: &str, frame: SegmentFrame<'a>) -> Result<Option<Assembled<'a>>, WireError> {
         match frame {
             SegmentFrame::Whole { store, range, body } => {
@@ -98,6 +134,10 @@ impl Assembler {
             SegmentFrame::Chunk { store, range, hash, offset, total, bytes } => {
                 let key = Key { device: device.into(), store, range, hash, total };
                 self.keep(&key, offset, bytes);
+                if self.partials.get(&key).is_some_and(|partial| partial.is_excessive(total)) {
+                    self.drop_partial(&key);
+                    return Err(WireError::Pieces);
+                }
                 self.complete(&key)
             }
             // Of segments, not of a piece of one.
@@ -128,7 +168,7 @@ impl Assembler {
         self.bytes -= partial.cost();
         partial.insert(offset, bytes);
         self.bytes += partial.cost();
-        while self.partials.keys().filter(|k| k.device == key.device).count() > self.limits.partials_per_device {
+        while self.of_device(&key.device).count() > self.limits.partials_per_device {
             self.evict(Some(&key.device));
         }
         while self.bytes > self.limits.bytes {
@@ -136,10 +176,19 @@ impl Assembler {
         }
     }
 
+    fn of_device<'a>(&'a self, device: &'a str) -> impl Iterator<Item = (&'a Key, &'a Partial)> {
+        let lowest = SeqRange { first: SegmentSeq(0), last: SegmentSeq(0) };
+        let from = Key { device: device.into(), store: StoreUuid::nil(), range: lowest, hash: 0, total: 0 };
+        self.partials.range(from..).take_while(move |(key, _)| *key.device == *device)
+    }
+
     /// Drops the partial that has waited longest, of one device or of all.
     fn evict(&mut self, device: Option<&str>) {
-        let candidates = self.partials.iter().filter(|(key, _)| device.is_none_or(|d| *key.device == *d));
-        if let Some(key) = candidates.min_by_key(|(_, partial)| partial.last).map(|(key, _)| key.clone()) {
+        let oldest = match device {
+            Some(device) => self.of_device(device).min_by_key(|(_, partial)| partial.last),
+            None => self.partials.iter().min_by_key(|(_, partial)| partial.last),
+        };
+        if let Some(key) = oldest.map(|(key, _)| key.clone()) {
             self.drop_partial(&key);
             self.dropped += 1;
         }
@@ -197,6 +246,11 @@ impl Partial {
             self.pieces.insert(offset, bytes.into());
             self.bytes += bytes.len() - held;
         }
+    }
+
+    /// Whether there is more than two cuts of the body make.
+    fn is_excessive(&self, total: u32) -> bool {
+        self.pieces.len() > MAX_PIECES || self.bytes > 2 * total as usize
     }
 
     fn covers(&self, total: u32) -> bool {

@@ -78,7 +78,7 @@ impl Rules for Request {
     fn check(&self) -> Result<(), WireError> {
         match self {
             Self::Segments { ranges, .. } => ascending("ranges", ranges),
-            Self::Catalog => Ok(()),
+            Self::Catalog | Self::Pause { .. } => Ok(()),
             Self::Snapshot(request) => request.check(),
         }
     }

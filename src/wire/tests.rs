@@ -125,6 +125,7 @@ fn golden_vectors_hold() {
         &Request::Snapshot(SnapshotRequest { nonce: 78, only, done: vec![] }),
         "01024e011000112233445566778899aabbccddeeff030500f61e80d6",
     );
+    golden(&Request::Pause { seconds: 300 }, "0103ac02e9940277");
 }
 
 /// Seals bytes as a sender of bad faith would, CRC and all.

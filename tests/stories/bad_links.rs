@@ -189,13 +189,13 @@ fn a_black_hole_on_the_way_down_is_noticed() {
     hole(Direction::Down);
 }
 
-/// One byte in 3,000 has a bit flipped, in both directions, without TLS to notice: what MQTT takes for a message is found out
+/// One byte in 5,000 has a bit flipped, in both directions, without TLS to notice: what MQTT takes for a message is found out
 /// by its CRC and not acknowledged, what breaks MQTT ends the connection; nothing false gets into the replica, and what was
 /// damaged comes again.
 #[test]
 fn flipped_bits_reach_no_replica() {
     let dir = tempfile::tempdir().unwrap();
-    let way = Way { false_one_in: 3000, ..Way::late(15) };
+    let way = Way { false_one_in: 5000, ..Way::late(15) };
     let mut scene = Scene::with(dir.path(), way, "commit_interval = \"250ms\"", true);
     scene.record(length(12, 120), 2000);
     let falsified = scene.proxy.falsified(Direction::Up) + scene.proxy.falsified(Direction::Down);

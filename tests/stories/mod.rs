@@ -12,6 +12,7 @@ mod kill_storm;
 mod layers;
 mod live_first;
 mod main_job;
+mod requests;
 mod time_travel;
 mod wear;
 mod year;

@@ -197,6 +197,7 @@ impl Device {
                 self.machine.on(Event::Connected, self.now());
             }
             mqtt::Event::Disconnected { .. } => self.machine.on(Event::Disconnected, self.now()),
+            mqtt::Event::Passed => {}
             mqtt::Event::Message { topic, payload, .. } => {
                 let read = match topics::parse(PREFIX, &topic).map(|(_, topic)| topic) {
                     Some(Topic::Ack) => wire::decode(&payload).map(Event::Ack),
@@ -255,9 +256,11 @@ impl Device {
                 Event::AckedSet
             }
             // None of them happens to a device in good order that nothing is asked of: the load then ends without its last acks.
-            Action::RecordGone { .. } | Action::Recheck { .. } | Action::Copy { .. } | Action::PublishAccount(_) => {
-                Event::StoreFailed
-            }
+            Action::ReadNewest { .. }
+            | Action::RecordGone { .. }
+            | Action::Recheck { .. }
+            | Action::Copy { .. }
+            | Action::PublishAccount(_) => Event::StoreFailed,
         })
     }
 

@@ -37,10 +37,28 @@ pub struct Account {
 /// # Errors
 /// As SQLite says; a file that is no replica is [`StoreError::Sqlite`] or [`StoreError::Damaged`].
 pub fn read(path: &Path) -> Result<Account, StoreError> {
+    read_only(path, count)
+}
+
+/// The highest number that was ever seen of the store whose replica is at `path`.
+///
+/// # Errors
+/// As of [`read`].
+pub fn high(path: &Path) -> Result<SegmentSeq, StoreError> {
+    read_only(path, highest)
+}
+
+fn read_only<T>(path: &Path, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
     let fail = |e| StoreError::sql("read the replica", path, e);
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(fail)?;
     conn.busy_timeout(Duration::from_secs(10)).map_err(fail)?;
-    count(&conn).map_err(fail)
+    read(&conn).map_err(fail)
+}
+
+fn highest(conn: &Connection) -> rusqlite::Result<SegmentSeq> {
+    let sql = "SELECT value FROM meta WHERE key = 'fleet_high'";
+    let high: Option<i64> = conn.query_row(sql, [], |row| row.get(0)).optional()?;
+    Ok(SegmentSeq(high.map_or(0, i64::unsigned_abs)))
 }
 
 fn count(conn: &Connection) -> rusqlite::Result<Account> {
@@ -70,9 +88,7 @@ fn count(conn: &Connection) -> rusqlite::Result<Account> {
     }
     account.take_history(&of_store);
     account.histories = conn.query_row("SELECT count(*) FROM store", [], |row| row.get(0))?;
-    let high: Option<i64> =
-        conn.query_row("SELECT value FROM meta WHERE key = 'fleet_high'", [], |row| row.get(0)).optional()?;
-    account.high = SegmentSeq(high.map_or(0, i64::unsigned_abs));
+    account.high = highest(&conn)?;
     Ok(account)
 }
 

@@ -5,7 +5,8 @@
 
 use super::event::Action;
 use super::plan::{Plan, doubt};
-use super::{Machine, Standing};
+use super::{Machine, PAUSE_NS, Standing};
+use crate::clock::{BootNanos, SECOND};
 use crate::reading::SeqRange;
 use crate::reading::ranges::RangeSet;
 use crate::wire::{self, Ack, Request, StoreAck, StoreUuid};
@@ -66,8 +67,12 @@ impl Machine {
         self.todo.push_back(Action::SetAcked { store, ranges: acked });
     }
 
-    pub(super) fn requested(&mut self, request: Request) {
+    pub(super) fn requested(&mut self, request: Request, now: BootNanos) {
         match request {
+            Request::Pause { seconds } => {
+                let ns = (i64::from(seconds) * SECOND).min(PAUSE_NS);
+                self.silent_until = (ns > 0).then_some(BootNanos(now.0.saturating_add(ns)));
+            }
             Request::Catalog => self.catalog.ask(),
             Request::Snapshot(request) => self.begin_snapshot(&request, false),
             Request::Segments { store, ranges } => {
@@ -87,6 +92,7 @@ impl Machine {
     pub(super) fn rechecking(&mut self, store: StoreUuid, nonce: u64) {
         self.doing = None;
         self.flights.forget_store(store);
+        self.rest = self.rest.filter(|rest| rest.store != store);
         if let Some(plan) = self.plan(store) {
             plan.line.recheck = Some(nonce);
             plan.line.current = false;

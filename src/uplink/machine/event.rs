@@ -1,6 +1,7 @@
 //! What goes into the machine and what comes out: the words between it and the task that performs it.
 
 use super::Head;
+use crate::clock::{BootNanos, Now};
 use crate::reading::ranges::RangeSet;
 use crate::reading::{SegmentSeq, SeqRange};
 use crate::segment::Sum;
@@ -76,7 +77,18 @@ pub enum Event {
         /// At most as many as were asked for; fewer where there are no more.
         heads: Vec<Head>,
     },
-    /// Answer to [`Action::Send`]: the broker's client took all of it.
+    /// Answer to [`Action::ReadNewest`], with its fields.
+    Newest {
+        /// Whose.
+        store: StoreUuid,
+        /// Before which sequence number.
+        before: SegmentSeq,
+        /// Descending; at most as many as were asked for, fewer where there are no more.
+        heads: Vec<Head>,
+    },
+    /// Answer to [`Action::Send`]: the broker's client took one message of it, and there are more.
+    Piece(Rest),
+    /// Answer to [`Action::Send`]: the broker's client took all of it, or the last message.
     Sent {
         /// Whose.
         store: StoreUuid,
@@ -143,6 +155,50 @@ pub enum Event {
     NotPublished,
     /// The store could not do what was asked.
     StoreFailed,
+    /// It is now: for the budgets, at least every few minutes.
+    Time(Now),
+    /// The broker's client took a message.
+    Published {
+        /// Topic and payload.
+        bytes: u64,
+        /// When it was handed over.
+        begun: BootNanos,
+    },
+    /// The broker acknowledged the message that was taken first: it is across the link, and no more than that.
+    Passed,
+    /// A message came, whatever it is.
+    Arrived {
+        /// Topic and payload.
+        bytes: u64,
+    },
+}
+
+/// What is left of a segment of which some messages went out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rest {
+    /// Whose.
+    pub store: StoreUuid,
+    /// What is sent.
+    pub range: SeqRange,
+    /// CRC-32 of its body: with another one it begins anew.
+    pub hash: u32,
+    /// Length of its body.
+    pub bytes: u64,
+    /// How much of that went out.
+    pub through: u32,
+    /// As asked.
+    pub purpose: Purpose,
+}
+
+/// How a segment is cut into messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// No payload is longer, in bytes.
+    pub payload_bytes: usize,
+    /// One message after the other; else the next one only, so that something more urgent may come between.
+    pub whole: bool,
+    /// What has gone out before.
+    pub rest: Option<Rest>,
 }
 
 /// What to do.
@@ -161,6 +217,15 @@ pub enum Action {
         /// At most so many.
         limit: usize,
     },
+    /// Read heads of pending segments of `store` that begin before `before`, descending.
+    ReadNewest {
+        /// Whose.
+        store: StoreUuid,
+        /// Below this.
+        before: SegmentSeq,
+        /// At most so many.
+        limit: usize,
+    },
     /// Send the segment that covers `at`, unless the catalogue's version is no longer `catalog`.
     Send {
         /// Whose.
@@ -171,6 +236,8 @@ pub enum Action {
         purpose: Purpose,
         /// The version that was published.
         catalog: u64,
+        /// In which messages.
+        cut: Cut,
     },
     /// Send the first segment that has a number of `within`, unless the catalogue's version is no longer `catalog`.
     Copy {
@@ -180,6 +247,8 @@ pub enum Action {
         within: SeqRange,
         /// The version that was published.
         catalog: u64,
+        /// The most bytes of a message.
+        payload_bytes: usize,
     },
     /// Publish how far a snapshot is.
     PublishAccount(Account),

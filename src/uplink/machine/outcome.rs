@@ -7,12 +7,15 @@ use super::plan::Plan;
 use super::{ACK_PATIENCE_NS, Head, LEAD_NS, Machine, STORE_PAUSE_NS, Standing};
 use crate::clock::BootNanos;
 use crate::reading::{SegmentSeq, SeqRange};
+use crate::uplink::flights::Sent;
 use crate::wire::{self, StoreUuid};
 
 impl Machine {
     pub(super) fn connected(&mut self, now: BootNanos) {
         self.standing = Standing::Waiting { until: BootNanos(now.0.saturating_add(ACK_PATIENCE_NS)) };
         self.flights.clear();
+        self.rest = None;
+        self.pace.connected(now);
         self.look.wanted = true;
         self.mark_live = true;
         self.state.at_once();
@@ -25,6 +28,9 @@ impl Machine {
         self.held_until = None;
         self.catalog.disconnected();
         self.flights.clear();
+        self.rest = None;
+        self.silent_until = None;
+        self.pace.disconnected();
         self.break_snapshot(now);
     }
 
@@ -42,7 +48,8 @@ impl Machine {
                 None => {
                     (reshaped, appeared) = (true, true);
                     // A store that appears while we are connected has only new readings.
-                    Plan::new(line, if line.current && !mark_live { SegmentSeq(0) } else { line.high })
+                    let live_from = if line.current && !mark_live { SegmentSeq(0) } else { line.high };
+                    Plan::new(line, live_from, self.order)
                 }
             };
             reshaped |= (plan.line.current, plan.line.recheck) != (line.current, line.recheck);
@@ -75,14 +82,19 @@ impl Machine {
     pub(super) fn sent(&mut self, store: StoreUuid, range: SeqRange, bytes: u64, purpose: Purpose, now: BootNanos) {
         // Compaction may have joined it with what was committed since the last look.
         self.committed_to(store, range.last);
+        if purpose != Purpose::Live {
+            self.rest = None;
+        }
+        let segment = Sent { store, range, bytes, class: self.class_of(store, &range) };
+        let patience_ns = self.pace.patience_ns(now);
         match purpose {
             Purpose::Live | Purpose::Backlog => {
                 if let Some(plan) = self.plan(store) {
                     plan.lane(purpose).sent(&range);
                 }
-                self.flights.sent(store, range, bytes, now);
+                self.flights.sent(segment, now, patience_ns);
             }
-            Purpose::Again => self.flights.sent(store, range, bytes, now),
+            Purpose::Again => self.flights.sent(segment, now, patience_ns),
             Purpose::Wanted => self.wanted_through(store, range.last),
         }
     }
@@ -97,6 +109,9 @@ impl Machine {
 
     pub(super) fn missing(&mut self, store: StoreUuid, at: SegmentSeq, purpose: Purpose) {
         let only = SeqRange { first: at, last: at };
+        if purpose != Purpose::Live {
+            self.rest = None;
+        }
         match purpose {
             Purpose::Live | Purpose::Backlog => {
                 if let Some(plan) = self.plan(store) {

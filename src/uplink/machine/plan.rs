@@ -3,6 +3,7 @@
 //! What enters: looks at the store, acks. What leaves: the lane to send from, and whether the fleet speaks of another file.
 
 use super::event::{Doubt, Line, Purpose};
+use crate::config::BacklogOrder;
 use crate::reading::ranges::RangeSet;
 use crate::reading::{SegmentSeq, SeqRange};
 use crate::uplink::lane::Lane;
@@ -17,22 +18,27 @@ pub(super) struct Plan {
     pub(super) backlog: Lane,
     /// A recheck has been asked for and is not set yet: nothing of this store is sent meanwhile.
     pub(super) doubted: bool,
+    order: BacklogOrder,
 }
 
 impl Plan {
     /// Everything up to `live_from` is backlog.
-    pub(super) fn new(line: Line, live_from: SegmentSeq) -> Self {
-        let (live, backlog) = Self::lanes(live_from);
-        Self { line, acked: None, live, backlog, doubted: false }
+    pub(super) fn new(line: Line, live_from: SegmentSeq, order: BacklogOrder) -> Self {
+        let (live, backlog) = Self::lanes(live_from, order);
+        Self { line, acked: None, live, backlog, doubted: false, order }
     }
 
-    fn lanes(live_from: SegmentSeq) -> (Lane, Lane) {
-        (Lane::new(live_from, None), Lane::new(SegmentSeq(0), Some(live_from)))
+    fn lanes(live_from: SegmentSeq, order: BacklogOrder) -> (Lane, Lane) {
+        let backlog = match order {
+            BacklogOrder::Oldest => Lane::new(SegmentSeq(0), Some(live_from)),
+            BacklogOrder::Newest => Lane::down(live_from),
+        };
+        (Lane::new(live_from, None), backlog)
     }
 
     /// Sending begins anew; what is pending now is backlog.
     pub(super) fn restart(&mut self) {
-        (self.live, self.backlog) = Self::lanes(self.line.high);
+        (self.live, self.backlog) = Self::lanes(self.line.high, self.order);
     }
 
     pub(super) fn lane(&mut self, purpose: Purpose) -> &mut Lane {

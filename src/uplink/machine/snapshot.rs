@@ -71,7 +71,8 @@ impl Machine {
             _ if !snapshot.begun => Action::PublishAccount(snapshot.account(None, false)),
             (_, Some(sent)) if sent.is_over() => Action::PublishAccount(snapshot.account(Some(sent.stretch()), false)),
             (Some((store, within)), _) => {
-                Action::Copy { store: *store, within: *within, catalog: self.catalog.known() }
+                let (catalog, payload_bytes) = (self.catalog.known(), self.pace.message_bytes());
+                Action::Copy { store: *store, within: *within, catalog, payload_bytes }
             }
             (None, _) => Action::PublishAccount(snapshot.account(None, true)),
         })

@@ -84,7 +84,7 @@ impl Story {
     /// The next action; what only gives way to the pages before it is waited for.
     fn next(&mut self) -> Option<Action> {
         let action = self.machine.next(self.now);
-        match self.machine.held_until.filter(|_| action.is_none() && self.machine.standing == Standing::Open) {
+        match self.machine.held_until.filter(|_| action.is_none() && self.machine.sends_segments()) {
             Some(until) => {
                 assert_eq!(self.machine.wake_at(), until);
                 self.now = until;
@@ -118,6 +118,12 @@ impl Story {
                 let wanted = held.filter(|seq| !self.is_acked(store, *seq));
                 let heads = wanted.take(limit).map(|seq| Head { range: range(seq, seq), bytes: self.bytes }).collect();
                 Event::Heads { store, purpose, after, heads }
+            }
+            Action::ReadNewest { store, before, limit } => {
+                let held = (1..before.0).rev().filter(|seq| !self.gone.contains(&(store, *seq)));
+                let wanted = held.filter(|seq| !self.is_acked(store, *seq));
+                let heads = wanted.take(limit).map(|seq| Head { range: range(seq, seq), bytes: self.bytes }).collect();
+                Event::Newest { store, before, heads }
             }
             Action::Send { catalog, .. } if catalog != self.catalog => Event::CatalogChanged { catalog: self.catalog },
             Action::Send { store, at, purpose, .. } if self.gone.contains(&(store, at.0)) => {
@@ -254,9 +260,9 @@ fn a_lost_ack_is_made_good_by_the_timer() {
 #[test]
 fn the_window_moves_with_the_acks() {
     let mut story = open(20, 0);
-    assert_eq!(story.run()[2..], sent(1..=8, "new", "Backlog"));
-    story.on(ack(&[stated(CURRENT, 3, 8)]));
-    assert_eq!(story.run(), sent(9..=11, "new", "Backlog"));
+    assert_eq!(story.run()[2..], sent(1..=6, "new", "Backlog"));
+    story.on(ack(&[stated(CURRENT, 3, 6)]));
+    assert_eq!(story.run(), sent(7..=9, "new", "Backlog"));
     let mut big = open(20, 0);
     big.bytes = 100 * 1024;
     assert_eq!(big.run()[2..], sent(1..=2, "new", "Backlog"), "256 KiB are the limit");
@@ -293,21 +299,65 @@ fn an_ack_that_shrinks_during_a_sending_passes_nothing_over() {
     assert!(story.run().ends_with(&sent(6..=8, "new", "Backlog")));
 }
 
-/// New readings go out at once though a long backlog waits, and the backlog keeps its share of the window.
+/// New readings go out at once though a long backlog waits and nothing of it is acknowledged, and the backlog keeps its
+/// share of the window.
 #[test]
 fn new_readings_do_not_wait_behind_the_backlog() {
     let mut story = open(1000, 0);
-    assert_eq!(story.run()[2..], sent(1..=8, "new", "Backlog"));
+    assert_eq!(story.run()[2..], sent(1..=6, "new", "Backlog"));
     story.commit().commit();
-    story.on(ack(&[stated(CURRENT, 1, 8)]));
-    assert_eq!(story.run(), sent([1001], "new", "Live"));
+    assert_eq!(story.run(), sent(1001..=1002, "new", "Live"));
     for _ in 0..20 {
         story.commit();
     }
-    story.on(ack(&[stated(CURRENT, 8, 8)]));
+    story.on(ack(&[stated(CURRENT, 6, 1002)]));
     let done = story.run();
     let of = |purpose| done.iter().filter(|what| what.contains(purpose)).count();
-    assert_eq!((of("Live"), of("Backlog")), (5, 2), "{done:?}");
+    assert_eq!((of("Live"), of("Backlog")), (4, 2), "{done:?}");
+}
+
+/// With `backlog = "newest"` an outage is sent backwards, new readings still first, and all of it arrives; what an ack takes
+/// back goes again.
+#[test]
+fn the_backlog_goes_backwards_where_it_is_wanted() {
+    let mut story = Story::new(&[line(CURRENT, true, 100)]);
+    let config = PaceConfig { backlog: BacklogOrder::Newest, ..PaceConfig::default() };
+    story.machine = Machine::new(None, at(0)).paced(config, 1 << 17, false, at(0));
+    story.run();
+    story.on(Event::Connected).on(ack(&[stated(CURRENT, 10, 10)]));
+    assert_eq!(story.run()[2..], sent((95..=100).rev(), "new", "Backlog"));
+    story.commit();
+    assert_eq!(story.run(), sent([101], "new", "Live"));
+    let mut held = StoreAck { ranges: vec![range(95, 101)], ..stated(CURRENT, 10, 101) };
+    let mut done = vec![];
+    while held.ranges[0].first.0 > 11 {
+        story.on(ack(&[held.clone()]));
+        let more = story.run();
+        held.ranges[0].first.0 -= more.len() as u64;
+        done.extend(more);
+    }
+    assert_eq!(done, sent((11..=94).rev(), "new", "Backlog"));
+    story.on(ack(&[stated(CURRENT, 101, 101)])).on(ack(&[stated(CURRENT, 99, 101)]));
+    assert_eq!(story.run(), sent([101, 100], "new", "Backlog"));
+}
+
+/// While the fleet asks for silence states go on and no segment goes; a pause of nothing ends it, as an hour does, and as
+/// the connection does.
+#[test]
+fn a_pause_holds_segments_back() {
+    let pause = |seconds| Event::Request(Request::Pause { seconds });
+    let mut story = open(20, 0);
+    story.on(pause(120));
+    assert_eq!(story.run(), ["state", "catalog all"]);
+    story.commit().wait(60);
+    assert_eq!(story.run(), ["state"]);
+    assert!(story.machine.wake_at() <= at(120) && story.machine.silent_until().is_some());
+    story.on(pause(0));
+    assert_eq!(story.run()[0], "new 21 Live");
+    story.on(pause(u32::MAX)).commit().wait(3600);
+    assert!(story.run().contains(&"new 22 Live".to_owned()), "an hour is the most");
+    story.on(pause(600)).on(Event::Disconnected).on(Event::Connected).on(ack(&[stated(CURRENT, 0, 22)]));
+    assert!(story.run().contains(&"new 1 Backlog".to_owned()));
 }
 
 /// The current store goes first, then the older ones.
@@ -500,7 +550,8 @@ fn the_catalogue_goes_before_what_cites_it() {
     });
     assert!(sending);
     story.catalog = 3;
-    story.perform(Action::Send { store: CURRENT, at: SegmentSeq(5), purpose: Purpose::Live, catalog: 2 });
+    let cut = Cut { payload_bytes: 1024, whole: true, rest: None };
+    story.perform(Action::Send { store: CURRENT, at: SegmentSeq(5), purpose: Purpose::Live, catalog: 2, cut });
     assert_eq!(story.run(), ["catalog", "new 5 Live"]);
 }
 
@@ -589,6 +640,19 @@ fn a_snapshot_sends_everything_last_with_an_account_of_it() {
     let Stretch { store, range: of, readings, losses: lost, sum } = first.stretch.expect("a stretch");
     assert_eq!((store, of, lost, sum), (CURRENT, range(1, 65), losses, Sum { readings: 58, digest }));
     assert_eq!(readings[3..5], [range(32, 39), range(41, 49)], "what is gone is in neither list");
+}
+
+/// A backlog that waits for room in the window goes first all the same: a snapshot does not take the link from it.
+#[test]
+fn a_snapshot_waits_for_the_whole_backlog() {
+    let mut story = open(30, 0);
+    story.on(snapshot(7, &[]));
+    assert_eq!(story.run().last(), Some(&"new 8 Backlog".to_string()));
+    story.on(ack(&[stated(CURRENT, 8, 30)]));
+    assert_eq!(story.run(), sent(9..=16, "new", "Backlog"));
+    story.on(ack(&[stated(CURRENT, 16, 30)])).run();
+    story.on(ack(&[stated(CURRENT, 24, 30)]));
+    assert!(story.run().contains(&"new 1 copy".into()), "all of it is on its way");
 }
 
 /// A cut, or a restart of either side, costs what was not yet verified: asked again under the same number, the device goes on

@@ -10,6 +10,17 @@ use super::super::voice::Outgoing;
 use super::{Failed, Task, random};
 use crate::mqtt::{self, PublishError};
 use smol::future::FutureExt;
+use std::time::Duration;
+
+/// A message of so many bytes never waits for its turn.
+const SMALL: usize = 1024;
+
+/// What ends the wait for a publish to be taken, or happens meanwhile.
+enum Either {
+    Taken(Result<(), PublishError>),
+    Arrived(Option<mqtt::Event>),
+    Stop,
+}
 
 impl Task {
     pub(super) async fn perform(&mut self, action: Action) -> Result<Event, Failed> {
@@ -25,9 +36,9 @@ impl Task {
             self.publish(&topic, retain, payload).await?;
             page.into_iter().for_each(|page| self.voice.said(page));
         }
-        if matches!(answer.after, Event::Sent { .. } | Event::Copied { told: Some(_), .. }) {
+        if matches!(answer.after, Event::Sent { .. } | Event::Piece(_) | Event::Copied { told: Some(_), .. }) {
             let mut status = lock(&self.status);
-            status.sent_segments += 1;
+            status.sent_segments += u64::from(!matches!(answer.after, Event::Piece(_)));
             status.sent_bytes += bytes;
         }
         if matches!(answer.after, Event::AckedSet) {
@@ -36,13 +47,29 @@ impl Task {
         Ok(answer.after)
     }
 
+    /// Waits until what is on the way leaves room for a message of `bytes`, lest a ping wait behind it for too long.
+    async fn turn(&mut self, bytes: usize) -> Result<(), Failed> {
+        while bytes > SMALL && !self.machine.has_room(bytes, self.now()) {
+            let arrived = async { Some(Either::Arrived(self.inbox.recv().await.ok())) };
+            let stop = async {
+                let _ = self.stop.recv().await;
+                Some(Either::Stop)
+            };
+            let time = async {
+                smol::Timer::after(Duration::from_secs(1)).await;
+                None
+            };
+            if let Some(meanwhile) = stop.or(arrived).or(time).await {
+                self.meanwhile(meanwhile)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Publishes, taking in meanwhile what arrives.
     async fn publish(&mut self, topic: &str, retain: bool, payload: Vec<u8>) -> Result<(), Failed> {
-        enum Either {
-            Taken(Result<(), PublishError>),
-            Arrived(Option<mqtt::Event>),
-            Stop,
-        }
+        let bytes = topic.len() + payload.len();
+        self.turn(bytes).await?;
         let client = self.client.clone();
         let mut publish = std::pin::pin!(client.publish(topic, retain, payload));
         loop {
@@ -53,19 +80,29 @@ impl Task {
                 Either::Stop
             };
             match taken.or(arrived).or(stop).await {
-                Either::Taken(Ok(())) => return Ok(()),
+                Either::Taken(Ok(())) => {
+                    self.tell(Event::Published { bytes: bytes as u64, begun: self.now() });
+                    return Ok(());
+                }
                 Either::Taken(Err(PublishError::NotConnected)) => return Err(Failed::Connection(None)),
                 Either::Taken(Err(e)) => {
                     log::warn!("uplink: {topic}: {e}");
                     return Ok(());
                 }
-                Either::Arrived(Some(event @ mqtt::Event::Disconnected { .. })) => {
-                    return Err(Failed::Connection(Some(event)));
-                }
-                Either::Arrived(Some(event)) => self.arrived(event),
-                Either::Arrived(None) => return Err(Failed::Connection(None)),
-                Either::Stop => return Err(Failed::Stopped),
+                other => self.meanwhile(other)?,
             }
+        }
+    }
+
+    fn meanwhile(&mut self, what: Either) -> Result<(), Failed> {
+        match what {
+            Either::Arrived(Some(event @ mqtt::Event::Disconnected { .. })) => Err(Failed::Connection(Some(event))),
+            Either::Arrived(Some(event)) => {
+                self.arrived(event);
+                Ok(())
+            }
+            Either::Taken(_) | Either::Arrived(None) => Err(Failed::Connection(None)),
+            Either::Stop => Err(Failed::Stopped),
         }
     }
 }

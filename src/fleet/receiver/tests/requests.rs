@@ -173,6 +173,25 @@ fn a_reading_too_many_is_found() {
     assert_eq!(ended.retrieval.numbers(), (3, 6));
 }
 
+/// As many readings as at the device, but not the same ones: only what they add up to shows it. (The device did not send them
+/// again, or they would have been found out when they arrived.)
+#[test]
+fn other_readings_of_the_same_number_are_found() {
+    let device = Unit::new("a", 1);
+    let mut rig = with_held(&device, 4);
+    let id = ask(&rig, &device, Wanted::Snapshot, 5);
+    let others = commits(&device.twin("a", 3), 1..=4);
+    for _ in 0..3 {
+        rig.pass(15);
+        rig.tick();
+        rig.hear(&[account(&device, 5, range(1, 4), Some(stretch(&device, range(1, 4), &others)), false)]);
+        finish(&mut rig, &device, 5, range(1, 4));
+    }
+    let ended = look(&rig, id);
+    assert!(ended.ended.is_some() && !ended.verified);
+    assert!(ended.words.contains("8 readings here and at the device, but not the same ones"), "{}", ended.words);
+}
+
 /// What can be mended is: a row that is gone or rotten comes back; of a reading with another value both are kept, the device
 /// is told, and the outcome says so.
 #[test]
