@@ -80,7 +80,7 @@ impl Works {
     fn client(&self, program: &str, user: &str) -> Command {
         // Line by line, also into a file.
         let mut command = Command::new("stdbuf");
-        command.args(["-oL", program, "-h", "127.0.0.1", "-q", "1", "--cafile", &self.certs("ca.pem")]);
+        command.args(["-oL", program, "-h", "127.0.0.1", "-i", user, "-q", "1", "--cafile", &self.certs("ca.pem")]);
         if user == "pump-19" {
             command.args(["-p", &self.password_port.to_string(), "-u", user, "-P", PASSWORD]);
         } else {
@@ -162,6 +162,7 @@ fn each_may_do_its_own_and_nothing_else() {
     }
     let to_victim = wait_to_hear(&victim, "varved/v1/pump-18/request fleet");
     assert_eq!(to_victim, ["varved/v1/pump-18/ack fleet", "varved/v1/pump-18/request fleet"], "nothing forged");
+    assert_eq!(victim.log_text().matches("CONNACK").count(), 1, "it was thrown out: {}", victim.log_text());
     let to_curious = wait_to_hear(&curious, "varved/v1/pump-17/ack fleet");
     assert_eq!(to_curious, ["varved/v1/pump-17/request fleet", "varved/v1/pump-17/ack fleet"], "nothing of others");
 }
