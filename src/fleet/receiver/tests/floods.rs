@@ -38,7 +38,7 @@ fn chunks_that_are_never_completed_are_bounded_and_push_out_nobody() {
     assert!(receiver(&rig).assembler.bytes() < 100_000, "{}", receiver(&rig).assembler.bytes());
     rig.hear(&pieces[1..2]);
     let piece = vec![2; 100_000];
-    for k in 0..200 {
+    for k in 0..60 {
         rig.hear(&[chunk(&bad, 1, k, 2 << 20, &piece)]);
         assert!(receiver(&rig).assembler.bytes() < 10 << 20, "{}", receiver(&rig).assembler.bytes());
     }
@@ -46,14 +46,14 @@ fn chunks_that_are_never_completed_are_bounded_and_push_out_nobody() {
     rig.hear(&(0..9000).map(|k| chunk(&bad, 2, 2 * k, 2 << 20, &[3])).collect::<Vec<_>>());
     assert!(receiver(&rig).assembler.bytes() < 10 << 20, "{}", receiver(&rig).assembler.bytes());
     let overlaps = rig.refused(&bad);
-    assert!(matches!(overlaps[..], [(Refusal::Envelope, n)] if n >= 5), "{overlaps:?}");
+    assert!(matches!(overlaps[..], [(Refusal::Envelope, 2)]), "{overlaps:?}");
     let heard = rig.hear(&pieces[2..]);
     assert_eq!(heard.of(&good).cumulative, SegmentSeq(900), "its first piece was not pushed out");
 
-    for devices in 0..40 {
-        let unit = |device: u128| Unit::new(&format!("d{device}"), 10_000 + device);
-        let begun = (25 * devices..25 * (devices + 1)).map(|device| chunk(&unit(device), 1, 0, 2 << 20, &piece));
-        rig.hear(&begun.collect::<Vec<_>>());
+    let begun = chunk(&bad, 1, 0, 2 << 20, &piece).1;
+    for device in 0..1000 {
+        let unit = Unit::new(&format!("d{device}"), 1);
+        rig.hear(&[(unit.topic(Topic::Segment), begun.clone())]);
     }
     assert!(receiver(&rig).assembler.bytes() <= 32 << 20);
     assert!(receiver(&rig).assembler.dropped() > 600);
