@@ -128,14 +128,14 @@ fn two_seconds_of_latency_lose_nothing() {
 #[test]
 fn cuts_every_700_ms_lose_nothing_and_stop_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    // Ten commits a second, so that every cut finds something under way.
-    let mut scene = Scene::with(dir.path(), Way::late(15), "commit_interval = \"100ms\"", true);
-    scene.back.set_both(Way::late(1000));
+    // Many commits, so that every cut finds something under way.
+    let mut scene = Scene::with(dir.path(), Way::late(15), "commit_interval = \"200ms\"", true);
+    scene.back.set_both(Way::late(700));
     scene.proxy.cut_every(Duration::from_millis(700));
-    scene.record(length(12, 120), 1000);
+    scene.record(length(10, 120), 1000);
     assert!(scene.proxy.cuts() >= length(5, 50), "only {} connections were cut", scene.proxy.cuts());
-    scene.drain(60);
-    scene.close(Duration::from_secs(20));
+    scene.drain(150);
+    scene.close(Duration::from_secs(30));
 }
 
 /// 2 kB/s with 2 s of latency: a backlog drains at the link's pace. Nothing is sent twice for slowness: what went over the

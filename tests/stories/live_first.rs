@@ -15,6 +15,9 @@ const DEVICE: &str = "pump-17";
 const BYTES_PER_S: u64 = 20_000;
 const LATENCY_MS: u64 = 50;
 
+/// How long one piece of the backlog may hold up what comes after it, on a machine that has other things to do.
+const CHUNK: Duration = Duration::from_millis(1500);
+
 /// Readings that come in at a time while the latency is taken.
 const LIVE: u64 = 100;
 
@@ -124,7 +127,7 @@ fn live_readings_do_not_wait_behind_the_backlog() {
     let (bytes, took) = (proxy.carried(Direction::Up) - carried, begun.elapsed());
     println!("the backlog took {took:?}: {bytes} bytes, {:.0} a second", bytes as f64 / took.as_secs_f64());
     scene.plant.assert_arrived(&fleet, DEVICE);
-    assert!(with <= without * 2 + Duration::from_secs(1), "live latency {with:?} with a backlog, {without:?} without");
+    assert!(with <= without * 2 + CHUNK, "live latency {with:?} with a backlog, {without:?} without");
     assert_eq!(device.stop(), Some(0));
     assert_eq!(receiver.stop(), Some(0));
 }

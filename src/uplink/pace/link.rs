@@ -23,16 +23,16 @@ const LEAST_RATE: f64 = 128.0;
 /// One answer raises the rate by this factor at most.
 const GROWTH: f64 = 8.0;
 
-/// A message that took so long says that the link is slower, not that there was little to send.
-const SLOW_NS: i64 = 8 * SECOND;
+/// A message that took so much longer than two round trips says that the link is slower, not that there was little to send.
+const SLOW_NS: i64 = 7 * SECOND / 4;
 
-/// How long the largest message takes at the rate. Brokers give a client up that completes none in one and a half
-/// keep-alives (45 s), our own client after 90 s: a link may become eight times slower within a message.
-const MESSAGE_S: f64 = 5.0;
+/// How long the largest message takes at the rate: a new reading waits for it, and what it adds to a message in bytes is
+/// small beside this.
+const MESSAGE_S: f64 = 1.0;
 
-/// Another message of the backlog goes out when what is on the way takes no longer than this: one other, and a few new
-/// readings. Two of them keep a link busy whose round trip takes 5 s, and a new reading waits for 11 s at most.
-const LEAD_S: f64 = 6.0;
+/// Another message of the backlog goes out when what is on the way takes no longer than this or two round trips: enough to
+/// keep a link busy, and no more for a new reading to wait for than it takes by itself.
+const LEAD_S: f64 = 0.5;
 
 /// New readings and pages go out as long as all that is on the way takes no longer: a ping behind it must be answered
 /// before the next one is due, 30 s later.
@@ -67,6 +67,8 @@ pub(super) struct Link {
     delivered: u64,
     delivered_at: BootNanos,
     first_begun: BootNanos,
+    /// The shortest time that an answer has taken on this connection; 0 while there was none.
+    round_ns: i64,
 }
 
 impl Default for Link {
@@ -78,6 +80,7 @@ impl Default for Link {
             delivered: 0,
             delivered_at: BootNanos(0),
             first_begun: BootNanos(0),
+            round_ns: 0,
         }
     }
 }
@@ -87,6 +90,7 @@ impl Link {
     pub(super) fn anew(&mut self) {
         self.way.clear();
         self.bytes_per_s = self.bytes_per_s.min(FIRST_RATE);
+        self.round_ns = 0;
     }
 
     /// `bytes` are handed over since `begun`.
@@ -109,13 +113,15 @@ impl Link {
         let arrived_in = now.0 - message.delivered_at.0;
         let sent_in = message.begun.0 - message.first_begun.0;
         let seconds = arrived_in.max(sent_in).max(1_000_000) as f64 / SECOND as f64;
-        self.learn((self.delivered - message.delivered) as f64 / seconds, now.0 - message.begun.0);
+        let took_ns = (now.0 - message.begun.0).max(1);
+        self.round_ns = if self.round_ns == 0 { took_ns } else { self.round_ns.min(took_ns) };
+        self.learn((self.delivered - message.delivered) as f64 / seconds, took_ns);
     }
 
     fn learn(&mut self, sample: f64, took_ns: i64) {
         if sample >= self.bytes_per_s {
             self.bytes_per_s = sample.min(self.bytes_per_s * GROWTH);
-        } else if took_ns > SLOW_NS {
+        } else if took_ns > SLOW_NS + 2 * self.round_ns {
             self.bytes_per_s = ((self.bytes_per_s + sample) / 2.0).max(LEAST_RATE);
         } else {
             return;
@@ -135,7 +141,8 @@ impl Link {
 
     /// Whether the backlog may add to what is on the way.
     pub(super) fn is_short(&self, now: BootNanos) -> bool {
-        self.waiting(now) as f64 <= self.bytes_per_s * LEAD_S
+        let two_rounds_s = 2.0 * self.round_ns as f64 / SECOND as f64;
+        self.waiting(now) as f64 <= self.bytes_per_s * two_rounds_s.max(LEAD_S)
     }
 
     /// Whether `bytes` may be added at all, of which `limit` may be on the way.
