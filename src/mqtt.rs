@@ -76,6 +76,14 @@ pub struct Ticket {
     pkid: u16,
 }
 
+#[cfg(test)]
+impl Ticket {
+    /// Of no connection.
+    pub(crate) fn for_tests(pkid: u16) -> Self {
+        Self { connection: 0, pkid }
+    }
+}
+
 /// A handle on the connection; clones share it.
 #[derive(Debug, Clone)]
 pub struct Client {

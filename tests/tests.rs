@@ -5,8 +5,8 @@
 //! | [`stories::layers`] | imports go downward only |
 //! | [`stories::main_job`] | sensors to fleet, bit for bit, also when everything is killed at random |
 //! | [`stories::backlog`] | it records on without a broker, in flat memory, and catches up |
-//! | [`stories::load`] | two hundred devices are held by one receiver |
-//! | [`stories::wire`] | a reading costs a hundredth of its JSON on the wire |
+//! | [`stories::many_devices`] | two hundred devices are held by one receiver |
+//! | [`stories::wire_bytes`] | a reading costs a hundredth of its JSON on the wire |
 //! | [`stories::time_travel`] | rollbacks, clones and lost replicas lose and invent nothing |
 //! | [`stories::bad_input`] | what a hostile or clumsy world sends is refused with a clear word |
 //! | [`stories::brokers`] | the brokers of docs/brokers let each side do its own and nothing else; no log holds a secret |

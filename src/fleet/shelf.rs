@@ -26,7 +26,7 @@ use std::sync::{Mutex, PoisonError};
 pub const MAX_OPEN: usize = 256;
 
 /// Commits that wait for the medium at one time. A file system joins the flushes of several files into one.
-const COMMITS_AT_A_TIME: usize = 8;
+const COMMITS_AT_A_TIME: usize = 16;
 
 /// The most that the catalogues of open replicas may take between two commits, in bytes: those used longest ago are closed.
 pub const MAX_OPEN_CATALOG_BYTES: usize = 128 << 20;

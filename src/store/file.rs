@@ -53,7 +53,8 @@ pub struct Pragmas {
 
 impl Pragmas {
     /// What suits a replica at the fleet: readers beside it, the same durability. Hundreds are open at a time, and a replica
-    /// is written at its end: a small cache does.
+    /// is written at its end: a small cache does. A log that begins anew after some forty commits soon overwrites blocks that
+    /// exist: then a commit waits for its own bytes, and not for the file system's journal to say that the file has grown.
     pub fn replica() -> Self {
         Self {
             page_bytes: 4096,
@@ -61,7 +62,7 @@ impl Pragmas {
             mmap_bytes: 0,
             exclusive: false,
             automatic: true,
-            wal_bytes: 4 << 20,
+            wal_bytes: 512 << 10,
             max_bytes: None,
             busy: Duration::from_secs(10),
         }

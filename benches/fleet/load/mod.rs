@@ -8,8 +8,10 @@
 
 mod device;
 mod parts;
+#[allow(clippy::duplicate_mod)] // The tests load this bench and that of the wire.
 mod process;
 #[path = "../../codec/set.rs"]
+#[allow(clippy::duplicate_mod)] // The same.
 mod set;
 mod supply;
 mod watch;

@@ -20,7 +20,7 @@ impl Broker {
         let config = dir.join("mosquitto.conf");
         let text = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\n\
-             max_inflight_messages {inflight}\nmax_queued_messages 0\nset_tcp_nodelay true\n"
+             max_inflight_messages {inflight}\nmax_queued_messages 100000\nset_tcp_nodelay true\n"
         );
         std::fs::write(&config, text)?;
         let process = mosquitto(&config, port)?;

@@ -13,9 +13,7 @@ impl Process {
     pub(crate) fn start(command: &mut Command, log: &Path) -> Outcome<Self> {
         let log = std::fs::File::create(log)?;
         let started = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
-        Ok(Self(
-            started.map_err(|cause| format!("{}: {cause}", Path::new(command.get_program()).display()))?,
-        ))
+        Ok(Self(started.map_err(|cause| format!("{:?}: {cause}", command.get_program()))?))
     }
 
     pub(crate) fn pid(&self) -> u32 {

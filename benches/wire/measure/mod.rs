@@ -8,11 +8,11 @@
 mod others;
 mod own;
 #[path = "../../fleet/load/process.rs"]
-#[allow(dead_code)] // More than this bench needs.
+#[allow(dead_code, clippy::duplicate_mod)] // More than this bench needs; the tests load two benches that have it.
 mod process;
 mod relay;
 #[path = "../../codec/set.rs"]
-#[allow(dead_code)] // The same.
+#[allow(dead_code, clippy::duplicate_mod)] // The same.
 mod set;
 mod site;
 

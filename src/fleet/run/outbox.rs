@@ -11,11 +11,6 @@ use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
-
-/// How long a publish may wait before it is given up, with all that waits behind it; devices then hear of it with the next
-/// ack.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 enum Post {
     /// The newest retained message of this topic.
@@ -74,8 +69,7 @@ impl Outbox {
             self.sending = None;
             match sent {
                 Ok(()) => {}
-                // After the next connection the broker repeats what has had no PUBACK, and devices are told again.
-                Err(PublishError::NotConnected) => self.clear(),
+                Err(PublishError::NotConnected) => self.forget(),
                 Err(error) => log::error!("receiver: {error}"),
             }
         }
@@ -84,25 +78,70 @@ impl Outbox {
     fn next(&mut self) -> Option<Sending> {
         let client = self.client.clone();
         let (topic, retain, payload) = match self.queue.pop_front()? {
-            Post::Taken(ticket) => return Some(patient(async move { client.ack(ticket).await })),
+            Post::Taken(ticket) => return Some(Box::pin(async move { client.ack(ticket).await })),
             Post::Once(once) => (once.topic, once.retain, once.payload),
             Post::Retained(topic) => {
                 let payload = self.retained.remove(&topic)?;
                 (topic, true, payload)
             }
         };
-        Some(patient(async move { client.publish(&topic, retain, payload).await }))
+        Some(Box::pin(async move { client.publish(&topic, retain, payload).await }))
     }
 
-    fn clear(&mut self) {
-        self.queue.clear();
+    /// The connection ended: devices are told again after the next one. PUBACKs stay: those of this connection are none any
+    /// more, and one of the next that were left out would take a place in the broker's window for as long as that stands.
+    fn forget(&mut self) {
+        self.queue.retain(|post| matches!(post, Post::Taken(_)));
         self.retained.clear();
     }
 }
 
-fn patient(work: impl Future<Output = Result<(), PublishError>> + Send + 'static) -> Sending {
-    Box::pin(smol::future::or(work, async {
-        smol::Timer::after(PATIENCE).await;
-        Err(PublishError::NotConnected)
-    }))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::Settings;
+
+    fn publication(topic: &str, payload: u8, retain: bool) -> Publication {
+        Publication { topic: topic.into(), payload: vec![payload], retain }
+    }
+
+    /// While the connection takes nothing, a device with many acks costs the room of one, the newest; requests and PUBACKs
+    /// keep their order.
+    #[test]
+    fn of_many_acks_for_a_device_the_newest_waits() {
+        let (client, _events) = Client::start(Settings::receiver("r", "127.0.0.1", 1)).expect("a thread");
+        let mut outbox = Outbox::new(client);
+        for n in 0..100 {
+            outbox.add(vec![publication("a/ack", n, true), publication("b/ack", n, true)], Vec::new());
+        }
+        outbox.add(vec![publication("a/request", 1, false), publication("a/request", 2, false)], Vec::new());
+        let order = outbox.queue.iter().map(|post| match post {
+            Post::Retained(topic) => (topic.as_str(), outbox.retained[topic][0]),
+            Post::Once(once) => (once.topic.as_str(), once.payload[0]),
+            Post::Taken(_) => ("puback", 0),
+        });
+        let order: Vec<_> = order.collect();
+        assert_eq!(order, [("a/ack", 99), ("b/ack", 99), ("a/request", 1), ("a/request", 2)]);
+    }
+
+    /// What was to be said when a connection ended is forgotten, since all are told after the next; PUBACKs are not, in
+    /// their order.
+    #[test]
+    fn an_ended_connection_takes_answers_and_no_pubacks() {
+        let (client, _events) = Client::start(Settings::receiver("r", "127.0.0.1", 1)).expect("a thread");
+        let mut outbox = Outbox::new(client);
+        for n in 0..3 {
+            let answers = vec![publication("a/ack", 0, true), publication("a/request", 0, false)];
+            outbox.add(answers, vec![Ticket::for_tests(n)]);
+        }
+        outbox.forget();
+        let left = outbox.queue.iter().map(|post| match post {
+            Post::Taken(ticket) => Some(*ticket),
+            _ => None,
+        });
+        assert_eq!(left.collect::<Vec<_>>(), [0, 1, 2].map(|n| Some(Ticket::for_tests(n))));
+        assert!(outbox.retained.is_empty());
+        outbox.add(vec![publication("a/ack", 1, true)], Vec::new());
+        assert_eq!((outbox.queue.len(), outbox.retained.len()), (4, 1), "and the next ack waits like any");
+    }
 }

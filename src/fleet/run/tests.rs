@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::fleet::report;
-use crate::mqtt::Settings;
+use crate::mqtt::{Settings, Ticket};
 use crate::reading::{BootId, SegmentSeq, SeqRange};
 use crate::segment::{self, Content, Loss, LossReason, Segment};
 use crate::wire::topics::{self, Topic};
@@ -186,4 +186,76 @@ fn http_is_refused_while_there_is_none() {
     let config = FleetConfig { http: Some(([127, 0, 0, 1], 0).into()), ..config(dir.path()) };
     let (_stop, stopped) = smol::channel::bounded(1);
     assert!(matches!(run(config, stopped), Err(FleetError::Config(_))));
+}
+
+/// More devices are there at a start than messages may wait at the MQTT thread: each hears from the receiver, over one
+/// connection. (It once published acks and read messages in turns; with more than 320 messages at a time each waited for
+/// the other, until the connection was given up and all began anew.)
+#[test]
+fn a_start_with_many_devices_answers_them_all() {
+    const DEVICES: u64 = 600;
+    let broker = crate::mqtt::testing::Mosquitto::start();
+    let dir = tempfile::tempdir().expect("a directory");
+    let address = SocketAddr::from(([127, 0, 0, 1], broker.port));
+    let mut all = Settings::device("all", "127.0.0.1", broker.port);
+    all.filters = vec![format!("{PREFIX}/v1/+/ack")];
+    let outside = crate::config::Broker { host: "127.0.0.1".into(), port: broker.port, tls: false };
+    let config = FleetConfig { broker: Some(outside), listen: None, ..config(dir.path()) };
+    smol::block_on(async {
+        let (client, _events) = device(address, "writer");
+        crate::mqtt::testing::eventually("the writer connects", || client.is_connected());
+        for n in 0..DEVICES {
+            let state = State {
+                online: true,
+                session: n + 1,
+                run: 1,
+                version: "0.1.0".into(),
+                utc: crate::clock::UtcNanos(1),
+                clock_trusted: false,
+                stores: vec![],
+            };
+            let topic = topics::name(PREFIX, &format!("d{n}"), Topic::State);
+            client.publish(&topic, true, encode(&state).expect("a state")).await.expect("published");
+        }
+        let (_all, acks) = Client::start(all).expect("a thread");
+        connected(&acks).await;
+        let (stop, stopped) = smol::channel::bounded::<()>(1);
+        let service = std::thread::spawn(move || run(config, stopped));
+        let mut told = std::collections::BTreeSet::new();
+        let hear = async {
+            while (told.len() as u64) < DEVICES {
+                if let Event::Message { topic, .. } = acks.recv().await.expect("an event") {
+                    told.insert(topic);
+                }
+            }
+        };
+        // Before the fix the first connection was given up after 20 s.
+        let patience = async {
+            smol::Timer::after(Duration::from_secs(15)).await;
+        };
+        smol::future::or(hear, patience).await;
+        stop.close();
+        service.join().expect("no panic").expect("a good end");
+        assert_eq!(told.len() as u64, DEVICES, "devices that were answered");
+    });
+}
+
+/// What waits for the desk is bounded by count and by bytes, and leaves in groups that are, in the order of arrival.
+#[test]
+fn what_waits_is_bounded_and_leaves_in_order() {
+    let taken = |n: usize, bytes: usize| {
+        let ticket = Ticket::for_tests(n as u16);
+        Taken { topic: n.to_string(), payload: vec![0; bytes], ticket }
+    };
+    let mut waiting = Waiting::default();
+    (0..MAX_WAITING).for_each(|n| waiting.push(taken(n, 1)));
+    assert!(!waiting.has_room(), "by count");
+    let groups = std::iter::from_fn(|| Some(waiting.group()).filter(|group| !group.is_empty()));
+    let names: Vec<_> = groups.inspect(|g| assert!(g.len() <= MAX_GROUP)).flatten().map(|t| t.topic).collect();
+    assert!(names.iter().enumerate().all(|(n, name)| *name == n.to_string()));
+    assert_eq!((names.len(), waiting.bytes), (MAX_WAITING, 0));
+    (0..17).for_each(|n| waiting.push(taken(n, 1 << 20)));
+    assert!(!waiting.has_room(), "by bytes");
+    assert_eq!(waiting.group().len(), MAX_GROUP_BYTES >> 20);
+    assert!(waiting.has_room());
 }

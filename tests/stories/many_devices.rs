@@ -29,14 +29,15 @@ fn two_hundred_devices_are_held_by_one_receiver() {
     let dir = tempfile::tempdir().unwrap();
     let account = load::run(&plan, dir.path()).unwrap();
     let third = account.samples.len() / 3;
-    let (early, late) = (&account.samples[1..third], &account.samples[account.samples.len() - third..]);
+    // In the first third replicas are made, as once in the life of a device.
+    let (early, late) = (&account.samples[third..2 * third], &account.samples[account.samples.len() - third..]);
     println!("commit to ack, p50 in ms: {:.0?} early, {:.0?} late", p50(early), p50(late));
     println!("resident KiB of the receiver: {:?}", account.samples.iter().map(|s| s.rss_kib[0]).collect::<Vec<_>>());
     assert_whole(&account);
     // A machine that has other work may be slower for a while; a receiver that falls behind gets slower each second, by a
     // second when it takes half.
     let least = |samples: &[Sample]| p50(samples).into_iter().fold(f64::INFINITY, f64::min);
-    assert!(least(late) <= 3.0 * least(early) + 1000.0, "latency grows");
+    assert!(least(late) <= 3.0 * least(early).min(1000.0) + 1000.0, "latency grows");
     let backlog = late.iter().map(|s| s.backlog).min().unwrap();
     assert!(backlog <= 2 * 200 * u64::from(per_second), "a backlog of {backlog} segments");
     let resident = late.iter().map(|s| s.rss_kib[0]).max().unwrap();
