@@ -40,8 +40,11 @@ pub struct Idle {
 /// A pause too short for a step, which may block for some hundreds of milliseconds on a card. Where commits come so often
 /// that there is no longer one, the first half of each interval has to do.
 const SHORT: Duration = Duration::from_millis(1500);
-/// Without a commit for so long, what is in the log is folded: a bit that rots there costs more than one in the database.
+/// With no commit for so long and none on the way, what is in the log is folded: a bit that rots there costs more than one in
+/// the database.
 const QUIET: Duration = Duration::from_secs(60);
+/// And no sooner than this after the fold before: readings may come every few minutes.
+const QUIET_AGAIN_NANOS: i64 = 600 * SECOND;
 /// A log is not left to rot for longer than this, even while commits go on. Each fold writes pages that the next hours
 /// would have changed again, which shows where commits are a minute apart.
 const FOLD_NANOS: i64 = 6 * 3600 * SECOND;
@@ -92,8 +95,9 @@ impl Upkeep {
         if idle.until_commit.is_some_and(|left| left <= SHORT.min((left + idle.since_commit) / 2)) {
             return None;
         }
-        let quiet =
-            idle.since_commit >= QUIET && due(BootNanos(self.fold_at.0.saturating_sub(FOLD_NANOS - 60 * SECOND)));
+        let quiet = idle.until_commit.is_none()
+            && idle.since_commit >= QUIET
+            && due(BootNanos(self.fold_at.0.saturating_sub(FOLD_NANOS - QUIET_AGAIN_NANOS)));
         if facts.wal_pages_waiting > 0 && (quiet || due(self.fold_at)) {
             return Some(Chore::Checkpoint);
         }
@@ -237,11 +241,21 @@ mod tests {
         let waiting = StoreFacts { wal_pages_waiting: 5, ..facts() };
         assert_eq!(upkeep.next(idle(5, 5), &waiting, at(6 * 3600 - 1)), None);
         assert_eq!(upkeep.next(idle(5, 5), &waiting, at(6 * 3600)), Some(Chore::Checkpoint));
-        assert_eq!(upkeep.next(idle(60, 5), &waiting, at(100)), Some(Chore::Checkpoint));
-        upkeep.done(Chore::Checkpoint, Some(Step::Worked), at(100));
-        assert_eq!(upkeep.next(idle(61, 5), &waiting, at(101)), None, "a reader holds the rest: not again and again");
-        assert_eq!(upkeep.next(idle(900, 5), &waiting, at(1000)), Some(Chore::Checkpoint));
-        assert_eq!(upkeep.next(idle(900, 5), &facts(), at(1000)), None);
+        let silent = |seconds| Idle { until_commit: None, ..idle(seconds, 0) };
+        assert_eq!(upkeep.next(silent(60), &waiting, at(600)), Some(Chore::Checkpoint));
+        upkeep.done(Chore::Checkpoint, Some(Step::Worked), at(600));
+        assert_eq!(upkeep.next(silent(61), &waiting, at(601)), None, "a reader holds the rest: not again and again");
+        assert_eq!(upkeep.next(silent(660), &waiting, at(1200)), Some(Chore::Checkpoint));
+        assert_eq!(upkeep.next(silent(660), &facts(), at(1200)), None);
+    }
+
+    /// Commits that are minutes apart are no silence: a fold after each would cost more flash than they do. (It did.)
+    #[test]
+    fn rare_commits_are_no_silence() {
+        let mut upkeep = Upkeep::new(at(0));
+        (upkeep.compact_at, upkeep.expire_at) = (at(1 << 30).boot, at(1 << 30).boot);
+        let waiting = StoreFacts { wal_pages_waiting: 5, ..facts() };
+        assert!((60..240).all(|since| upkeep.next(idle(since, 240 - since), &waiting, at(3600 + since as i64)).is_none()));
     }
 
     /// Compaction goes on while it finds something, then rests a minute; a failure rests too.

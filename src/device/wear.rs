@@ -48,10 +48,22 @@ impl Desk {
         self.act(told.into_iter().collect()).await;
         let medium = Medium::find(&self.config.root, &self.config.store.path);
         let last_recorded = match kept.boot() {
-            Some(boot) => self.store.run(move |store| store.last_recorded(boot)).await.ok()?.ok().flatten(),
+            Some(boot) => match self.store.run(move |store| store.last_recorded(boot)).await.ok()? {
+                Ok(last) => last,
+                Err(why) => {
+                    log::warn!("flash: when this boot was last recorded can't be read, and counts as not known: {why}");
+                    None
+                }
+            },
             None => None,
         };
-        let boot = Identity::read(&self.config.root).ok()?.boot_uuid;
+        let boot = loop {
+            match Identity::read(&self.config.root) {
+                Ok(me) => break me.boot_uuid,
+                Err(why) => log::warn!("flash: which boot this is can't be read for now: {why}"),
+            }
+            Timer::after(READ_AGAIN).await;
+        };
         let interval = self.config.store.commit_interval;
         let start = Start { config: self.config.flash, interval, medium: medium.clone(), boot, kept, last_recorded };
         Some((medium, start))

@@ -20,7 +20,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 /// Sequence numbers that are left out for each commit that rotted away: more segments than a commit ever has.
-const SEQS_PER_COMMIT: u64 = 64;
+const SEQS_PER_COMMIT: u64 = 256;
 
 /// Whether the numbers of the last line may be gone on with.
 pub(super) fn why_fresh(
