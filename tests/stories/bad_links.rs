@@ -145,7 +145,7 @@ fn two_kilobytes_a_second_drain_a_backlog() {
     let dir = tempfile::tempdir().unwrap();
     let way = Way { bytes_per_s: Some(2000), ..Way::late(2000) };
     let mut scene = Scene::with(dir.path(), way, "commit_interval = \"1s\"", false);
-    scene.plant.send(&scene.site, length(25_000, 120_000));
+    scene.plant.send(&scene.site, length(15_000, 120_000));
     assert!(scene.plant.flush(&scene.site));
     let bytes = scene.site.status()["recorded"]["segment_bytes"].as_u64().unwrap();
     scene.appear();
