@@ -14,6 +14,7 @@ mod adaptive;
 mod body;
 mod coder;
 mod columns;
+mod contains;
 mod directory;
 mod floats;
 mod merge;
@@ -25,8 +26,9 @@ mod tests;
 mod view;
 
 pub use body::encode;
+pub use contains::contains;
 pub(crate) use merge::Timelines;
-pub use merge::{Merge, contains, merge};
+pub use merge::{Merge, merge};
 pub use sum::Sum;
 pub use view::{Bounds, ColumnHead, Decoded, View, decode};
 

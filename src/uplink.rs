@@ -11,6 +11,7 @@ pub mod machine;
 mod pace;
 mod status;
 mod task;
+mod unheard;
 pub(crate) mod voice;
 
 pub use lane::Head;

@@ -291,6 +291,8 @@ pub enum WireError {
     Chunk,
     /// All chunks of a body came, and together they are not what they said.
     Hash,
+    /// More chunks of a body came, or longer ones, than it can be cut into.
+    Pieces,
 }
 
 impl fmt::Display for WireError {
@@ -330,6 +332,10 @@ impl fmt::Display for WireError {
                 write!(f, "the {what} is outside its bounds: this is a fault of the sender, report it")
             }
             Self::Chunk => write!(f, "a chunk lies outside its segment: this is a fault of the sender, report it"),
+            Self::Pieces => write!(
+                f,
+                "the chunks of a segment overlap without end: they are dropped; this is a fault of the sender, report it"
+            ),
             Self::Hash => write!(
                 f,
                 "the chunks of a segment do not add up to it: they are dropped and will be sent again; if it repeats, report it"

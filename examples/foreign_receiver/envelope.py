@@ -39,6 +39,26 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """What the device holds of a range of numbers, and what the readings there add up to."""
+    store: UUID
+    range: Range
+    readings: list[Range]
+    losses: list[Range]
+    count: int
+    digest: int
+
+
+@dataclass(frozen=True)
+class Account:
+    """How far a snapshot is."""
+    nonce: int
+    stores: list[tuple[UUID, Range]]
+    stretch: Optional[Stretch]
+    last: bool
+
+
+@dataclass(frozen=True)
 class Series:
     """What a segment's series id stands for. An integer's value in its unit is raw × mantissa × 10^exponent."""
     id: int
@@ -124,19 +144,26 @@ def seal(message: Writer) -> bytes:
     return inner + zlib.crc32(inner).to_bytes(4, "little")
 
 
-def read_frame(payload: bytes) -> Union[Whole, Chunk]:
+def read_frame(payload: bytes) -> Union[Whole, Chunk, Account]:
     r = open_envelope(payload)
     variant = r.unsigned(32)
+    frame: Union[Whole, Chunk, Account]
     if variant == 0:
         frame = Whole(r.uuid(), r.range(), r.blob(MAX_BODY))
     elif variant == 1:
         frame = Chunk(r.uuid(), r.range(), r.unsigned(32), r.unsigned(32), r.unsigned(32), r.blob(MAX_BODY))
         if not frame.bytes or frame.offset + len(frame.bytes) > frame.total or frame.total > MAX_BODY:
             raise Malformed(f"a chunk of {len(frame.bytes)} bytes at {frame.offset} of {frame.total}")
+    elif variant == 2:
+        frame = Account(r.unsigned(), r.many(MAX_STORES, lambda: (r.uuid(), r.range())), r.option(lambda: stretch(r)), r.flag())
     else:
         raise Newer(f"variant {variant} of SegmentFrame")
     r.end()
     return frame
+
+
+def stretch(r: Reader) -> Stretch:
+    return Stretch(r.uuid(), r.range(), r.ranges(), r.ranges(), r.unsigned(), r.unsigned())
 
 
 def read_catalog(payload: bytes) -> CatalogPage:
@@ -185,4 +212,13 @@ def request_segments(store: UUID, ranges: list[Range]) -> bytes:
 
 
 REQUEST_CATALOG = seal(Writer().unsigned(1))
-REQUEST_SNAPSHOT = seal(Writer().unsigned(2))
+
+
+def request_snapshot(nonce: int, only: Optional[tuple[UUID, Range]], done: list[tuple[UUID, list[Range]]]) -> bytes:
+    w = Writer().unsigned(2).unsigned(nonce).unsigned(0 if only is None else 1)
+    if only is not None:
+        w.uuid(only[0]).unsigned(only[1][0]).unsigned(only[1][1])
+    w.unsigned(len(done))
+    for store, ranges in done:
+        w.uuid(store).ranges(ranges)
+    return seal(w)

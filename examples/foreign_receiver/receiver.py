@@ -11,7 +11,7 @@ from uuid import UUID
 
 from . import envelope
 from .archive import Archive, Conflict, Unknown
-from .envelope import Chunk, State, StoreAck, Whole
+from .envelope import Account, Chunk, State, StoreAck, Whole
 from .postcard import MAX_RANGES, Malformed, Newer, Range
 from .ranges import without
 from .segment import decode
@@ -115,6 +115,9 @@ class Receiver:
     def _take_segment(self, device: str, payload: bytes) -> list[str]:
         frame = envelope.read_frame(payload)
         body: Optional[bytes]
+        if isinstance(frame, Account):
+            log.debug("%s: snapshot %d: %s", device, frame.nonce, "ended" if frame.last else frame.stretch)
+            return []
         if isinstance(frame, Whole):
             body = frame.body
         else:

@@ -5,11 +5,12 @@ import re
 import struct
 import unittest
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
 from . import envelope
-from .envelope import Boot, CatalogPage, Chunk, Series, State, StoreAck, StoreState, Whole
+from .envelope import Account, Boot, CatalogPage, Chunk, Series, State, StoreAck, StoreState, Stretch, Whole
 from .postcard import Malformed, Newer
 from .segment import Missing, decode
 
@@ -39,9 +40,12 @@ class Envelopes(unittest.TestCase):
         anchor = (5, -5, True)
         catalog = CatalogPage(STORE, [Series(1, "hwmon/cpu/temp1", "Cel", "int", 1, -3)], [Boot(1, UUID(int=1), [anchor])])
         state = State(True, 300, 7, "0.1.0", SECOND, True, [StoreState(STORE, 42, [(3, 5), (40, 42)], 9)])
-        whole, chunk, page, birth, *_ = page_vectors()
+        stretch = Stretch(STORE, (1, 42), [(3, 40), (42, 42)], [(41, 41)], 1200, 0x0123456789ABCDEF)
+        whole, chunk, account, last, page, birth, *_ = page_vectors()
         self.assertEqual(envelope.read_frame(whole), Whole(STORE, (1, 300), b"body"))
         self.assertEqual(envelope.read_frame(chunk), Chunk(STORE, (1, 300), 0xDEADBEEF, 128, 1000, b"piece"))
+        self.assertEqual(envelope.read_frame(account), Account(77, [(STORE, (1, 42))], stretch, False))
+        self.assertEqual(envelope.read_frame(last), Account(77, [(STORE, (1, 42))], None, True))
         self.assertEqual(envelope.read_catalog(page), catalog)
         self.assertEqual(envelope.read_state(birth), state)
 
@@ -49,8 +53,9 @@ class Envelopes(unittest.TestCase):
         ack = StoreAck(STORE, 2, [(6, 39)], 39, [(6, 6)], (9, [(1, 2)]))
         vectors = page_vectors()
         for ours in (envelope.ack([ack]), envelope.request_segments(STORE, [(3, 5)]), envelope.REQUEST_CATALOG,
-                     envelope.REQUEST_SNAPSHOT):
-            self.assertIn(ours, vectors[4:])
+                     envelope.request_snapshot(77, None, [(STORE, [(1, 20)])]),
+                     envelope.request_snapshot(78, (STORE, (3, 5)), [])):
+            self.assertIn(ours, vectors[6:])
 
     def test_damage_and_news_are_told_apart(self) -> None:
         whole = page_vectors()[0]

@@ -39,8 +39,7 @@ fn run(arguments: &mut Arguments) -> Result<Exit, CliError> {
         }
     }
     let config = Config::load(&path).map_err(CliError::fault)?;
-    output::print(&summary(&config))?;
-    let Some(uplink) = &config.uplink else { return Ok(Exit::Ok) };
+    let Some(uplink) = &config.uplink else { return output::print(&summary(&config)).map(|()| Exit::Ok) };
     let files = Files {
         section: "uplink",
         tls: uplink.broker.tls,
@@ -49,7 +48,7 @@ fn run(arguments: &mut Arguments) -> Result<Exit, CliError> {
         key: uplink.key.as_deref(),
         password: uplink.password_file.as_deref(),
     };
-    Ok(tell(&path, &advice::of_device(&config), &files))
+    conclude(&path, &advice::of_device(&config), &files, &summary(&config))
 }
 
 /// The files of one side of a broker.
@@ -62,8 +61,9 @@ pub(super) struct Files<'a> {
     pub(super) password: Option<&'a Path>,
 }
 
-/// Says on standard error what is wrong or doubtful in `config`, and in the files that it names as far as they are here.
-pub(super) fn tell(config: &Path, advice: &[Advice], files: &Files<'_>) -> Exit {
+/// Says on standard error what is wrong or doubtful in `config`, and in the files that it names as far as they are here;
+/// where nothing is wrong, what it means.
+pub(super) fn conclude(config: &Path, advice: &[Advice], files: &Files<'_>, meaning: &str) -> Result<Exit, CliError> {
     let mut wrong = advice.iter().any(|advice| advice.fatal);
     for Advice { key, problem, fatal } in advice {
         match fatal {
@@ -76,7 +76,7 @@ pub(super) fn tell(config: &Path, advice: &[Advice], files: &Files<'_>) -> Exit 
         wrong = true;
         eprintln!("{}: {fault}", config.display());
     }
-    if wrong { Exit::Config } else { Exit::Ok }
+    if wrong { Ok(Exit::Config) } else { output::print(meaning).map(|()| Exit::Ok) }
 }
 
 impl Files<'_> {

@@ -107,7 +107,7 @@ fn check_command(arguments: &mut Arguments) -> Result<Exit, CliError> {
         (Some(broker), _) => format!("over {broker}"),
         (None, listen) => format!("with its own broker on {}", listen.map(|at| at.to_string()).unwrap_or_default()),
     };
-    output::print(&format!("ok: receives {} {broker} into {}\n", config.prefix, config.data.display()))?;
+    let meaning = format!("ok: receives {} {broker} into {}\n", config.prefix, config.data.display());
     let files = Files {
         section: "fleet",
         tls: config.broker.as_ref().is_some_and(|broker| broker.tls),
@@ -116,7 +116,7 @@ fn check_command(arguments: &mut Arguments) -> Result<Exit, CliError> {
         key: config.key.as_deref(),
         password: config.password_file.as_deref(),
     };
-    Ok(check::tell(&path, &advice::of_fleet(&config), &files))
+    check::conclude(&path, &advice::of_fleet(&config), &files, &meaning)
 }
 
 fn run_command(arguments: &mut Arguments) -> Result<Exit, CliError> {

@@ -75,6 +75,44 @@ fn exit_codes_tell_the_trouble() {
     assert_eq!(told(&["query", "--db", &at("none.db"), "SELECT 1"]).0, Exit::Unavailable);
 }
 
+/// `check` fails for what a broker would not take and for a secret that others may use, and only notes what is not on this
+/// machine or is merely doubtful.
+#[cfg(feature = "tls")]
+#[test]
+fn a_connection_is_checked_before_it_is_made() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
+    let secret = |mode: u32| {
+        std::fs::write(at("password"), "hunter2").expect("a file");
+        std::fs::set_permissions(at("password"), PermissionsExt::from_mode(mode)).expect("chmod");
+    };
+    let checked = |program: &'static Program, text: &str| {
+        std::fs::write(at("it.toml"), text).expect("a file");
+        let words = ["check", "--config", &at("it.toml")].map(OsString::from).to_vec();
+        dispatch(program, words).expect("checked")
+    };
+    let device = |uplink: &str| checked(&VARVED, &format!("device = \"d\"\n[uplink]\n{uplink}"));
+    let login = format!("username = \"d\"\npassword_file = \"{}\"", at("password"));
+    let plain = format!("broker = \"mqtt://b\"\n{login}");
+    assert_eq!(device(&plain), Exit::Ok, "a password in the open is a note, and so is a file that is not here");
+    secret(0o640);
+    assert_eq!(device(&plain), Exit::Ok);
+    secret(0o644);
+    assert_eq!(device(&plain), Exit::Config);
+    let ca = format!("ca = \"{}\"", at("ca.pem"));
+    assert_eq!(device(&format!("broker = \"mqtts://b\"\n{ca}")), Exit::Ok);
+    std::fs::write(at("ca.pem"), "no certificate").expect("a file");
+    assert_eq!(device(&format!("broker = \"mqtts://b\"\n{ca}")), Exit::Config);
+    assert_eq!(device(&format!("broker = \"mqtts://x.amazonaws.com:443\"\nca = \"{}\"", at("none"))), Exit::Config);
+    #[cfg(feature = "fleet")]
+    {
+        assert_eq!(checked(&fleet::VARVED_FLEET, &format!("[fleet]\n{plain}")), Exit::Config);
+        secret(0o600);
+        assert_eq!(checked(&fleet::VARVED_FLEET, &format!("[fleet]\n{plain}")), Exit::Ok);
+    }
+}
+
 /// The read commands over one store, end to end: a snapshot verifies, a damaged copy doesn't, and says how much is left.
 #[test]
 fn a_snapshot_verifies_and_a_damaged_copy_does_not() {

@@ -1,14 +1,13 @@
 //! When the receiver is overloaded, and whom to ask for silence.
 //!
-//! What enters: messages as they come, and once a second how many wait. What leaves: the devices to send
+//! What enters: messages as they come, and once a second whether many wait. What leaves: the devices to send
 //! [`Request::Pause`](crate::wire::Request::Pause) to. Pure. A device that is asked keeps what it has and goes on recording;
 //! the rest are served meanwhile. It is a courtesy and no protection: who ignores it is held back by the broker alone.
 
 use crate::clock::{BootNanos, SECOND};
 use std::collections::BTreeMap;
 
-/// So many messages wait for so long: the receiver does not keep up.
-const CROWD: usize = 2048;
+/// A crowd that lasts for so long: the receiver does not keep up.
 const CROWDED_NS: i64 = 5 * SECOND;
 
 /// How long the busiest are asked to be silent, and how many of them at a time.
@@ -36,9 +35,9 @@ impl Overload {
         }
     }
 
-    /// `waiting` messages wait at `now`: whom to ask, if anyone. Then it is waited again to see what comes of it.
-    pub fn pauses(&mut self, waiting: usize, now: BootNanos) -> Vec<String> {
-        if waiting < CROWD {
+    /// Whether the waiting room is `crowded` at `now`: whom to ask, if anyone. Then it is waited again to see what comes of it.
+    pub fn pauses(&mut self, crowded: bool, now: BootNanos) -> Vec<String> {
+        if !crowded {
             (self.since, self.bytes) = (None, BTreeMap::new());
             return Vec::new();
         }
@@ -65,16 +64,16 @@ mod tests {
     #[test]
     fn the_busiest_are_asked_when_a_crowd_lasts() {
         let mut overload = Overload::default();
-        let mut second = |now: i64, waiting: usize| {
+        let mut second = |now: i64, crowded: bool| {
             (0..20).for_each(|k| overload.took(&format!("d-{k}"), 100 * (k % 10) + k));
-            overload.pauses(waiting, at(now))
+            overload.pauses(crowded, at(now))
         };
-        assert!((0..5).all(|now| second(now, CROWD).is_empty()));
-        assert!(second(5, CROWD - 1).is_empty(), "it passed");
-        assert!((6..11).all(|now| second(now, CROWD).is_empty()));
-        let asked = second(11, CROWD);
+        assert!((0..5).all(|now| second(now, true).is_empty()));
+        assert!(second(5, false).is_empty(), "it passed");
+        assert!((6..11).all(|now| second(now, true).is_empty()));
+        let asked = second(11, true);
         assert_eq!(asked, ["d-19", "d-9", "d-18", "d-8", "d-17", "d-7", "d-16", "d-6"]);
-        assert!((12..16).all(|now| second(now, CROWD).is_empty()));
-        assert_eq!(second(16, CROWD).len(), BUSIEST);
+        assert!((12..16).all(|now| second(now, true).is_empty()));
+        assert_eq!(second(16, true).len(), BUSIEST);
     }
 }

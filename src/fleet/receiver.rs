@@ -45,10 +45,13 @@ const MAX_ACK_BYTES: usize = 100 * 1024;
 /// How often the roster is written at most.
 const SAVE_EVERY: i64 = 5 * SECOND;
 
+/// How often a message that is of no device is named in the log at most.
+const NAME_EVERY: i64 = 60 * SECOND;
+
 /// Acks that are published again at one tick after a reconnect.
 const ACKS_PER_TICK: usize = 64;
 
-/// Sessions of one device that took turns so often are two devices: told then, and at each doubling.
+/// Sessions of one device that took turns so often are two devices.
 const CONTEST: u32 = 4;
 
 /// Events that wait for the roster; more are counted only.
@@ -86,7 +89,7 @@ pub struct Receiver {
     saved: Option<BootNanos>,
     again: BTreeSet<String>,
     retrievals: Retrievals,
-    strangers: u64,
+    strangers: Strangers,
 }
 
 /// What a group of messages asks for beside the commit.
@@ -113,7 +116,7 @@ impl Receiver {
             saved: None,
             again: BTreeSet::new(),
             retrievals: Retrievals::default(),
-            strangers: 0,
+            strangers: Strangers::default(),
         })
     }
 
@@ -158,9 +161,9 @@ impl Receiver {
         self.save(now);
     }
 
-    /// Messages whose topic is nobody's, or whose device would be one too many.
+    /// Messages whose topic is nobody's or not a device's to write, or whose device would be one too many.
     pub fn strangers(&self) -> u64 {
-        self.strangers
+        self.strangers.count
     }
 
     fn take(&mut self, message: Message<'_>, now: Now, answers: &mut Answers) {
@@ -168,12 +171,16 @@ impl Receiver {
             self.commit(now);
         }
         let Some((name, topic)) = topics::parse(&self.prefix, message.topic) else {
-            self.strangers = self.strangers.saturating_add(1);
+            self.strangers.count(message.topic, "is no device's topic", now);
             return;
         };
+        if matches!(topic, Topic::Ack | Topic::Request) {
+            self.strangers.count(message.topic, "is the receiver's own to write", now);
+            return;
+        }
         if !self.devices.contains_key(name) {
             if self.devices.len() >= MAX_DEVICES {
-                self.strangers = self.strangers.saturating_add(1);
+                self.strangers.count(message.topic, "would be of one device too many", now);
                 return;
             }
             self.devices.insert(name.to_owned(), Device::default());
@@ -243,13 +250,13 @@ impl Receiver {
         let merged = replica.merge(name, &page, now.utc);
         self.report(notices, now);
         let merged = merged.map_err(|cause| self.fall_back(store, cause))?;
-        let brought = self.device(name).brought(store);
+        let device = self.device(name);
         match merged {
             Merged::Refused(why) => return Err((why, format!("a catalogue page of store {store}"))),
-            Merged::Kept => brought.known.learn(&page),
+            Merged::Kept => device.learn(&page),
             Merged::Beside => {
-                brought.known = Default::default();
-                brought.known.learn(&page);
+                device.brought(store).known = Default::default();
+                device.learn(&page);
                 answers.catalogs.insert(name.to_owned());
                 let detail = format!("store {store} has other definitions than were held; both are kept");
                 self.conflict(name, store, detail, now, answers);
@@ -266,7 +273,8 @@ impl Receiver {
         }
         let was_there = self.device(name).entry.online;
         let heard = self.device(name).hear(&state);
-        if heard == Heard::Born || (heard == Heard::Still && !was_there) {
+        let begins = matches!(heard, Heard::Born | Heard::Returned { .. });
+        if begins || (heard == Heard::Still && !was_there) {
             self.retrievals.begin_again(Some(name));
         }
         match heard {
@@ -277,11 +285,7 @@ impl Receiver {
             }
             Heard::Returned { times } => {
                 self.assembler.forget(name);
-                if times >= CONTEST && times.is_power_of_two() {
-                    let detail = self.device(name).contest(&state, times);
-                    log::warn!("receiver: {name}: {detail}");
-                    self.happened(name, detail, now);
-                }
+                self.contest(name, &state, times, now);
             }
             Heard::Born => self.assembler.forget(name),
             Heard::Still => {}
@@ -309,6 +313,15 @@ impl Receiver {
             return Ok(());
         }
         Err((Refusal::Stores, format!("store {store} would be one more than {MAX_STORES_PER_DEVICE}")))
+    }
+
+    /// Sessions of one name take turns: told when that is no accident any more, and at each doubling.
+    fn contest(&mut self, name: &str, state: &State, times: u32, now: Now) {
+        if times >= CONTEST && times.is_power_of_two() {
+            let detail = self.device(name).contest(state, times);
+            log::warn!("receiver: {name}: {detail}");
+            self.happened(name, detail, now);
+        }
     }
 
     /// Everyone who brought the store learns of a conflict.
@@ -457,6 +470,24 @@ impl Receiver {
 
     fn device(&mut self, name: &str) -> &mut Device {
         self.devices.entry(name.to_owned()).or_default()
+    }
+}
+
+/// Messages that are of no device: counted, and now and then one is named in the log.
+#[derive(Default)]
+struct Strangers {
+    count: u64,
+    named: Option<BootNanos>,
+}
+
+impl Strangers {
+    fn count(&mut self, topic: &str, why: &str, now: Now) {
+        self.count = self.count.saturating_add(1);
+        if self.named.is_none_or(|then| now.boot.0.saturating_sub(then.0) >= NAME_EVERY) {
+            self.named = Some(now.boot);
+            let topic: String = topic.chars().take(200).collect();
+            log::warn!("receiver: {topic:?} {why} ({} such so far): check the broker's ACL", self.count);
+        }
     }
 }
 

@@ -50,6 +50,9 @@ pub const MAX_HISTORIES: usize = 16;
 const MAX_COMPARED_ROWS: usize = 300_000;
 const MAX_COMPARED_BYTES: u64 = 64 << 20;
 
+/// The most that the catalogues of one store may take in memory, all its histories together, in bytes; about 150,000 series.
+pub const MAX_CATALOG_BYTES: usize = 32 << 20;
+
 /// A loss over more segments than this is not compared with them: their numbers are enough to see what is news in it.
 const MAX_LOST_ROWS: usize = 16;
 
@@ -103,6 +106,11 @@ pub struct Known {
 }
 
 impl Known {
+    /// How many pieces it is in; each takes some 32 bytes.
+    pub fn pieces(&self) -> usize {
+        self.series.len() + self.boots.len()
+    }
+
     /// Adds all that `page` defines.
     pub fn learn(&mut self, page: &CatalogPage) {
         self.series.extend(page.series.iter().map(|(id, _)| place_of(id.0)));
@@ -267,7 +275,7 @@ impl Replica {
         if self.histories[line].knows(page) {
             return Ok(Merged::Kept);
         }
-        if !self.histories[line].has_room(page) {
+        if !self.histories[line].has_room(page) || !self.has_room(page) {
             return Ok(Merged::Refused(Refusal::CatalogFull));
         }
         self.begin()?;
@@ -325,6 +333,15 @@ impl Replica {
         self.conn.commit_hook(hook).expect("a hook");
     }
 
+    /// What its catalogues take in memory, in bytes, roughly; at most [`MAX_CATALOG_BYTES`].
+    pub fn catalog_bytes(&self) -> usize {
+        self.histories.iter().map(History::catalog_bytes).sum()
+    }
+
+    fn has_room(&self, page: &CatalogPage) -> bool {
+        self.catalog_bytes() + history::page_bytes(page) <= MAX_CATALOG_BYTES
+    }
+
     fn line(&self, device: &str) -> usize {
         self.lines.get(device).copied().unwrap_or(0)
     }
@@ -357,10 +374,13 @@ impl Replica {
                 return self.keep(other, arrived, filing).map(|()| Placed::Back);
             }
         }
+        let catalog = self.histories[line].catalog_page(self.uuid, known);
+        if !self.has_room(&catalog) {
+            return Ok(Placed::Refused(Refusal::CatalogFull));
+        }
         let Some(new) = self.begin_history(device, UtcNanos(0))? else {
             return Ok(Placed::Refused(Refusal::Histories));
         };
-        let catalog = self.histories[line].catalog_page(self.uuid, known);
         self.histories[new].learn(&self.conn, &catalog)?;
         self.set_line(device, new)?;
         self.keep(new, arrived, Filing::New).map(|()| Placed::Beside)
@@ -394,6 +414,13 @@ impl Replica {
         let held = history.overlapping(&self.conn, range, MAX_COMPARED_ROWS)?;
         let bytes: u64 = held.iter().map(|row| row.bytes).sum();
         if held.len() >= MAX_COMPARED_ROWS || bytes > MAX_COMPARED_BYTES {
+            return Ok(Filing::Conflict);
+        }
+        // What is around them has all their readings. A few bytes of each may say very many, so they are counted before
+        // they are decoded.
+        let around = held.iter().filter(|row| range.covers(&row.range) && row.range != range);
+        let readings: u64 = around.map(|row| row.readings).sum();
+        if !weighing.is_of_an_absence() && readings > arrived.view.n() as u64 {
             return Ok(Filing::Conflict);
         }
         for row in held {

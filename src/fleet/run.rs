@@ -159,7 +159,7 @@ impl Service {
     /// What the busiest devices are asked where the desk does not keep up.
     fn pauses(&mut self) -> Vec<Publication> {
         let now = BootNanos(i64::try_from(self.began.elapsed().as_nanos()).unwrap_or(i64::MAX));
-        let busiest = self.overload.pauses(self.waiting.messages.len(), now);
+        let busiest = self.overload.pauses(self.waiting.is_crowded(), now);
         if !busiest.is_empty() {
             log::warn!("receiver: overloaded; asks for a pause: {}", busiest.join(", "));
         }
@@ -214,6 +214,11 @@ impl Service {
 impl Waiting {
     fn has_room(&self) -> bool {
         self.messages.len() < MAX_WAITING && self.bytes < MAX_WAITING_BYTES
+    }
+
+    /// Half full, by count or by bytes.
+    fn is_crowded(&self) -> bool {
+        self.messages.len() >= MAX_WAITING / 2 || self.bytes >= MAX_WAITING_BYTES / 2
     }
 
     fn push(&mut self, taken: Taken) {

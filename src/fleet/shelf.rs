@@ -28,6 +28,9 @@ pub const MAX_OPEN: usize = 256;
 /// Commits that wait for the medium at one time. A file system joins the flushes of several files into one.
 const COMMITS_AT_A_TIME: usize = 8;
 
+/// The most that the catalogues of open replicas may take between two commits, in bytes: those used longest ago are closed.
+pub const MAX_OPEN_CATALOG_BYTES: usize = 128 << 20;
+
 /// See the room.
 pub struct Shelf {
     data: PathBuf,
@@ -37,6 +40,7 @@ pub struct Shelf {
     brought: BTreeMap<String, BTreeSet<StoreUuid>>,
     open: HashMap<StoreUuid, Open>,
     uses: u64,
+    max_catalog_bytes: usize,
 }
 
 struct Open {
@@ -75,6 +79,7 @@ impl Shelf {
             brought: BTreeMap::new(),
             open: HashMap::new(),
             uses: 0,
+            max_catalog_bytes: MAX_OPEN_CATALOG_BYTES,
         };
         let mut devices: Vec<String> = names(data)?.into_iter().filter(|name| topics::valid_device(name)).collect();
         devices.sort();
@@ -137,6 +142,17 @@ impl Shelf {
         self.open.len() >= MAX_OPEN && self.open.values().all(|open| open.replica.must_stay_open())
     }
 
+    /// What the catalogues of open replicas take in memory, in bytes, roughly.
+    pub fn catalog_bytes(&self) -> usize {
+        self.open.values().map(|open| open.replica.catalog_bytes()).sum()
+    }
+
+    /// Another bound than [`MAX_OPEN_CATALOG_BYTES`], for tests that cannot wait for as much.
+    #[cfg(test)]
+    pub(super) fn set_max_catalog_bytes(&mut self, bytes: usize) {
+        self.max_catalog_bytes = bytes;
+    }
+
     /// Commits every open replica. The stores whose commit failed, with the cause: nothing new of them is held. Each waits
     /// for the medium by itself, so several wait at a time.
     pub fn commit(&mut self) -> Vec<(StoreUuid, StoreError)> {
@@ -163,6 +179,8 @@ impl Shelf {
             }
             commit();
         });
+        drop(waiting);
+        self.shed_catalogs();
         failed.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -231,6 +249,16 @@ impl Shelf {
     fn make_room(&mut self) {
         while self.open.len() >= MAX_OPEN {
             let idle = self.open.iter().filter(|(_, open)| !open.replica.must_stay_open());
+            let Some(oldest) = idle.min_by_key(|(_, open)| open.used).map(|(store, _)| *store) else { return };
+            self.open.remove(&oldest);
+        }
+    }
+
+    /// Closes replicas, the one used longest ago first, until the catalogues of the others are within their bound. The one used
+    /// last stays, whatever it is.
+    fn shed_catalogs(&mut self) {
+        while self.open.len() > 1 && self.catalog_bytes() > self.max_catalog_bytes {
+            let idle = self.open.iter().filter(|(_, open)| open.used < self.uses && !open.replica.must_stay_open());
             let Some(oldest) = idle.min_by_key(|(_, open)| open.used).map(|(store, _)| *store) else { return };
             self.open.remove(&oldest);
         }

@@ -126,6 +126,8 @@ impl Settings {
             persistent: true,
             manual_acks: true,
             max_payload_bytes: crate::wire::MAX_ENVELOPE,
+            // There is one of it, and the whole fleet waits for its acks.
+            backoff: BackoffLimits { spread: Duration::from_secs(1), ..device.backoff },
             ..device
         }
     }

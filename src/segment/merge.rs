@@ -1,10 +1,9 @@
-//! Neighbours joined into one segment, and the question whether one segment holds all of another.
+//! Neighbours joined into one segment.
 //!
-//! What enters: decoded segments. What leaves: one segment that covers their range, or an answer. What is compared here is
-//! content: bytes of equal readings differ between a fresh segment and a compacted one.
+//! What enters: decoded segments. What leaves: one segment that covers their range.
 
 use super::{Column, Content, Missing, Readings, Segment, SegmentError, Timeline, TimelineClock, Values};
-use crate::reading::{Kind, SeqRange, SeriesDef, SeriesId, Value};
+use crate::reading::{Kind, SeqRange, SeriesDef, SeriesId};
 use std::collections::{BTreeMap, HashMap};
 
 /// The readings of one series on one clock, from one part after the other.
@@ -167,52 +166,5 @@ impl Timelines {
         known.push(self.all.len());
         self.all.push(Timeline { clock, stamps: stamps.to_vec() });
         self.all.len() - 1
-    }
-}
-
-/// Whether every reading of `other` is in `held`, per series and clock in the same order, and next to each other. That
-/// tells a duplicate from a conflict: compaction joins readings, it neither drops nor changes one. A loss is in an equal
-/// loss only.
-pub fn contains(held: &Segment, other: &Segment) -> bool {
-    match (&held.content, &other.content) {
-        (Content::Loss(held), Content::Loss(other)) => held == other,
-        (Content::Data { readings: held, .. }, Content::Data { readings: other, .. }) => contains_readings(held, other),
-        _ => false,
-    }
-}
-
-fn contains_readings(held: &Readings, other: &Readings) -> bool {
-    let clock = |readings: &Readings, column: &Column| readings.timelines.get(column.timeline).map(|t| t.clock);
-    other.columns.iter().all(|column| {
-        let begin = held.columns.partition_point(|c| c.series < column.series);
-        let mut same = held.columns[begin..].iter().take_while(|c| c.series == column.series);
-        same.any(|c| clock(held, c) == clock(other, column) && runs_in(held, c, other, column))
-    })
-}
-
-/// Whether the readings of `part` are a run of those of `whole`.
-fn runs_in(held: &Readings, whole: &Column, other: &Readings, part: &Column) -> bool {
-    let (Some(whole_t), Some(part_t)) = (held.timelines.get(whole.timeline), other.timelines.get(part.timeline)) else {
-        return false;
-    };
-    let n = part_t.stamps.len();
-    if n == 0 {
-        return true;
-    }
-    let starts = whole_t.stamps.windows(n).enumerate().filter(|(_, stamps)| *stamps == part_t.stamps);
-    starts.map(|(start, _)| start).any(|start| (0..n).all(|i| same(whole, start + i, part, i)))
-}
-
-fn same(whole: &Column, at: usize, part: &Column, i: usize) -> bool {
-    let why = |column: &Column, at: usize| {
-        column.missing.binary_search_by_key(&at, |m| m.at as usize).ok().map(|i| column.missing[i].why)
-    };
-    let (a, b) = (why(whole, at), why(part, i));
-    if a.is_some() || b.is_some() {
-        return a == b;
-    }
-    match (whole.values.get(at), part.values.get(i)) {
-        (Some(Value::Float(a)), Some(Value::Float(b))) => a.to_bits() == b.to_bits(),
-        (a, b) => a.is_some() && a == b,
     }
 }

@@ -171,5 +171,16 @@ mod tests {
     fn the_sum_is_fixed() {
         let sum = Sum::of(&sample(3));
         assert_eq!((sum.readings, format!("{:016x}", sum.digest)), (12, "7869c0625efaf821".into()));
+        let at = |clock, stamp, column| {
+            let readings = Readings { timelines: vec![Timeline { clock, stamps: vec![stamp] }], columns: vec![column] };
+            let range = SeqRange::new(1, 1).expect("a range");
+            Sum::of(&Segment { range, content: Content::Data { readings, names: Vec::new() } })
+        };
+        let page = include_str!("../../docs/wire.md");
+        let mut sum = at(TimelineClock::Utc, 7, column(1, Values::Int(vec![5]), vec![]));
+        assert!(page.contains(&format!("`{:016x}`", sum.digest)), "{:016x}", sum.digest);
+        let boot = TimelineClock::Boot(BootId(3));
+        sum.add(at(boot, -1, column(2, Values::Text(vec!["open".into()]), vec![])));
+        assert!(page.contains(&format!("`{:016x}`", sum.digest)), "{:016x}", sum.digest);
     }
 }

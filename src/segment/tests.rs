@@ -475,6 +475,31 @@ fn contains_tells_a_duplicate_from_a_conflict() {
     assert!(merge(&[part(2, 20, 0.0), part(1, 10, 2.0)]).is_err());
 }
 
+/// A kilobyte may say a quarter of a million equal readings. To look for half of them in the others, of which the last is not
+/// there, takes a look at each and not at each for each, which would be minutes; nor do ten thousand columns of one series.
+#[test]
+fn a_comparison_takes_time_in_proportion_to_its_readings() {
+    let column = |n: usize, last: i64| Column {
+        series: SeriesId(1),
+        timeline: 0,
+        values: Values::Int([vec![0; n - 1], vec![last]].concat()),
+        missing: Vec::new(),
+    };
+    let segment = |stamps: usize, columns: Vec<Column>| {
+        let timelines = vec![Timeline { clock: TimelineClock::Utc, stamps: vec![7; stamps] }];
+        let content = Content::Data { readings: Readings { timelines, columns }, names: Vec::new() };
+        Segment { range: SeqRange::new(1, 1).expect("a range"), content }
+    };
+    let (many, half) = (MAX_READINGS, MAX_READINGS / 2);
+    let begun = std::time::Instant::now();
+    let held = segment(many, vec![column(many, 0)]);
+    assert!(!contains(&held, &segment(half, vec![column(half, 1)])));
+    assert!(contains(&held, &segment(half, vec![column(half, 0)])));
+    let columns = |last| (0..10_000).map(|_| column(2, last)).collect::<Vec<_>>();
+    assert!(!contains(&segment(2, columns(0)), &segment(2, columns(1))));
+    assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+}
+
 /// A text that is stored once cannot be repeated without end: the cap is on the whole segment, also when it is read.
 #[test]
 fn repeated_texts_are_bounded() {

@@ -50,8 +50,8 @@ pub(crate) enum Found {
         told: Told,
         /// As stored.
         body: Vec<u8>,
-        /// The most bytes of a message.
-        payload_bytes: usize,
+        /// As asked.
+        cut: Cut,
     },
     /// How far a snapshot is.
     Account(Account),
@@ -89,9 +89,9 @@ pub(crate) fn find(store: &mut Store, action: Action, asked: Asked) -> Result<Fo
             Some(changed) => Ok(changed),
             None => segment(store, of, at, purpose, cut, asked.now),
         },
-        Action::Copy { store: of, within, catalog, payload_bytes } => match outdated(store, catalog) {
+        Action::Copy { store: of, within, catalog, cut } => match outdated(store, catalog) {
             Some(changed) => Ok(changed),
-            None => copy(store, of, within, payload_bytes, asked.now),
+            None => copy(store, of, within, cut, asked.now),
         },
         Action::PublishAccount(account) => Ok(Found::Account(account)),
         Action::PublishCatalog { all } => {
@@ -143,13 +143,7 @@ fn segment(
 }
 
 /// What does not fit is told of all the same: it is the device's, and the fleet is to name it as lacking.
-fn copy(
-    store: &mut Store,
-    of: StoreUuid,
-    within: SeqRange,
-    payload_bytes: usize,
-    now: Now,
-) -> Result<Found, StoreError> {
+fn copy(store: &mut Store, of: StoreUuid, within: SeqRange, cut: Cut, now: Now) -> Result<Found, StoreError> {
     let Some(Shipment { range, body, loss, readings }) = store.next_outgoing(of, within, now)? else {
         return Ok(Found::Told(Event::Copied { store: of, within, told: None }));
     };
@@ -157,7 +151,7 @@ fn copy(
     if !fits(of, range, &body) {
         return Ok(Found::Told(Event::Copied { store: of, within, told: Some(told) }));
     }
-    Ok(Found::Copy { store: of, within, told, body, payload_bytes })
+    Ok(Found::Copy { store: of, within, told, body, cut })
 }
 
 fn fits(of: StoreUuid, range: SeqRange, body: &[u8]) -> bool {

@@ -269,7 +269,7 @@ impl Machine {
 
     /// What was sent and is not acknowledged: compaction leaves it alone, lest it be sent twice in two shapes.
     pub fn in_flight(&self) -> Vec<(StoreUuid, SeqRange)> {
-        let begun = self.rest.map(|rest| (rest.store, rest.range));
+        let begun = self.rest.into_iter().chain(self.copying()).map(|rest| (rest.store, rest.range));
         self.flights.ranges().into_iter().chain(begun).collect()
     }
 
@@ -298,6 +298,7 @@ impl Machine {
             }
             Event::Sent { store, range, bytes, purpose } => self.sent(store, range, bytes, purpose, now),
             Event::Missing { store, at, purpose } => self.missing(store, at, purpose),
+            Event::CopyPiece(rest) => self.copy_begun(rest),
             Event::Copied { store, within, told } => self.copied(store, within, told),
             Event::AccountPublished(account) => self.account_published(&account),
             Event::CatalogChanged { catalog } => self.catalog.is(catalog),

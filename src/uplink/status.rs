@@ -15,7 +15,7 @@ pub struct UplinkStatus {
     pub state: &'static str,
     /// UTC nanoseconds since which that holds, by the clock of the time.
     pub since: UtcNanos,
-    /// Why there is no connection, or was none before this one; ends with what to do.
+    /// Why there is no connection, or was none before this one, or what does not get through it; ends with what to do.
     pub last_error: Option<String>,
     /// Segments sent and not acknowledged.
     pub in_flight: usize,

@@ -10,6 +10,7 @@ pub use end::UplinkEnd;
 
 use super::machine::{Event, Machine};
 use super::status::{SharedStatus, lock};
+use super::unheard::Unheard;
 use super::voice::{Outgoing, Session, Voice};
 use crate::clock::{BootNanos, Clock, SECOND};
 use crate::config::UplinkConfig;
@@ -59,6 +60,7 @@ pub(super) async fn run_with(
     let settings = Settings { backoff: backoff.unwrap_or(settings.backoff), ..settings };
     let max_payload_bytes = settings.max_payload_bytes;
     let voice = Voice::new(&cfg.prefix, device, session, max_payload_bytes);
+    let unheard = Unheard::new(max_payload_bytes);
     let (client, inbox) = Client::start(settings).map_err(|e| UplinkEnd::Thread { cause: e.to_string() })?;
     let now = clock.now().boot;
     let machine = Machine::new(cfg.snapshot_every, now).numbered_from(session.number).paced(
@@ -68,7 +70,9 @@ pub(super) async fn run_with(
         now,
     );
     let prefix = cfg.prefix.clone();
-    let mut task = Task { machine, store, client, inbox, committed, stop, status, clock, prefix, voice, timed: None };
+    let timed = None;
+    let mut task =
+        Task { machine, store, client, inbox, committed, stop, status, clock, prefix, voice, unheard, timed };
     task.resume_account().await?;
     let ended = task.serve().await;
     task.take_leave().await;
@@ -90,6 +94,7 @@ struct Task {
     clock: Arc<dyn Clock>,
     prefix: String,
     voice: Voice,
+    unheard: Unheard,
     /// When the machine was last told the time.
     timed: Option<BootNanos>,
 }
@@ -215,6 +220,7 @@ impl Task {
     }
 
     fn tell(&mut self, event: Event) {
+        self.notice(&event);
         self.machine.on(event, self.now());
         let mut status = lock(&self.status);
         status.stands(self.machine.standing(), self.clock.now().utc);
@@ -222,6 +228,22 @@ impl Task {
         status.in_flight = status.in_flight_ranges.len();
         (status.traffic, status.outlook) = (self.machine.figures(), self.machine.outlook());
         status.silent_until = self.machine.silent_until();
+    }
+
+    /// Whether a payload is never heard of again, for the log and `status`.
+    fn notice(&mut self, event: &Event) {
+        let silence = match event {
+            Event::Sent { store, range, bytes, .. } => self.unheard.sent(*store, *range, *bytes),
+            Event::Ack(ack) => {
+                self.unheard.heard(ack);
+                None
+            }
+            _ => None,
+        };
+        if let Some(silence) = silence {
+            log::warn!("uplink: {silence}");
+            lock(&self.status).last_error = Some(silence.to_string());
+        }
     }
 
     /// Something came from the connection.

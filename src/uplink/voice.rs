@@ -122,10 +122,18 @@ impl Voice {
                 let after = Event::Sent { store, range, bytes: body.len() as u64, purpose };
                 self.segment(store, range, body, cut.payload_bytes, after)
             }
-            Found::Segment { store, range, body, purpose, cut } => self.piece(store, range, body, purpose, cut),
-            Found::Copy { store, within, told, body, payload_bytes } => {
-                let after = Event::Copied { store, within, told: Some(told) };
-                self.segment(store, told.range, body, payload_bytes, after)
+            Found::Segment { store, range, body, purpose, cut } => {
+                let after = Event::Sent { store, range, bytes: body.len() as u64, purpose };
+                self.piece(store, range, body, cut, |rest| match rest {
+                    Some(rest) => Event::Piece(Rest { purpose, ..rest }),
+                    None => after,
+                })
+            }
+            Found::Copy { store, within, told, body, cut } => {
+                self.piece(store, told.range, body, cut, |rest| match rest {
+                    Some(rest) => Event::CopyPiece(rest),
+                    None => Event::Copied { store, within, told: Some(told) },
+                })
             }
             Found::Account(account) => self.account(account),
             Found::Catalog { version, pages, all } => {
@@ -169,20 +177,24 @@ impl Voice {
         Answer { before: None, after: Event::AccountPublished(account), words }
     }
 
-    /// The next message of a segment, or its first where it is not the one that had begun.
-    fn piece(&self, store: StoreUuid, range: SeqRange, body: Vec<u8>, purpose: Purpose, cut: Cut) -> Answer {
+    /// The next message of a segment, or its first where it is not the one that had begun; `after` names what is told then,
+    /// by what is left.
+    fn piece(
+        &self,
+        store: StoreUuid,
+        range: SeqRange,
+        body: Vec<u8>,
+        cut: Cut,
+        after: impl FnOnce(Option<Rest>) -> Event,
+    ) -> Answer {
         let hash = wire::hash_of(&body);
         let begun = cut.rest.filter(|rest| (rest.store, rest.range, rest.hash) == (store, range, hash));
         let from = begun.map_or(0, |rest| rest.through as usize);
         let max_payload = self.max_payload.min(cut.payload_bytes);
-        let through = from + wire::piece_bytes(from, body.len(), max_payload);
         let bytes = body.len() as u64;
-        let after = match u32::try_from(through) {
-            Ok(through) if u64::from(through) < bytes => {
-                Event::Piece(Rest { store, range, hash, bytes, through, purpose })
-            }
-            _ => Event::Sent { store, range, bytes, purpose },
-        };
+        let through = u32::try_from(from + wire::piece_bytes(from, body.len(), max_payload)).unwrap_or(u32::MAX);
+        let rest = Rest { store, range, hash, bytes, through, purpose: Purpose::Wanted };
+        let after = after((u64::from(through) < bytes).then_some(rest));
         let topic = self.names.topic(Topic::Segment);
         Answer { before: None, after, words: Words::Piece { topic, store, range, body, max_payload, from } }
     }

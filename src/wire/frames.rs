@@ -5,7 +5,7 @@
 //! pieces of different bodies never mix. Bounded: an [`Assembler`] keeps what arrived, never what was claimed.
 
 use super::{MAX_ENVELOPE, SegmentFrame, StoreUuid, WireError, encode};
-use crate::reading::SeqRange;
+use crate::reading::{SegmentSeq, SeqRange};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -84,6 +84,9 @@ pub struct Assembled<'a> {
     pub body: Cow<'a, [u8]>,
 }
 
+/// The most pieces of one body that are kept: twice as many as the smallest payload limit cuts the longest body into.
+const MAX_PIECES: usize = 8192;
+
 /// How much an [`Assembler`] may hold.
 #[derive(Debug, Clone, Copy)]
 pub struct AssemblerLimits {
@@ -121,7 +124,8 @@ impl Assembler {
     /// Takes in a decoded frame of `device`; gives the segment that it is or completes.
     ///
     /// # Errors
-    /// [`WireError::Hash`] where all pieces are there and their CRC is not what they said: they are dropped.
+    /// [`WireError::Hash`] where all pieces are there and their CRC is not what they said, [`WireError::Pieces`] where they are
+    /// more than any cut makes, such as overlaps without end: they are dropped. One device can't push out others so.
     pub fn accept<'a>(&mut self, device: &str, frame: SegmentFrame<'a>) -> Result<Option<Assembled<'a>>, WireError> {
         match frame {
             SegmentFrame::Whole { store, range, body } => {
@@ -130,6 +134,10 @@ impl Assembler {
             SegmentFrame::Chunk { store, range, hash, offset, total, bytes } => {
                 let key = Key { device: device.into(), store, range, hash, total };
                 self.keep(&key, offset, bytes);
+                if self.partials.get(&key).is_some_and(|partial| partial.is_excessive(total)) {
+                    self.drop_partial(&key);
+                    return Err(WireError::Pieces);
+                }
                 self.complete(&key)
             }
             // Of segments, not of a piece of one.
@@ -160,7 +168,7 @@ impl Assembler {
         self.bytes -= partial.cost();
         partial.insert(offset, bytes);
         self.bytes += partial.cost();
-        while self.partials.keys().filter(|k| k.device == key.device).count() > self.limits.partials_per_device {
+        while self.of_device(&key.device).count() > self.limits.partials_per_device {
             self.evict(Some(&key.device));
         }
         while self.bytes > self.limits.bytes {
@@ -168,10 +176,19 @@ impl Assembler {
         }
     }
 
+    fn of_device<'a>(&'a self, device: &'a str) -> impl Iterator<Item = (&'a Key, &'a Partial)> {
+        let lowest = SeqRange { first: SegmentSeq(0), last: SegmentSeq(0) };
+        let from = Key { device: device.into(), store: StoreUuid::nil(), range: lowest, hash: 0, total: 0 };
+        self.partials.range(from..).take_while(move |(key, _)| *key.device == *device)
+    }
+
     /// Drops the partial that has waited longest, of one device or of all.
     fn evict(&mut self, device: Option<&str>) {
-        let candidates = self.partials.iter().filter(|(key, _)| device.is_none_or(|d| *key.device == *d));
-        if let Some(key) = candidates.min_by_key(|(_, partial)| partial.last).map(|(key, _)| key.clone()) {
+        let oldest = match device {
+            Some(device) => self.of_device(device).min_by_key(|(_, partial)| partial.last),
+            None => self.partials.iter().min_by_key(|(_, partial)| partial.last),
+        };
+        if let Some(key) = oldest.map(|(key, _)| key.clone()) {
             self.drop_partial(&key);
             self.dropped += 1;
         }
@@ -229,6 +246,11 @@ impl Partial {
             self.pieces.insert(offset, bytes.into());
             self.bytes += bytes.len() - held;
         }
+    }
+
+    /// Whether there is more than two cuts of the body make.
+    fn is_excessive(&self, total: u32) -> bool {
+        self.pieces.len() > MAX_PIECES || self.bytes > 2 * total as usize
     }
 
     fn covers(&self, total: u32) -> bool {

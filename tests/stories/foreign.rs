@@ -5,6 +5,7 @@ use crate::support::*;
 use rusqlite::types::ValueRef;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use varved::wire::{self, Request, SnapshotRequest};
 
 /// Debian's Python: its packages of paho and zstandard are for no other.
 const PYTHON: &str = "/usr/bin/python3";
@@ -134,7 +135,8 @@ fn a_receiver_written_from_the_pages_gets_every_reading_once() {
     delivered(&site);
 
     let request = dir.path().join("snapshot-request");
-    std::fs::write(&request, [0x01, 0x02, 0x92, 0x42, 0xcc, 0xb6]).unwrap();
+    let everything = SnapshotRequest { nonce: 77, only: None, done: Vec::new() };
+    std::fs::write(&request, wire::encode(&Request::Snapshot(everything)).unwrap()).unwrap();
     let topic = ["-t", "varved/v1/pump-17/request", "-q", "1", "-f"];
     let port = broker.port.to_string();
     let out = Command::new("mosquitto_pub").args(["-p", &port]).args(topic).arg(&request).output().unwrap();

@@ -1,11 +1,9 @@
 //! What the fleet has lost comes back from the device: `varved-fleet request`, with processes that die in the middle.
 
+use crate::support::proxy::{Direction, Proxy, Way};
 use crate::support::*;
 use serde_json::Value as Json;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 const DEVICE: &str = "pump-17";
 /// Commits, and readings in each.
@@ -19,7 +17,8 @@ const EACH: u64 = 200;
 fn a_snapshot_brings_back_what_the_fleet_lost() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(dir.path());
-    let uplink = format!("[uplink]\nbroker = \"mqtt://127.0.0.1:{}\"", slow_link(broker.port));
+    let link = Proxy::to(broker.port, 1);
+    let uplink = format!("[uplink]\nbroker = \"{}\"", link.url());
     let site = Site::new(&dir.path().join("site"), DEVICE, "commit_interval = \"1s\"", &uplink);
     let fleet = Fleet::new(&dir.path().join("fleet"), &broker.url());
     let (mut device, receiver) = (site.run(), fleet.run());
@@ -30,6 +29,8 @@ fn a_snapshot_brings_back_what_the_fleet_lost() {
     wait_for("all to be acknowledged", 30, || (site.status()["pending"]["readings"] == 0).then_some(()));
     let readings = sum(&site.query(SUM));
 
+    // Slow, so that there is a middle to cut in.
+    link.set(Direction::Up, Way { bytes_per_s: Some(40_000), ..Way::default() });
     // Nothing of it is left but what the device still has; it has all acknowledged, so it sends nothing by itself.
     receiver.kill9();
     std::fs::remove_dir_all(fleet.dir.join("data")).unwrap();
@@ -59,6 +60,7 @@ fn a_snapshot_brings_back_what_the_fleet_lost() {
     assert_eq!((line["stores"][0]["gaps"].as_u64(), line["stores"][0]["conflicts"].as_u64()), (Some(0), Some(0)));
 
     // A range is the same for a part of it.
+    link.set(Direction::Up, Way::default());
     let out = fleet.command(&["request", DEVICE, "3-9", "--wait", "30"]);
     assert_eq!(out.status.code(), Some(0), "{}", text(&out));
     assert_eq!(sum(&fleet.query(DEVICE, SUM).unwrap()), readings);
@@ -99,30 +101,4 @@ fn device_line(fleet: &Fleet) -> Option<Json> {
 fn line(n: u64) -> String {
     let noise = (n ^ 0x2545).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
     format!("plant,s={} v={noise}i {}\n", n % 5, 1_790_000_000_000_000_000 + n * 1_000_003)
-}
-
-/// A port that leads to `port`, upwards at some 40 kB/s, so that there is a middle to cut in. It ends with the process.
-fn slow_link(port: u16) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let own = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for device in listener.incoming().flatten() {
-            let Ok(broker) = TcpStream::connect(("127.0.0.1", port)) else { continue };
-            let (down, up) = ((broker.try_clone().unwrap(), device.try_clone().unwrap()), (device, broker));
-            std::thread::spawn(move || pass_on(up.0, up.1, Duration::from_millis(25)));
-            std::thread::spawn(move || pass_on(down.0, down.1, Duration::ZERO));
-        }
-    });
-    own
-}
-
-fn pass_on(mut from: TcpStream, mut to: TcpStream, pause: Duration) {
-    let mut some = [0; 1024];
-    while let Ok(n) = from.read(&mut some) {
-        if n == 0 || to.write_all(&some[..n]).is_err() {
-            break;
-        }
-        std::thread::sleep(pause);
-    }
-    let _ = (from.shutdown(std::net::Shutdown::Both), to.shutdown(std::net::Shutdown::Both));
 }

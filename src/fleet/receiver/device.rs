@@ -9,7 +9,7 @@ use crate::fleet::replica::Known;
 use crate::fleet::replica::roster::Entry;
 use crate::reading::SeqRange;
 use crate::reading::ranges::RangeSet;
-use crate::wire::{MAX_RANGES, Request, State, StoreState, StoreUuid, decode};
+use crate::wire::{CatalogPage, MAX_RANGES, Request, State, StoreState, StoreUuid, decode};
 use std::collections::BTreeMap;
 
 /// A gap is asked for once it has stood this long, and again after as long: what is on its way needs no asking.
@@ -20,6 +20,11 @@ const CATALOG_PATIENCE: i64 = 10 * SECOND;
 
 /// Stores that are followed for one device; the least of them are forgotten, which costs asking again.
 const MAX_FOLLOWED: usize = 64;
+
+/// The most pieces of what is known of a device's definitions, over all its stores: ids in a row are one. A store with every
+/// other id of all that it may have still fits. Where there are more, those of other stores are forgotten, which costs asking
+/// again.
+pub(super) const MAX_KNOWN_PIECES: usize = 131_072;
 
 /// See the room.
 #[derive(Default)]
@@ -100,6 +105,22 @@ impl Device {
             }
         }
         self.stores.entry(store).or_default()
+    }
+
+    /// Takes in that the device stated the definitions of `page`.
+    pub(super) fn learn(&mut self, page: &CatalogPage) {
+        self.brought(page.store).known.learn(page);
+        while self.known_pieces() > MAX_KNOWN_PIECES {
+            let others =
+                self.stores.iter_mut().filter(|(id, brought)| **id != page.store && brought.known.pieces() > 0);
+            let Some((_, most)) = others.max_by_key(|(_, brought)| brought.known.pieces()) else { return };
+            most.known = Known::default();
+        }
+    }
+
+    /// What is known of its definitions, in pieces.
+    pub(super) fn known_pieces(&self) -> usize {
+        self.stores.values().map(|brought| brought.known.pieces()).sum()
     }
 
     /// Drops what is believed of `store`, but for what the device compares.

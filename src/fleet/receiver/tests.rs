@@ -1,5 +1,7 @@
 //! Stories of devices and one receiver, with real replicas in a folder of their own.
 
+mod floods;
+mod fuzz;
 mod hostile;
 mod random;
 mod requests;

@@ -19,6 +19,10 @@ const MAX_SERIES: usize = 65_536;
 const MAX_BOOTS: usize = 65_536;
 const MAX_ANCHORS: usize = 262_144;
 
+/// What a definition or a boot takes in memory beside its texts, and what an anchor does, in bytes, roughly.
+const DEFINITION_BYTES: usize = 160;
+const ANCHOR_BYTES: usize = 48;
+
 /// See the room.
 pub(super) struct History {
     pub(super) no: StoreNo,
@@ -31,6 +35,8 @@ pub(super) struct History {
     series: BTreeMap<SeriesId, SeriesDef>,
     boots: BTreeMap<BootId, Boot>,
     anchors: usize,
+    /// What the texts of the series take.
+    text_bytes: usize,
 }
 
 struct Boot {
@@ -43,6 +49,8 @@ struct Boot {
 pub(super) struct HeldRow {
     pub(super) range: SeqRange,
     pub(super) bytes: u64,
+    /// Readings in it; 0 for a loss.
+    pub(super) readings: u64,
 }
 
 impl History {
@@ -104,12 +112,18 @@ impl History {
             && self.anchors + anchors <= MAX_ANCHORS
     }
 
+    /// What the catalogue takes in memory, in bytes, roughly.
+    pub(super) fn catalog_bytes(&self) -> usize {
+        self.text_bytes + (self.series.len() + self.boots.len()) * DEFINITION_BYTES + self.anchors * ANCHOR_BYTES
+    }
+
     /// Adds what is new in `page`, which does not contradict. An anchor at a boottime that has one replaces it only where
     /// it is trusted and that one was not.
     pub(super) fn learn(&mut self, conn: &Connection, page: &CatalogPage) -> Result<(), StoreError> {
         for (id, def) in &page.series {
             if !self.series.contains_key(id) {
                 file::upsert_series(conn, self.no, *id, def)?;
+                self.text_bytes += text_bytes(def);
                 self.series.insert(*id, def.clone());
             }
         }
@@ -151,7 +165,7 @@ impl History {
         limit: usize,
     ) -> Result<Vec<HeldRow>, StoreError> {
         // Segments of a history are disjoint, so at most one that begins before the range reaches into it.
-        let sql = "SELECT id & 0xFFFFFFFFFFFF, last_seq, length(body) FROM segment \
+        let sql = "SELECT id & 0xFFFFFFFFFFFF, last_seq, length(body), iif(kind = 0, n, 0) FROM segment \
                    WHERE id BETWEEN coalesce((SELECT max(id) FROM segment WHERE id BETWEEN ?1 AND ?2), ?2) AND ?3 \
                    AND last_seq >= ?4 ORDER BY id LIMIT ?5";
         let values = params![
@@ -161,8 +175,10 @@ impl History {
             i64::try_from(range.first.0).unwrap_or(i64::MAX),
             i64::try_from(limit).unwrap_or(i64::MAX),
         ];
-        let held = rows(conn, "find segments", sql, values, |row| Ok((seq_range(row)?, row.get::<_, i64>(2)?)))?;
-        Ok(held.into_iter().map(|(range, bytes)| HeldRow { range, bytes: bytes.unsigned_abs() }).collect())
+        let unsigned = |row: &Row<'_>, column| row.get::<_, i64>(column).map(i64::unsigned_abs);
+        rows(conn, "find segments", sql, values, |row| {
+            Ok(HeldRow { range: seq_range(row)?, bytes: unsigned(row, 2)?, readings: unsigned(row, 3)? })
+        })
     }
 
     /// The body of the segment that begins at `first`.
@@ -224,6 +240,7 @@ impl History {
             series: BTreeMap::new(),
             boots: BTreeMap::new(),
             anchors: 0,
+            text_bytes: 0,
         }
     }
 
@@ -237,6 +254,7 @@ impl History {
         history.elsewhere.extend(rows(conn, "read what stands elsewhere", sql, [no.0], seq_range)?);
         let sql = "SELECT id, name, unit, kind, scale FROM series WHERE store = ?1";
         history.series.extend(rows(conn, "read the series", sql, [no.0], series_row)?);
+        history.text_bytes = history.series.values().map(text_bytes).sum();
         history.load_boots(conn)?;
         Ok(history)
     }
@@ -268,6 +286,17 @@ impl Boot {
             Some((_, trusted)) => anchor.trusted && !trusted,
         }
     }
+}
+
+/// What `page` would take in memory, were it all new, in bytes, roughly.
+pub(super) fn page_bytes(page: &CatalogPage) -> usize {
+    let anchors: usize = page.boots.iter().map(|boot| boot.anchors.len()).sum();
+    let texts: usize = page.series.iter().map(|(_, def)| text_bytes(def)).sum();
+    texts + (page.series.len() + page.boots.len()) * DEFINITION_BYTES + anchors * ANCHOR_BYTES
+}
+
+fn text_bytes(def: &SeriesDef) -> usize {
+    def.name.len() + def.unit.len()
 }
 
 /// The history that each device's segments go to, as its place by variant.

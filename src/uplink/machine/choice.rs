@@ -51,6 +51,9 @@ impl Machine {
         if let Some(rest) = self.begun() {
             return self.go_on(rest, now);
         }
+        if self.copying().is_some() {
+            return self.paced_snapshot(now);
+        }
         let waiting = self.again(now).or_else(|| self.wanted(now)).or_else(|| self.backlog(now));
         // What only waits for room in the window waits all the same.
         waiting.or_else(|| self.rests().then(|| self.paced_snapshot(now)).flatten())

@@ -113,6 +113,8 @@ pub enum Event {
         /// Its version.
         catalog: u64,
     },
+    /// Answer to [`Action::Copy`]: the broker's client took one message of a segment, and there are more.
+    CopyPiece(Rest),
     /// Answer to [`Action::Copy`], with its fields: the broker's client took a segment, or there is none.
     Copied {
         /// Whose.
@@ -247,8 +249,8 @@ pub enum Action {
         within: SeqRange,
         /// The version that was published.
         catalog: u64,
-        /// The most bytes of a message.
-        payload_bytes: usize,
+        /// In which messages.
+        cut: Cut,
     },
     /// Publish how far a snapshot is.
     PublishAccount(Account),

@@ -10,7 +10,7 @@
 //! ```
 
 use super::Machine;
-use super::event::{Action, Told};
+use super::event::{Action, Cut, Rest, Told};
 use crate::clock::BootNanos;
 use crate::reading::ranges::RangeSet;
 use crate::reading::{SegmentSeq, SeqRange};
@@ -34,6 +34,8 @@ pub(super) struct Snapshot {
     left: VecDeque<(StoreUuid, SeqRange)>,
     /// What was sent since the last account.
     sent: Option<Sent>,
+    /// A segment of which some messages went out.
+    rest: Option<Rest>,
     /// The fleet has been told that it begins.
     begun: bool,
     /// Nobody asked for it.
@@ -71,8 +73,8 @@ impl Machine {
             _ if !snapshot.begun => Action::PublishAccount(snapshot.account(None, false)),
             (_, Some(sent)) if sent.is_over() => Action::PublishAccount(snapshot.account(Some(sent.stretch()), false)),
             (Some((store, within)), _) => {
-                let (catalog, payload_bytes) = (self.catalog.known(), self.pace.message_bytes());
-                Action::Copy { store: *store, within: *within, catalog, payload_bytes }
+                let cut = Cut { payload_bytes: self.pace.message_bytes(), whole: false, rest: snapshot.rest };
+                Action::Copy { store: *store, within: *within, catalog: self.catalog.known(), cut }
             }
             (None, _) => Action::PublishAccount(snapshot.account(None, true)),
         })
@@ -99,7 +101,8 @@ impl Machine {
             left.extend(done.gaps(*range).iter().map(|range| (*store, range)));
         }
         self.catalog.ask();
-        self.snapshot = Some(Snapshot { nonce: request.nonce, stores, left, sent: None, begun: false, own });
+        self.snapshot =
+            Some(Snapshot { nonce: request.nonce, stores, left, sent: None, rest: None, begun: false, own });
     }
 
     /// The connection is gone, and with it what was on the way; the fleet asks again. It can't where it never heard of it.
@@ -107,6 +110,19 @@ impl Machine {
         if self.snapshot.take().is_some_and(|snapshot| snapshot.own && !snapshot.begun) {
             self.next_snapshot = Some(now);
         }
+    }
+
+    /// Some messages of a segment went out.
+    pub(super) fn copy_begun(&mut self, rest: Rest) {
+        self.committed_to(rest.store, rest.range.last);
+        if let Some(snapshot) = &mut self.snapshot {
+            snapshot.rest = Some(rest);
+        }
+    }
+
+    /// The segment of a snapshot of which some messages went out.
+    pub(super) fn copying(&self) -> Option<Rest> {
+        self.snapshot.as_ref().and_then(|snapshot| snapshot.rest)
     }
 
     /// A segment of it went out, or there is none within what was looked for.
@@ -117,6 +133,7 @@ impl Machine {
         let Some(snapshot) = self.snapshot.as_mut().filter(|s| s.left.front() == Some(&(store, within))) else {
             return;
         };
+        snapshot.rest = None;
         let sent = snapshot.sent.get_or_insert_with(|| Sent::none(store, within.first));
         let through = told.map_or(within.last, |told| sent.add(&told));
         sent.range.last = sent.range.last.max(through);

@@ -647,10 +647,11 @@ fn a_snapshot_sends_everything_last_with_an_account_of_it() {
 fn a_snapshot_waits_for_the_whole_backlog() {
     let mut story = open(30, 0);
     story.on(snapshot(7, &[]));
-    assert_eq!(story.run().last(), Some(&"new 8 Backlog".to_string()));
-    story.on(ack(&[stated(CURRENT, 8, 30)]));
-    assert_eq!(story.run(), sent(9..=16, "new", "Backlog"));
-    story.on(ack(&[stated(CURRENT, 16, 30)])).run();
+    assert_eq!(story.run().last(), Some(&"new 6 Backlog".to_string()));
+    story.on(ack(&[stated(CURRENT, 6, 30)]));
+    assert_eq!(story.run(), sent(7..=12, "new", "Backlog"));
+    story.on(ack(&[stated(CURRENT, 12, 30)])).run();
+    story.on(ack(&[stated(CURRENT, 18, 30)])).run();
     story.on(ack(&[stated(CURRENT, 24, 30)]));
     assert!(story.run().contains(&"new 1 copy".into()), "all of it is on its way");
 }
@@ -727,6 +728,40 @@ fn compaction_beneath_a_snapshot_loses_no_number() {
 
 fn told(first: u64, last: u64) -> Told {
     Told { range: range(first, last), bytes: 9, readings: Some(Sum { readings: 1, digest: 1 }), loss: false }
+}
+
+/// A large segment of a snapshot, as of a backlog, goes message by message: a new reading goes between two of them, nothing
+/// else does, and compaction leaves it alone.
+#[test]
+fn a_new_reading_goes_between_two_messages() {
+    let mut story = open(5, 5);
+    story.run();
+    story.on(snapshot(7, &[]));
+    let within = loop {
+        match story.next().expect("a copy") {
+            Action::Copy { within, .. } => break within,
+            other => story.perform(other),
+        }
+    };
+    let (store, hash, bytes) = (CURRENT, 1, 20_000);
+    let rest = Rest { store, range: range(1, 1), hash, bytes, through: 8_000, purpose: Purpose::Wanted };
+    story.on(Event::CopyPiece(rest)).commit();
+    assert!(story.machine.in_flight().contains(&(CURRENT, range(1, 1))));
+    story.on(Event::Request(Request::Segments { store, ranges: vec![range(3, 3)] }));
+    let goes_on = loop {
+        match story.next().expect("more of it") {
+            Action::Copy { cut, within: of, .. } => {
+                assert_eq!(of, within);
+                break cut.rest;
+            }
+            Action::Send { purpose, .. } if purpose != Purpose::Live => panic!("{purpose:?} between two messages"),
+            other => story.perform(other),
+        }
+    };
+    assert_eq!(goes_on, Some(rest));
+    assert!(story.done.contains(&"new 6 Live".to_owned()), "{:?}", story.done);
+    story.on(Event::Copied { store, within, told: Some(told(1, 1)) });
+    assert!(story.run().contains(&"new 3 Wanted".to_owned()));
 }
 
 /// At an interval, a snapshot comes by itself, each under a number of its own. One that broke before the fleet heard of it

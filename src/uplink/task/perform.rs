@@ -36,9 +36,10 @@ impl Task {
             self.publish(&topic, retain, payload).await?;
             page.into_iter().for_each(|page| self.voice.said(page));
         }
-        if matches!(answer.after, Event::Sent { .. } | Event::Piece(_) | Event::Copied { told: Some(_), .. }) {
+        let whole = matches!(answer.after, Event::Sent { .. } | Event::Copied { told: Some(_), .. });
+        if whole || matches!(answer.after, Event::Piece(_) | Event::CopyPiece(_)) {
             let mut status = lock(&self.status);
-            status.sent_segments += u64::from(!matches!(answer.after, Event::Piece(_)));
+            status.sent_segments += u64::from(whole);
             status.sent_bytes += bytes;
         }
         if matches!(answer.after, Event::AckedSet) {

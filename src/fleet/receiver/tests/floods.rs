@@ -1,0 +1,263 @@
+//! Floods and bombs: what is held for a device that sends too much is bounded by figures, and the others go on.
+
+use super::super::device::MAX_KNOWN_PIECES;
+use super::rig::*;
+use crate::clock::SECOND;
+use crate::fleet::FAR_SEQUENCE;
+use crate::fleet::receiver::*;
+use crate::fleet::replica::MAX_CATALOG_BYTES;
+use crate::reading::{BootId, SeqRange, SeriesId};
+use crate::segment::{self, Column, Content, MAX_READINGS, Readings, Segment, Timeline, TimelineClock, Values};
+use crate::wire::{CatalogBoot, StoreState};
+
+fn receiver(rig: &Rig) -> &Receiver {
+    rig.receiver.as_ref().expect("running")
+}
+
+fn chunk(device: &Unit, seq: u64, offset: u32, total: u32, bytes: &[u8]) -> (String, Vec<u8>) {
+    let frame =
+        SegmentFrame::Chunk { store: device.store, range: range(seq, seq), hash: seq as u32, offset, total, bytes };
+    (device.topic(Topic::Segment), encode(&frame).expect("a chunk"))
+}
+
+/// Two mebibytes that are claimed and never completed, from thousands of stores of one device and from a thousand devices,
+/// and one body that overlaps itself without end: what is held stays below 32 MiB, of one device below 10, the overlaps are
+/// counted, and a segment of another device whose pieces come in between arrives.
+#[test]
+fn chunks_that_are_never_completed_are_bounded_and_push_out_nobody() {
+    let (bad, good) = (Unit::new("bad", 1), Unit::new("good", 2));
+    let mut rig = Rig::new();
+    rig.hear(&good.pages());
+    let whole = good.compacted(1, 900);
+    let pieces = good.pieces(&whole, 1024);
+    assert!(pieces.len() > 3);
+    rig.hear(&pieces[..1]);
+
+    let stores = (100..3100).map(|store| chunk(&Unit::new("bad", store), 1, 7, 2 << 20, &[1; 2000]));
+    rig.hear(&stores.collect::<Vec<_>>());
+    assert!(receiver(&rig).assembler.bytes() < 100_000, "{}", receiver(&rig).assembler.bytes());
+    rig.hear(&pieces[1..2]);
+    let piece = vec![2; 100_000];
+    for k in 0..200 {
+        rig.hear(&[chunk(&bad, 1, k, 2 << 20, &piece)]);
+        assert!(receiver(&rig).assembler.bytes() < 10 << 20, "{}", receiver(&rig).assembler.bytes());
+    }
+    // One byte each, every other missing: as many pieces as never come of a body in good order.
+    rig.hear(&(0..9000).map(|k| chunk(&bad, 2, 2 * k, 2 << 20, &[3])).collect::<Vec<_>>());
+    assert!(receiver(&rig).assembler.bytes() < 10 << 20, "{}", receiver(&rig).assembler.bytes());
+    let overlaps = rig.refused(&bad);
+    assert!(matches!(overlaps[..], [(Refusal::Envelope, n)] if n >= 5), "{overlaps:?}");
+    let heard = rig.hear(&pieces[2..]);
+    assert_eq!(heard.of(&good).cumulative, SegmentSeq(900), "its first piece was not pushed out");
+
+    for devices in 0..40 {
+        let unit = |device: u128| Unit::new(&format!("d{device}"), 10_000 + device);
+        let begun = (25 * devices..25 * (devices + 1)).map(|device| chunk(&unit(device), 1, 0, 2 << 20, &piece));
+        rig.hear(&begun.collect::<Vec<_>>());
+    }
+    assert!(receiver(&rig).assembler.bytes() <= 32 << 20);
+    assert!(receiver(&rig).assembler.dropped() > 600);
+    assert_eq!(rig.hear(&good.commits([901])).of(&good).cumulative, SegmentSeq(901));
+}
+
+/// A page of `n` series, every other id from `first` on, with names of so many bytes.
+fn page(device: &Unit, first: u32, n: u32, bytes: usize) -> (String, Vec<u8>) {
+    let name = |id: u32| format!("m/{id:0>width$}", width = bytes - 2);
+    let boots = vec![CatalogBoot { id: BootId(1), uuid: StoreUuid::from_u128(1), anchors: Vec::new() }];
+    let series = (0..n).map(|k| first + 2 * k).map(|id| series(id, &name(id))).collect();
+    device.catalog(&CatalogPage { store: device.store, series, boots })
+}
+
+/// Pages of long names without end: the catalogue of a store takes at most 32 MiB of memory, what is above is refused and
+/// counted, and another device's segments are held.
+#[test]
+fn the_catalogue_of_a_store_is_bounded_in_bytes() {
+    let (bad, good) = (Unit::new("bad", 1), Unit::new("good", 2));
+    let mut rig = Rig::new();
+    rig.hear(&good.pages());
+    let mut n = 0;
+    while rig.receiver.as_ref().is_some_and(|r| !r.devices.contains_key("bad")) || rig.refused(&bad).is_empty() {
+        rig.hear(&[page(&bad, 1 + 2 * 400 * n, 400, 512)]);
+        n += 1;
+        assert!(n < 200, "it is never full");
+    }
+    assert_eq!(rig.refused(&bad), [(Refusal::CatalogFull, 1)]);
+    let held = receiver(&rig).shelf.catalog_bytes();
+    assert!(held <= MAX_CATALOG_BYTES + 10_000 && held > MAX_CATALOG_BYTES / 2, "{held}");
+    assert_eq!(rig.hear(&good.commits([1])).of(&good).cumulative, SegmentSeq(1));
+}
+
+/// Pages of 4,096 scattered ids for one store after the other: what is known of the device and what lies in open replicas
+/// stays bounded, and the device's store in good order goes on when it states its names again.
+#[test]
+fn catalogues_of_many_stores_are_bounded_together() {
+    let (bad, good) = (Unit::new("bad", 1), Unit::new("good", 2));
+    let mut rig = Rig::new();
+    let max_bytes = 4 << 20;
+    rig.receiver.as_mut().expect("running").shelf.set_max_catalog_bytes(max_bytes);
+    rig.hear(&[bad.pages(), good.pages()].concat());
+    for store in 0..36 {
+        let unit = Unit::new("bad", 100 + store);
+        rig.hear(&[page(&unit, 1, 4096, 12)]);
+        let receiver = receiver(&rig);
+        assert!(receiver.devices["bad"].known_pieces() <= MAX_KNOWN_PIECES);
+        assert!(receiver.shelf.catalog_bytes() <= max_bytes + (1 << 20), "{}", receiver.shelf.catalog_bytes());
+    }
+    assert!(receiver(&rig).devices["bad"].known_pieces() > MAX_KNOWN_PIECES / 2);
+    assert_eq!(rig.hear(&good.commits([1])).of(&good).cumulative, SegmentSeq(1));
+    rig.hear(&bad.pages());
+    assert_eq!(rig.hear(&bad.commits([1])).of(&bad).cumulative, SegmentSeq(1));
+}
+
+/// A body whose blob is `frame`, and says that it becomes `raw` bytes.
+fn with_blob(raw: u64, frame: &[u8]) -> Vec<u8> {
+    let mut body = vec![1, 2 | 4 | 8, 1];
+    for mut n in [raw, frame.len() as u64] {
+        while n >= 0x80 {
+            body.push(n as u8 | 0x80);
+            n >>= 7;
+        }
+        body.push(n as u8);
+    }
+    body.extend_from_slice(frame);
+    body.extend_from_slice(&[0x12, 0x34, 0x56, 0x78]);
+    body.extend(crc32fast::hash(&body).to_le_bytes());
+    body
+}
+
+/// Kilobytes that become 256 MiB, under a size that is claimed right, too small, too large or beyond 64 bits' sense, in
+/// envelopes that are right: refused as what they are, and the process does not grow by them.
+#[test]
+fn bombs_are_refused_and_take_no_memory() {
+    let (bad, good) = (Unit::new("bad", 1), Unit::new("good", 2));
+    let mut rig = Rig::new();
+    rig.hear(&[bad.pages(), good.pages()].concat());
+    let frame = zstd::bulk::compress(&vec![0; 256 << 20], 1).expect("a frame").split_off(4);
+    assert!(frame.len() < 100_000);
+    let before = peak_kib();
+    let claims = [1, 4 << 20, (4 << 20) + 1, 256 << 20, 1 << 40, u64::MAX];
+    for claim in claims {
+        let body = with_blob(claim, &frame);
+        let frame = SegmentFrame::Whole { store: bad.store, range: range(1, 1), body: &body };
+        rig.hear(&[(bad.topic(Topic::Segment), encode(&frame).expect("a frame"))]);
+    }
+    assert_eq!(rig.refused(&bad), [(Refusal::Segment, claims.len() as u64)]);
+    assert!(peak_kib() < before + 64 * 1024, "{} KiB, {before} before", peak_kib());
+    assert_eq!(rig.hear(&good.commits([1])).of(&good).cumulative, SegmentSeq(1));
+}
+
+/// The most memory that the process ever had, in KiB (Linux `Documentation/filesystems/proc.rst`, VmHWM).
+fn peak_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("a status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    line.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number")
+}
+
+/// A state of sixteen stores whose every number that may be is the largest of 64 bits is taken, survives a restart, and is
+/// answered; one whose sequence numbers are as high is refused, and nothing of it counts.
+#[test]
+fn a_state_of_the_largest_numbers_is_taken_where_it_may_be() {
+    let mut rig = Rig::new();
+    let good = Unit::new("good", 2);
+    let bad = Unit { session: u64::MAX, run: u64::MAX, ..Unit::new("bad", 1) };
+    rig.hear(&[good.pages(), bad.pages()].concat());
+    let state = |high: u64, pending: Vec<SeqRange>| {
+        let store = |k: u128| StoreState {
+            store: StoreUuid::from_u128(k),
+            high: SegmentSeq(high),
+            pending: pending.clone(),
+            recheck: Some(u64::MAX),
+        };
+        let state = State {
+            online: true,
+            session: bad.session,
+            run: bad.run,
+            version: "v".repeat(64),
+            utc: crate::clock::UtcNanos(i64::MIN),
+            clock_trusted: true,
+            stores: (1..=MAX_STORES as u128).map(store).collect(),
+        };
+        (bad.topic(Topic::State), encode(&state).expect("a state"))
+    };
+    let far = FAR_SEQUENCE;
+    rig.hear(&[state(u64::MAX, vec![]), state(far, vec![]), state(1, vec![range(far - 1, far)])]);
+    assert_eq!(rig.refused(&bad), [(Refusal::FarSequence, 3)]);
+    assert_eq!(receiver(&rig).devices["bad"].entry.session, None, "nothing of them counts");
+    rig.hear(&[state(far - 1, vec![range(1, far - 1)])]);
+    for _ in 0..2 {
+        let ack = rig.hear(&bad.commits([far - 1])).of(&bad);
+        assert_eq!((ack.cumulative, ack.high), (SegmentSeq(0), SegmentSeq(far - 1)));
+        assert_eq!(ack.verified, Some((u64::MAX, vec![range(far - 1, far - 1)])));
+        rig.tick();
+        rig.kill();
+        rig.start();
+        assert_eq!(receiver(&rig).devices["bad"].entry.session, Some(u64::MAX));
+        rig.hear(&bad.pages());
+    }
+    rig.hear(&good.pages());
+    assert_eq!(rig.hear(&good.commits([1])).of(&good).cumulative, SegmentSeq(1));
+}
+
+/// Someone replays another device's segments, byte by byte, under its own name: nothing is held twice, the other's ack stays,
+/// and an operator reads who brings whose store. Without that store's names nothing of it is even looked at.
+#[test]
+fn replayed_segments_of_another_device_change_nothing_for_it() {
+    let (good, bad) = (Unit::new("good", 2), Unit::new("bad", 2));
+    let mut rig = Rig::new();
+    rig.hear(&[good.pages(), good.commits(1..=20)].concat());
+    let stolen = bad.commits(1..=10);
+    let heard = rig.hear(&stolen);
+    assert_eq!((heard.ack(&bad), heard.requests(&bad)), (None, vec![Request::Catalog]));
+    rig.hear(&bad.pages());
+    let ack = rig.hear(&stolen).of(&bad);
+    assert_eq!((ack.cumulative, ack.conflicts), (SegmentSeq(10), vec![]));
+    let ack = rig.hear(&[good.birth(20)]).of(&good);
+    assert_eq!((ack.cumulative, ack.conflicts), (SegmentSeq(20), vec![]));
+    assert_eq!(rig.readings(&good), good.expected(0, 1..=20));
+    let told =
+        receiver(&rig).events.iter().filter(|e| e.device == "bad" && e.detail.contains("came from good")).count();
+    assert_eq!(told, 1);
+}
+
+/// What a device publishes on its own `ack` and `request`, and names that are no device's, are counted and begin nothing.
+#[test]
+fn acks_requests_and_odd_names_from_the_wire_are_strangers() {
+    let device = Unit::new("good", 1);
+    let mut rig = Rig::new();
+    rig.hear(&[device.pages(), device.commits(1..=3)].concat());
+    let forged = encode(&Ack { stores: vec![] }).expect("an ack");
+    let request = encode(&Request::Catalog).expect("a request");
+    let payload = device.commits([4]).remove(0).1;
+    let long = "n".repeat(65);
+    let names = ["", ".", "-x", "a b", "a\0b", "ä", "+", "#", "$SYS", "a\u{202e}b", long.as_str()];
+    let odd = names.map(|name| (format!("{PREFIX}/v1/{name}/segment"), payload.clone()));
+    let heard = rig.hear(&[(device.topic(Topic::Ack), forged), (device.topic(Topic::Request), request)]);
+    assert!(heard.published.is_empty());
+    assert!(rig.hear(&odd).published.is_empty());
+    assert_eq!(receiver(&rig).strangers(), 2 + odd.len() as u64);
+    assert_eq!(receiver(&rig).devices.len(), 1);
+    assert_eq!(rig.hear(&[device.birth(3)]).of(&device).cumulative, SegmentSeq(3));
+}
+
+/// So many equal readings take a few bytes; three segments of them are not in a wider one that has only as many as each.
+/// They are kept, and nothing is decoded to find that out.
+#[test]
+fn a_wider_segment_with_fewer_readings_takes_no_place() {
+    let device = Unit::new("a", 1);
+    let mut rig = Rig::new();
+    rig.hear(&device.pages());
+    let equal = |first: u64, last: u64, n: usize| {
+        let values = Values::Int(vec![5; n]);
+        let columns = vec![Column { series: SeriesId(1), timeline: 0, values, missing: Vec::new() }];
+        let timelines = vec![Timeline { clock: TimelineClock::Boot(BootId(1)), stamps: vec![SECOND; n] }];
+        let content = Content::Data { readings: Readings { timelines, columns }, names: Vec::new() };
+        device.message(&Segment { range: range(first, last), content })
+    };
+    let heard = rig.hear(&[equal(1, 1, MAX_READINGS), equal(2, 2, 10), equal(3, 3, 10)]);
+    assert_eq!(heard.of(&device).cumulative, SegmentSeq(3));
+    let ack = rig.hear(&[equal(1, 3, MAX_READINGS)]).of(&device);
+    assert_eq!(ack.conflicts, vec![range(1, 3)]);
+    assert!(segment::encode(&device.commit(1)).is_ok());
+    let rows = rig.readings(&device);
+    assert_eq!(rows.len(), 2 * MAX_READINGS + 20);
+}
