@@ -7,6 +7,9 @@
 //! | [`stories::backlog`] | it records on without a broker, in flat memory, and catches up |
 //! | [`stories::many_devices`] | two hundred devices are held by one receiver |
 //! | [`stories::wire_bytes`] | a reading costs a hundredth of its JSON on the wire |
+//! | [`stories::bad_links`] | a link that is late, cut, thin, deaf on one side or false loses and repeats nothing, and progress is steady |
+//! | [`stories::kill_storm`] | broker, receiver and device killed twenty times each under load: 0 lost, 0 twice |
+//! | [`stories::live_first`] | what is recorded now does not wait behind the backlog |
 //! | [`stories::time_travel`] | rollbacks, clones and lost replicas lose and invent nothing |
 //! | [`stories::bad_input`] | what a hostile or clumsy world sends is refused with a clear word |
 //! | [`stories::brokers`] | the brokers of docs/brokers let each side do its own and nothing else; no log holds a secret |

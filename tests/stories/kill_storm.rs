@@ -61,7 +61,7 @@ fn record(plant: &mut Plant, site: &Site, progress: &mut Progress, seconds: u64)
         if tenth % 25 == 0 {
             plant.flush(site);
         }
-        if let Some(status) = site.ask("status").filter(|status| status["pending"].is_object()) {
+        if let Some(status) = site.ask("status") {
             progress.look(&status);
         }
         let due = begun + Duration::from_millis(tenth * 100);

@@ -69,7 +69,7 @@ impl Scene {
     }
 
     fn pending(&self) -> u64 {
-        self.site.ask("status").unwrap()["pending"]["readings"].as_u64().unwrap()
+        wait_for("the account of what waits", 30, || self.site.ask("status")?["pending"]["readings"].as_u64())
     }
 
     fn link_opens(&self) {

@@ -150,11 +150,12 @@ impl Progress {
         Self { acked: 0, grew_at: Instant::now(), longest: Duration::ZERO }
     }
 
-    /// Takes in a `status`; true where nothing waits.
+    /// Takes in a `status`; true where it says that nothing waits.
     pub fn look(&mut self, status: &Json) -> bool {
-        let count = |at: &str| status.pointer(at).and_then(Json::as_u64).unwrap();
-        let pending = count("/pending/readings");
-        let acked = count("/store/readings").saturating_sub(pending);
+        let count = |at: &str| status.pointer(at).and_then(Json::as_u64);
+        // A store that is busy or not open yet leaves them out.
+        let (Some(pending), Some(held)) = (count("/pending/readings"), count("/store/readings")) else { return false };
+        let acked = held.saturating_sub(pending);
         if pending > 0 {
             self.longest = self.longest.max(self.grew_at.elapsed());
         }

@@ -401,13 +401,13 @@ fn the_bad_link_does_what_it_says() {
     assert!(rest == sent[1..], "the bytes are the same, in order");
     let held_back = writing.join().unwrap().unwrap() - begun;
     assert!(held_back >= Duration::from_secs(1), "the sender was rid of 40 kB after {held_back:?}");
-    assert_eq!(proxy.carried(Direction::Up), 40_000);
+    super::wait_for("the account", 10, || (proxy.carried(Direction::Up) == 40_000).then_some(()));
 
     proxy.set(Direction::Up, Way { hole: true, ..Way::default() });
     near.write_all(b"into the hole").unwrap();
     end.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     assert!(is_timeout(&end.read(&mut first).unwrap_err()), "neither bytes nor an end");
-    assert_eq!(proxy.swallowed(Direction::Up), 13);
+    super::wait_for("the account", 10, || (proxy.swallowed(Direction::Up) == 13).then_some(()));
     end.write_all(b"!").unwrap();
     near.read_exact(&mut first).unwrap();
     assert_eq!(first, *b"!", "the other direction is open");
