@@ -188,6 +188,12 @@ impl Machine {
         self.flights.ranges()
     }
 
+    /// Segments and bytes that take a place in the window.
+    #[cfg(test)]
+    pub(crate) fn window(&self) -> (usize, u64) {
+        self.flights.window()
+    }
+
     /// Where the connection stands.
     pub fn standing(&self) -> Standing {
         self.standing
@@ -230,6 +236,3 @@ impl Machine {
 
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-mod simulation;
