@@ -22,6 +22,9 @@ const FLEET_IN_FLIGHT: usize = 20;
 /// After so long without a sign, one and a half keep-alives, the broker takes a client for gone.
 const BROKER_PATIENCE: i64 = 45 * SECOND;
 
+/// And a client the broker: a ping every 30 s that goes unanswered for as long.
+const CLIENT_PATIENCE: i64 = 60 * SECOND;
+
 /// The ends of the two connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Side {
@@ -343,6 +346,13 @@ impl Net {
         let link = self.link(side);
         let there = if up { link.broker } else { link.client };
         if there != Some(connection) {
+            // The end that knows nothing of the connection says so.
+            let link = self.link_mut(side);
+            match up {
+                true if link.client == Some(connection) => link.client_notices_at = Some(now),
+                false if link.broker == Some(connection) => link.broker_notices_at = Some(now),
+                _ => {}
+            }
             return None;
         }
         if now < link.dark_until {
@@ -422,6 +432,9 @@ impl Net {
         let link = self.link_mut(side);
         link.client_notices_at = None;
         link.client.take()?;
+        if link.broker.is_some() {
+            link.broker_notices_at.get_or_insert(now + BROKER_PATIENCE);
+        }
         link.retry_at = now + dice.between(SECOND / 10, longest * SECOND);
         Some(Arrival::Disconnected(side))
     }
@@ -431,6 +444,10 @@ impl Net {
         link.broker_notices_at = None;
         if link.broker.take().is_none() {
             return;
+        }
+        if link.client.is_some() {
+            // Its next ping is not answered.
+            link.client_notices_at.get_or_insert(now + CLIENT_PATIENCE);
         }
         if let Some(will) = link.will.clone() {
             self.retained.insert(will.topic.clone(), will.clone());

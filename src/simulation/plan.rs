@@ -59,7 +59,7 @@ pub(super) struct Plan {
 impl Plan {
     /// The story of a seed.
     pub(super) fn of(dice: &mut Dice) -> Self {
-        let pressed = dice.per_mille(200);
+        let pressed = dice.per_mille(150);
         Self {
             board: board(pressed, dice),
             manners: manners(dice),
