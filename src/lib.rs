@@ -23,6 +23,8 @@
 //! | 4 | [`device`], [`fleet`], [`cli`] | wire the rooms together |
 //! | 5 | `main.rs`, `bin/varved-fleet.rs` | a screenful each |
 //!
+//! In test builds `simulation` joins both sides over a network that it makes up; see `docs/delivery-proof.md`.
+//!
 //! What is deliberately absent: an unbounded queue, a task per event, a second copy of the data, a write to the database
 //! through mmap, and any way to delete a reading that the fleet has not committed without writing that down.
 
@@ -41,6 +43,8 @@ pub mod segment;
 #[cfg(feature = "device")]
 pub mod sensor;
 pub mod signals;
+#[cfg(all(test, feature = "device", feature = "fleet"))]
+mod simulation;
 pub mod store;
 #[cfg(feature = "device")]
 pub mod upkeep;

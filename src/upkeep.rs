@@ -255,7 +255,9 @@ mod tests {
         let mut upkeep = Upkeep::new(at(0));
         (upkeep.compact_at, upkeep.expire_at) = (at(1 << 30).boot, at(1 << 30).boot);
         let waiting = StoreFacts { wal_pages_waiting: 5, ..facts() };
-        assert!((60..240).all(|since| upkeep.next(idle(since, 240 - since), &waiting, at(3600 + since as i64)).is_none()));
+        assert!(
+            (60..240).all(|since| upkeep.next(idle(since, 240 - since), &waiting, at(3600 + since as i64)).is_none())
+        );
     }
 
     /// Compaction goes on while it finds something, then rests a minute; a failure rests too.

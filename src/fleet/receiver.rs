@@ -132,6 +132,13 @@ impl Receiver {
         self.answer(answers, now)
     }
 
+    /// As [`Receiver::apply`], up to the moment before the commit: for who then cuts the power.
+    #[cfg(test)]
+    pub(crate) fn take_without_commit(&mut self, group: &[Message<'_>], now: Now) {
+        let mut answers = Answers::default();
+        group.iter().for_each(|message| self.take(*message, now, &mut answers));
+    }
+
     /// A connection to the broker begins: it may have lost what it retained, so every device that is there is told again.
     pub fn connected(&mut self) {
         let there = self.devices.iter().filter(|(_, device)| device.entry.online);

@@ -56,6 +56,12 @@ pub const MAX_CATALOG_BYTES: usize = 32 << 20;
 /// A loss over more segments than this is not compared with them: their numbers are enough to see what is news in it.
 const MAX_LOST_ROWS: usize = 16;
 
+#[cfg(test)]
+thread_local! {
+    /// A planted fault: on this thread, readings that come again are put beside those that are held.
+    pub(crate) static FORGETFUL: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
 /// One open replica.
 pub struct Replica {
     conn: Connection,
@@ -262,6 +268,8 @@ impl Replica {
         self.saw(segment.view.range().last)?;
         match self.weigh(line, arrived)? {
             Filing::Conflict => self.place_beside(device, known, line, arrived),
+            #[cfg(test)]
+            Filing::Duplicate if FORGETFUL.get() => self.file_again(line, arrived).map(|()| Placed::Stored),
             Filing::Duplicate => Ok(Placed::Duplicate),
             _ if self.stands_elsewhere(line, arrived)? => Ok(Placed::Duplicate),
             filing => self.keep(line, arrived, filing).map(|()| Placed::Stored),
@@ -459,6 +467,20 @@ impl Replica {
                 ranges.into_iter().try_for_each(|range| insert_loss(history, &self.conn, range, part))
             }
         }
+    }
+
+    /// See [`FORGETFUL`].
+    #[cfg(test)]
+    fn file_again(&mut self, history: usize, arrived: Weighed<'_>) -> Result<(), StoreError> {
+        let history = &mut self.histories[history];
+        let Some(row) = history.overlapping(&self.conn, arrived.view.range(), 1)?.pop() else { return Ok(()) };
+        let held = segment::decode(&history.body(&self.conn, row.range.first)?)?;
+        let after = SegmentSeq(row.range.last.0 + 1);
+        let again = Segment { range: SeqRange { first: after, last: after }, ..arrived.content.clone() };
+        let Ok(doubled) = segment::merge(&[held, again]) else { return Ok(()) };
+        let body = segment::encode(&Segment { range: row.range, ..doubled })?;
+        history.delete(&self.conn, row.range)?;
+        history.insert(&self.conn, &View::parse(&body)?, &body)
     }
 
     /// A new history of `device`, or `None` where there are as many as there may be.

@@ -127,12 +127,6 @@ impl Flights {
         inside.fold((0, 0), |(count, bytes), flight| (count + 1, bytes + flight.bytes))
     }
 
-    /// Bytes of the largest segment in the window.
-    #[cfg(test)]
-    pub(super) fn largest(&self) -> u64 {
-        self.all.iter().filter(|flight| !flight.parked()).map(|flight| flight.bytes).max().unwrap_or(0)
-    }
-
     /// A segment went out; it replaces what it covers (compaction may have made it of several). Its ack is waited for
     /// longer by `patience_ns`, for what is on the way before it.
     pub(super) fn sent(&mut self, segment: Sent, now: BootNanos, patience_ns: i64) {

@@ -273,6 +273,12 @@ impl Machine {
         self.flights.ranges().into_iter().chain(begun).collect()
     }
 
+    /// Segments and bytes that take a place in the window.
+    #[cfg(test)]
+    pub(crate) fn window(&self) -> (usize, u64) {
+        self.flights.window()
+    }
+
     /// Where the connection stands.
     pub fn standing(&self) -> Standing {
         self.standing
@@ -327,9 +333,6 @@ impl Machine {
 
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-mod simulation;
 
 #[cfg(test)]
 mod thin;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The layer of each room. `cli` may also wire the rooms of its own layer together; that is what it is for.
-const LAYERS: [(&str, u8); 19] = [
+const LAYERS: [(&str, u8); 20] = [
     ("reading", 0),
     ("clock", 0),
     ("fault", 0),
@@ -22,6 +22,8 @@ const LAYERS: [(&str, u8); 19] = [
     ("device", 4),
     ("fleet", 4),
     ("cli", 5),
+    // In test builds only; it joins both sides.
+    ("simulation", 5),
     ("main", 6),
     ("bin", 6),
 ];

@@ -1,0 +1,123 @@
+//! What one seed's story is made of: the board, the network, the weather, and a fault where one is planted.
+
+use super::dice::Dice;
+use super::net::Manners;
+use crate::clock::SECOND;
+use std::time::Duration;
+
+/// A fault that is put into one of the sides, to see that the checks find it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The receiver publishes its acks before its commit is on the medium, and the power is cut between the two.
+    AckBeforeCommit,
+    /// The receiver files what comes again as news.
+    NoDedup,
+    /// The device's client takes messages whether or not there is a connection; what it took counts as delivered, and what
+    /// waits in it at a reconnect vanishes. (What a PUBACK taken for the truth amounts to.)
+    PersistentChannel,
+    /// The device does not listen to acks.
+    AcksIgnored,
+    /// The device lets go of what is not acknowledged yet as though it were.
+    DeletesBeforeAck,
+}
+
+/// The device of a story.
+#[derive(Debug, Clone)]
+pub(super) struct BoardPlan {
+    pub(super) commit_ns: i64,
+    pub(super) upkeep_ns: i64,
+    /// At most so many readings a series in a commit.
+    pub(super) readings: u32,
+    pub(super) series: u32,
+    /// Values that do not shrink.
+    pub(super) noisy: bool,
+    pub(super) max_size_bytes: u64,
+    pub(super) max_payload: usize,
+    pub(super) exclusive: bool,
+    pub(super) snapshot_every: Option<Duration>,
+}
+
+/// Mean times between the events of the weather; `i64::MAX` where one does not happen.
+#[derive(Debug, Clone)]
+pub(super) struct Weather {
+    pub(super) mean_ns: i64,
+    /// Whether the fleet's disk is put back once.
+    pub(super) put_back: bool,
+}
+
+/// See the room.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) board: BoardPlan,
+    pub(super) manners: Manners,
+    pub(super) weather: Weather,
+    pub(super) tick_ns: i64,
+    /// How long the receiver takes before it looks at what has come, the least and the most.
+    pub(super) service_ns: (i64, i64),
+}
+
+impl Plan {
+    /// The story of a seed.
+    pub(super) fn of(dice: &mut Dice) -> Self {
+        let pressed = dice.per_mille(150);
+        Self {
+            board: board(pressed, dice),
+            manners: manners(dice),
+            weather: Weather { mean_ns: dice.spread(4 * 60 * SECOND, 40 * 60 * SECOND), put_back: dice.per_mille(150) },
+            tick_ns: dice.between(20, 60) * SECOND,
+            service_ns: (SECOND / 1000, dice.spread(SECOND / 100, 5 * SECOND)),
+        }
+    }
+
+    /// The same with what makes a planted fault show.
+    pub(super) fn for_fault(mut self, fault: Fault) -> Self {
+        match fault {
+            Fault::DeletesBeforeAck | Fault::PersistentChannel => self.board.press(),
+            Fault::AckBeforeCommit | Fault::NoDedup | Fault::AcksIgnored => {}
+        }
+        self.weather.put_back = false;
+        self
+    }
+}
+
+impl BoardPlan {
+    /// So much in so small a file that retention drops what has not been sent, or what has been acknowledged an hour ago.
+    fn press(&mut self) {
+        self.commit_ns = self.commit_ns.min(45 * SECOND);
+        (self.noisy, self.readings, self.series) = (true, 40, self.series.max(6));
+        self.max_size_bytes = 512 << 10;
+    }
+}
+
+fn board(pressed: bool, dice: &mut Dice) -> BoardPlan {
+    let mut plan = BoardPlan {
+        commit_ns: dice.spread(15 * SECOND, 300 * SECOND),
+        upkeep_ns: dice.between(60, 600) * SECOND,
+        readings: 1 + dice.roll(8) as u32,
+        series: 1 + dice.roll(8) as u32,
+        noisy: dice.per_mille(200),
+        max_size_bytes: 8 << 20,
+        max_payload: dice.spread(1024, 120 * 1024) as usize,
+        exclusive: dice.per_mille(500),
+        snapshot_every: dice.per_mille(200).then(|| Duration::from_secs(3600 + dice.roll(7200))),
+    };
+    if pressed {
+        plan.press();
+    }
+    plan
+}
+
+fn manners(dice: &mut Dice) -> Manners {
+    let latency = dice.spread(SECOND / 500, 2 * SECOND);
+    Manners {
+        latency_ns: (latency / 2, latency * 2),
+        byte_ns: dice.spread(100, 100_000),
+        overtaking_ns: dice.spread(SECOND / 1000, 2 * SECOND),
+        lost: dice.roll(40),
+        twice: dice.roll(40),
+        late_acks: dice.roll(40),
+        queue: dice.spread(10, 1000) as usize,
+        remembers: dice.per_mille(500),
+        retained_again: dice.per_mille(500),
+    }
+}
