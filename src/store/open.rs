@@ -130,7 +130,16 @@ impl Store {
             }
             other => other?,
         };
-        let store = ready.into_store(path, cfg, me, now, locks, &mut events)?;
+        let mut store = match ready.into_store(&path, cfg, me, now, &mut events) {
+            // It reads more tables than were looked at before.
+            Err(StoreError::Damaged { what }) => {
+                events.retain(|event| event.kind != EventKind::FreshId);
+                set_aside(&path, &what, now, &mut events)?;
+                self::ready(&path, cfg, now, &mut events)?.into_store(&path, cfg, me, now, &mut events)?
+            }
+            other => other?,
+        };
+        store._locks = locks;
         events.iter().for_each(|event| log::warn!("store: {event}"));
         Ok((store, events))
     }
@@ -284,24 +293,24 @@ fn side_file(path: &Path) -> PathBuf {
 }
 
 impl Ready {
-    /// The last steps: whose file is it, where do its numbers go on, and one transaction that writes that down.
+    /// The last steps: whose file is it, where do its numbers go on, and one transaction that writes that down. The caller
+    /// has the locks, and keeps them if this fails.
     fn into_store(
         self,
-        path: PathBuf,
+        path: &Path,
         cfg: &StoreConfig,
         me: &Identity,
         now: Now,
-        locks: Vec<Lock>,
         events: &mut Vec<Event>,
     ) -> Result<Store, StoreError> {
         let Self { conn, scan, mut lines } = self;
-        let mut high = HighWater::open(&path)?;
+        let mut high = HighWater::open(path)?;
         let mut log = Log::new(&conn, Bounds::of(cfg).wal_bytes, cfg.powersafe)?;
-        restart_log(&mut log, &conn, &path, scan)?;
-        log.begin(&conn, &path)?;
+        restart_log(&mut log, &conn, path, scan)?;
+        log.begin(&conn, path)?;
         let fresh = why_fresh(&conn, &lines, high.mark(), me)?;
         let floor = lines.last().map(|line| floor(line, high.mark(), scan, events));
-        let (boot, run) = in_transaction(&conn, &path, "begin a run", |conn| {
+        let (boot, run) = in_transaction(&conn, path, "begin a run", |conn| {
             if let (Some(line), Some(floor)) = (lines.last_mut(), floor) {
                 void(conn, line, floor, me, now)?;
             }
@@ -309,7 +318,7 @@ impl Ready {
                 lines.push(new_line(conn, now)?);
                 let event = fresh_event(why);
                 match why {
-                    FreshWhy::New => quarantine::note(conn, &path)?,
+                    FreshWhy::New => quarantine::note(conn, path)?,
                     _ => events.push(event),
                 }
             }
@@ -326,7 +335,7 @@ impl Ready {
         }
         let mut store = Store {
             conn,
-            path,
+            path: path.to_owned(),
             bounds,
             identity: *me,
             high,
@@ -346,7 +355,7 @@ impl Ready {
             rollup_rows: Default::default(),
             retention: Retention::of(cfg),
             ledger_unwritten: None,
-            _locks: locks,
+            _locks: Vec::new(),
         };
         store.anchor = store.newest_anchor()?;
         store.settle_rollups()?;
