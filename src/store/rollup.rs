@@ -36,7 +36,8 @@ const MOST_FIGURES: usize = 8192;
 /// What compaction hasn't come to after this time is rolled without it.
 const LATE_NANOS: i64 = 2 * HOUR_NANOS;
 
-/// What is known of one series in one hour or day.
+/// What is known of one series in one hour or day. A figure that isn't known is NaN, which is NULL in the file: earlier versions
+/// wrote such means.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Figures {
     n: u64,
@@ -77,10 +78,17 @@ impl Figures {
 
     /// The mean is carried on rather than a sum, which would lose the digits of a long hour.
     fn join(&mut self, other: &Self) {
+        let own = self.n as f64 / (self.n + other.n) as f64;
         self.n += other.n;
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
-        self.mean += (other.mean - self.mean) * (other.n as f64 / self.n as f64);
+        let apart = other.mean - self.mean;
+        let mean = match apart.is_finite() {
+            true => self.mean + apart * (1.0 - own),
+            // Of opposite ends of what a double holds; the difference is more than that.
+            false => self.mean * own + other.mean * (1.0 - own),
+        };
+        self.mean = if mean.is_nan() { mean } else { mean.max(self.min).min(self.max) };
         if other.last_at >= self.last_at {
             (self.last, self.last_at) = (other.last, other.last_at);
         }
@@ -171,8 +179,12 @@ fn held(conn: &Connection, sql: &str, key: impl rusqlite::Params) -> Result<Opti
 /// `n, min, mean, max, last` from column `at` on.
 fn figures_of(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Figures> {
     let n = u64::try_from(row.get::<_, i64>(at)?).unwrap_or(0);
-    let (min, mean, max) = (row.get(at + 1)?, row.get(at + 2)?, row.get(at + 3)?);
-    Ok(Figures { n, min, mean, max, last: row.get(at + 4)?, last_at: i64::MIN })
+    let (min, mean, max) = (figure(row, at + 1)?, figure(row, at + 2)?, figure(row, at + 3)?);
+    Ok(Figures { n, min, mean, max, last: figure(row, at + 4)?, last_at: i64::MIN })
+}
+
+fn figure(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<f64> {
+    Ok(row.get::<_, Option<f64>>(at)?.unwrap_or(f64::NAN))
 }
 
 /// The UTC of every stamp, or `None` where it is an estimate.
@@ -377,8 +389,8 @@ impl Store {
         })
     }
 
-    /// Rows of eight numbers, so many to a transaction, up to the first that can't be read. Whole numbers of this size are
-    /// exact in a double.
+    /// Rows of eight numbers, so many to a transaction, up to the first that can't be read: four whole ones, which are exact in
+    /// a double at this size, and four figures.
     fn copy_figures(
         &mut self,
         old: &Connection,
@@ -391,16 +403,18 @@ impl Store {
         loop {
             let mut page = Vec::with_capacity(STEP_ROWS);
             while let (true, Ok(Some(row))) = (page.len() < STEP_ROWS, rows.next()) {
-                let mut numbers = [0.0; 8];
+                let mut numbers = [f64::NAN; 8];
                 for (at, number) in numbers.iter_mut().enumerate() {
-                    *number = row.get(at).unwrap_or(0.0);
+                    *number = figure(row, at).unwrap_or(f64::NAN);
                 }
                 page.push(numbers);
             }
             if page.is_empty() {
                 return Ok(());
             }
-            self.transaction("salvage", |conn| page.iter().try_for_each(|row| put(conn, row)))?;
+            let of_something = |row: &&[f64; 8]| row[..4].iter().all(|number| number.is_finite());
+            let mut rows = page.iter().filter(of_something);
+            self.transaction("salvage", |conn| rows.try_for_each(|row| put(conn, row)))?;
             if page.len() < STEP_ROWS {
                 return Ok(());
             }

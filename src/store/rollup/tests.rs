@@ -3,8 +3,11 @@
 use super::super::testing::{Bench, at, compact_all, put, put_with};
 use super::thin::ROW_BYTES;
 use super::*;
+use crate::batch::{Sealed, Track, TrackClock};
 use crate::clock::Anchor;
 use crate::config::StoreConfig;
+use crate::reading::{Kind, SeriesDef};
+use crate::segment::Values;
 use uuid::Uuid;
 
 fn anchor(s: i64) -> Anchor {
@@ -175,6 +178,66 @@ fn old_hours_become_days() {
     assert!((55..100).contains(&hours), "{hours} hours and days");
     assert_eq!(store.recount().unwrap(), Step::Idle);
     assert_eq!(store.rollup_rows, kept, "the counts that are kept are those of the tables");
+}
+
+/// Commits one reading of a float at second `s`.
+fn put_float(store: &mut Store, value: f64, s: i64, anchors: &[Anchor]) {
+    let registry = crate::batch::Registry::new(1);
+    let def = SeriesDef { name: "bench/f".into(), unit: "V".into(), kind: Kind::Float, scale: Scale::ONE };
+    let track = Track {
+        key: registry.key(&def).unwrap(),
+        clock: TrackClock::Boot,
+        stamps: vec![s * SECOND],
+        values: Values::Float(vec![value]),
+        missing: Vec::new(),
+    };
+    store.commit(&Sealed::new(vec![track], Some(at(s).boot), None), &registry, anchors, at(s)).unwrap();
+}
+
+/// Readings from both ends of what a double holds have a mean like others, and what comes later in their hour is counted. (The
+/// mean was infinite, then no number, NULL in the file, and no later step could read that row: compaction, expiry and in the
+/// end recording stood still for good.)
+#[test]
+fn the_mean_of_the_largest_numbers_is_a_number() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    let values = [1.7e308, -1.7e308, 1.0, -1.7e308, -1.7e308, 1.7e308];
+    for (s, value) in (0..).zip(values) {
+        put_float(&mut store, value, s, &[anchor(0)]);
+        store.roll(0, Some(store.next_seq()), at(s)).unwrap();
+    }
+    let sql = "SELECT n, min, mean, max FROM rollup";
+    let figures = |store: &Store| -> (i64, f64, f64, f64) {
+        store.conn.query_row(sql, [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?))).unwrap()
+    };
+    let (n, min, mean, max) = figures(&store);
+    assert_eq!((n, min, max), (6, -1.7e308, 1.7e308));
+    assert!((mean / (-1.7e308 / 6.0) - 1.0).abs() < 1e-9, "{mean}");
+}
+
+/// A row without a mean, as an earlier version left it, is counted on; its mean stays unknown, also in its day and in what
+/// salvages the file. (A salvage made it 0.)
+#[test]
+fn a_mean_that_is_not_known_stays_so() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    put_float(&mut store, 1.0, 0, &[anchor(0)]);
+    store.roll(0, Some(store.next_seq()), at(0)).unwrap();
+    store.conn.execute_batch("UPDATE rollup SET mean = NULL").unwrap();
+    put_float(&mut store, 3.0, 1, &[]);
+    store.roll(0, Some(store.next_seq()), at(1)).unwrap();
+    let row = |store: &Store, table: &str| -> (i64, f64, Option<f64>, f64) {
+        let sql = format!("SELECT n, min, mean, max FROM {table}");
+        store.conn.query_row(&sql, [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?))).unwrap()
+    };
+    assert_eq!(row(&store, "rollup"), (2, 1.0, None, 3.0));
+    drop(store);
+    super::super::quarantine::set_aside(&bench.cfg.path, at(5)).unwrap();
+    let mut store = bench.open().0;
+    assert_eq!(row(&store, "rollup"), (2, 1.0, None, 3.0));
+    store.bounds.file_bytes = 0;
+    assert_eq!(store.thin_rollups().unwrap(), Step::Worked);
+    assert_eq!(row(&store, "rollup_day"), (2, 1.0, None, 3.0));
 }
 
 /// A row takes what is reckoned for it.
