@@ -237,9 +237,15 @@ pub(super) fn rolled(conn: &Connection, no: StoreNo) -> Result<SegmentSeq, Store
     Ok(SegmentSeq(u64::try_from(seq).unwrap_or(0)))
 }
 
-/// Forgets the figures of a store, within the transaction that forgets it.
-pub(super) fn forget(conn: &Connection, no: StoreNo) -> Result<(), StoreError> {
-    execute(conn, "forget a store", "DELETE FROM meta WHERE key = ?1", [rolled_key(no)]).map(drop)
+/// Forgets the figures of a store, within the transaction that forgets it; how many of `rows` are left.
+pub(super) fn forget(conn: &Connection, no: StoreNo, rows: Rows) -> Result<Rows, StoreError> {
+    let forget = |sql: &str| execute(conn, "forget a store", sql, [no.0]).map(|gone| gone as u64);
+    let hours = rows.hours.saturating_sub(forget("DELETE FROM rollup WHERE store = ?1")?);
+    let days = rows.days.saturating_sub(forget("DELETE FROM rollup_day WHERE store = ?1")?);
+    execute(conn, "forget a store", "DELETE FROM meta WHERE key = ?1", [rolled_key(no)])?;
+    let left = Rows { hours, days };
+    left.write(conn)?;
+    Ok(left)
 }
 
 /// Whether any figures of store `no` are left.

@@ -29,7 +29,8 @@ impl Store {
             if self.high.mark().is_some_and(|mark| mark.store == uuid) {
                 self.fold()?;
             }
-            self.transaction("forget a store", |conn| forget_store(conn, no))?;
+            let rows = self.rollup_rows;
+            self.rollup_rows = self.transaction("forget a store", |conn| forget_store(conn, no, rows))?;
             self.lines.retain(|line| line.no != no);
             self.catalog_changes += 1;
             return Ok(Step::Worked);
@@ -100,10 +101,9 @@ impl Store {
     }
 }
 
-fn forget_store(conn: &Connection, no: StoreNo) -> Result<(), StoreError> {
+/// How many rows of figures are left.
+fn forget_store(conn: &Connection, no: StoreNo, rows: rollup::Rows) -> Result<rollup::Rows, StoreError> {
     for sql in [
-        "DELETE FROM rollup WHERE store = ?1",
-        "DELETE FROM rollup_day WHERE store = ?1",
         "DELETE FROM ack WHERE store = ?1",
         "DELETE FROM anchor WHERE store = ?1",
         "DELETE FROM boot WHERE store = ?1",
@@ -112,5 +112,5 @@ fn forget_store(conn: &Connection, no: StoreNo) -> Result<(), StoreError> {
     ] {
         execute(conn, "forget a store", sql, [no.0])?;
     }
-    rollup::forget(conn, no)
+    rollup::forget(conn, no, rows)
 }

@@ -305,6 +305,31 @@ fn figures_of_an_old_store_stay() {
     assert_eq!(counted(&bench.open_calm()), 180);
 }
 
+/// A store of old that is forgotten takes its figures with it, and the kept count of rows knows. (It went on counting them, so
+/// hours of others became days before their time.)
+#[test]
+fn forgotten_figures_are_not_counted_on() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    for k in 0..20 {
+        put_with(&mut store, 3, 60, k * 100, &[anchor(k * 100)]).unwrap();
+        store.take_fresh_id(super::super::FreshWhy::Request, at(k * 100 + 61)).unwrap();
+    }
+    put(&mut store, 3, 1, 9_000).unwrap();
+    for line in store.stores().into_iter().filter(|line| !line.current) {
+        store.set_acked(line.uuid, std::iter::once(crate::reading::SeqRange::new(1, 1).unwrap()).collect()).unwrap();
+    }
+    while store.make_room(at(9_001)).unwrap() == Step::Worked {}
+    let before = store.rollup_rows;
+    while store.expire_step(&[], at(9_002)).unwrap() == Step::Worked {}
+    let kept = store.rollup_rows;
+    assert!(store.lines.len() == 17 && kept.hours < before.hours, "{before:?} {kept:?}");
+    store.recount().unwrap();
+    assert_eq!(store.rollup_rows, kept, "the counts that are kept are those of the tables");
+    store.close().unwrap();
+    assert_eq!(bench.open_calm().rollup_rows, kept);
+}
+
 /// A file that is set aside leaves its figures to the new one, also those of readings that have gone, and none counts twice.
 #[test]
 fn a_salvage_takes_the_figures_over() {
