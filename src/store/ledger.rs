@@ -80,6 +80,27 @@ mod tests {
         assert_eq!(bench.open_calm().ledger().unwrap().as_deref(), Some("two"));
     }
 
+    /// An account that can't be written at a clean stop takes nothing else with it: acknowledgements and high water are written
+    /// down. (The stop ended there.)
+    #[test]
+    fn a_stop_goes_on_without_the_ledger() {
+        let bench = Bench::new();
+        let mut store = bench.open().0;
+        (1..4).for_each(|s| drop(put(&mut store, 2, 3, s * 10).unwrap()));
+        let uuid = store.uuid();
+        let acked = crate::reading::SeqRange::new(1, 2).unwrap();
+        store.set_acked(uuid, std::iter::once(acked).collect()).unwrap();
+        store.note_ledger("one".into());
+        let refuse = "CREATE TEMP TRIGGER refuse BEFORE INSERT ON main.meta WHEN new.key = 'wear' \
+                      BEGIN SELECT raise(FAIL, 'refused'); END";
+        store.conn.execute_batch(refuse).unwrap();
+        store.close().unwrap();
+        let mark = super::super::high_water::HighWater::open(&bench.cfg.path).unwrap().mark().unwrap();
+        assert_eq!((mark.store, mark.seq.0), (uuid, 3));
+        let store = bench.open_calm();
+        assert_eq!((store.ledger().unwrap(), store.facts().unwrap().pending_segments), (None, 1));
+    }
+
     /// A boot lasted at least until its last reading; of a boot that recorded nothing it isn't known.
     #[test]
     fn a_boot_lasted_until_its_last_reading() {
