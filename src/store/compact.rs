@@ -5,7 +5,7 @@
 //! readings are there under the same numbers, or everything is as before. It never joins segments of different ack state,
 //! takes none that is in flight, and never joins readings with losses.
 
-use super::ack::{SegmentHead, body_of, heads, write_acks};
+use super::ack::{SegmentHead, write_acks};
 use super::error::StoreError;
 use super::file::{StoreNo, insert_segment, sql_of};
 use super::rollup::{Rolling, Rollups};
@@ -67,7 +67,7 @@ impl Store {
                 continue;
             }
             let from = if line.no.0 == self.compacted_to.no { self.compacted_to.seq } else { 0 };
-            let window = heads(&self.conn, line.no, from, line.high.0, WINDOW)?;
+            let window = self.heads(line.no, from, line.high.0, WINDOW)?;
             let current = at + 1 == self.lines.len();
             let may = |head: &SegmentHead| {
                 let newest = current && head.range.last == line.high;
@@ -168,7 +168,7 @@ impl Store {
     /// Whether readings before `first` have not been counted: they come first.
     fn is_behind(&self, at: usize, first: SegmentSeq) -> Result<bool, StoreError> {
         let line = &self.lines[at];
-        Ok(!heads(&self.conn, line.no, line.rolled.0 + 1, first.0.saturating_sub(1), 1)?.is_empty())
+        Ok(!self.heads(line.no, line.rolled.0 + 1, first.0.saturating_sub(1), 1)?.is_empty())
     }
 
     /// Whether a run that begins with `head` is counted as it is joined, as far as it isn't yet.
@@ -211,7 +211,7 @@ impl Store {
         mut take: impl FnMut(Segment),
     ) -> Result<(usize, Option<(&'a SegmentHead, SegmentError)>), StoreError> {
         for (parts, head) in run.iter().enumerate() {
-            let body = body_of(&self.conn, no, head.range.first)?.unwrap_or_default();
+            let body = self.body_of(no, head.range.first)?.unwrap_or_default();
             match segment::decode(&body) {
                 Ok(part) if part.range == head.range => take(part),
                 Ok(_) => {
@@ -243,8 +243,10 @@ impl Store {
         let mut joined = merge.finish()?;
         if let Content::Data { readings, names } = &mut joined.content {
             let cited: BTreeSet<SeriesId> = readings.columns.iter().map(|column| column.series).collect();
-            *names =
-                cited.into_iter().map(|id| Ok((id, def_of(&self.conn, no, id)?))).collect::<Result<_, StoreError>>()?;
+            *names = cited
+                .into_iter()
+                .map(|id| Ok((id, self.watched(def_of(&self.conn, no, id))?)))
+                .collect::<Result<_, StoreError>>()?;
         }
         Ok(joined)
     }

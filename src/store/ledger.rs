@@ -5,7 +5,7 @@
 
 use super::Store;
 use super::error::StoreError;
-use super::file::{meta, set_meta, sql_of};
+use super::file::{meta, set_meta};
 use crate::clock::BootNanos;
 use rusqlite::{Connection, OptionalExtension};
 use uuid::Uuid;
@@ -40,7 +40,7 @@ impl Store {
                    JOIN boot b ON b.store = s.store AND b.id = s.boot_max WHERE b.boot_uuid = ?1";
         let found: Result<Option<Option<i64>>, _> =
             self.conn.query_row(sql, (boot.to_string(), NEWEST), |row| row.get(0)).optional();
-        Ok(found.map_err(|e| sql_of(&self.conn, "look for the last segment of a boot", e))?.flatten().map(BootNanos))
+        Ok(found.map_err(|e| self.failed("look for the last segment of a boot", e))?.flatten().map(BootNanos))
     }
 
     pub(super) fn write_ledger_now(&mut self) -> Result<(), StoreError> {

@@ -23,15 +23,19 @@ use super::line::{Line, lines};
 use super::log::Log;
 use super::retention::Retention;
 use super::wal_scan::{self, WalScan};
-use super::{Bounds, Store, commit, compact, disk, padding, quarantine, rebuild};
+use super::{Bounds, Store, ack, catalog, commit, compact, disk, padding, quarantine, rebuild};
 use crate::clock::Now;
 use crate::config::{Locking, StoreConfig};
 use crate::reading::SegmentSeq;
 use run::{begin_run, boot_row, floor, new_line, next_series, void, why_fresh};
 use rusqlite::{Connection, params};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use uuid::Uuid;
+
+/// Heads of segments that are read at once.
+const CHECKED_HEADS: usize = 512;
 
 /// What is written into a file as its writer.
 pub(crate) const WRITER: &str = concat!("varved ", env!("CARGO_PKG_VERSION"));
@@ -248,8 +252,7 @@ fn connect(path: &Path, cfg: &StoreConfig, events: &mut Vec<Event>) -> Result<Re
     }
     let lines = lines(&conn)?;
     if suspected {
-        // What each commit reads, beyond the structure that was checked.
-        lines.iter().try_for_each(|line| commit::each_series(&conn, line.no, |_, _| ()))?;
+        lines.iter().try_for_each(|line| check_rows(&conn, line))?;
         disk::remove(&suspicion(path))?;
     }
     Ok(Ready { conn, scan, lines })
@@ -284,6 +287,18 @@ fn check_closely(conn: &Connection) -> Result<(), StoreError> {
     let verdict: String =
         conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(|e| sql_of(conn, "check the file", e))?;
     if verdict == "ok" { Ok(()) } else { Err(StoreError::Damaged { what: verdict }) }
+}
+
+/// What is taken for damage while running, beyond the structure: found only then, it would be met, and looked for here, in a
+/// circle.
+fn check_rows(conn: &Connection, line: &Line) -> Result<(), StoreError> {
+    commit::each_series(conn, line.no, |_, _| ())?;
+    catalog::boots(conn, line.no)?;
+    let mut from = 0;
+    while let Some(last) = ack::heads(conn, line.no, from, line.high.0, CHECKED_HEADS)?.last() {
+        from = last.range.last.0 + 1;
+    }
+    Ok(())
 }
 
 /// `varved.db` → `varved.v1.db`.
@@ -346,7 +361,7 @@ impl Ready {
             series: Vec::new(),
             catalog_changes: 0,
             anchor: None,
-            damaged: false,
+            damaged: Cell::new(false),
             log,
             in_flight: Vec::new(),
             compacted_to: compact::Cursor::default(),

@@ -19,7 +19,7 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<super::SegmentHead>, StoreError> {
         let Some(line) = self.line(uuid) else { return Ok(Vec::new()) };
-        super::ack::heads(&self.conn, line.no, after.0.saturating_add(1), super::file::MAX_SEQ, limit)
+        self.heads(line.no, after.0.saturating_add(1), super::file::MAX_SEQ, limit)
     }
 
     /// The number of the recheck of `uuid`, where one is set; see [`crate::wire::StoreState::recheck`].

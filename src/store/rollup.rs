@@ -13,7 +13,7 @@ mod thin;
 
 pub use history::{History, RollupSpan};
 
-use super::ack::{SegmentHead, body_of, heads};
+use super::ack::SegmentHead;
 use super::error::StoreError;
 use super::file::{StoreNo, execute, meta, set_meta, sql_of};
 use super::{Line, Step, Store};
@@ -307,7 +307,7 @@ impl Store {
         let line = &self.lines[at];
         let (no, current) = (line.no, at + 1 == self.lines.len());
         let end = before.map_or(line.high.0, |before| before.0.saturating_sub(1));
-        let window = heads(&self.conn, no, line.rolled.0 + 1, end, STEP_SEGMENTS)?;
+        let window = self.heads(no, line.rolled.0 + 1, end, STEP_SEGMENTS)?;
         let mut readings = 0;
         let run: Vec<SegmentHead> = window
             .into_iter()
@@ -350,7 +350,7 @@ impl Store {
         let timebase = self.timebase(no, run)?;
         let mut rollups = Rollups::default();
         for head in run.iter().filter(|head| !head.loss) {
-            let body = body_of(&self.conn, no, head.range.first)?.unwrap_or_default();
+            let body = self.body_of(no, head.range.first)?.unwrap_or_default();
             match segment::decode(&body) {
                 Ok(part) => rollups.add(&part, &timebase, |series| self.scale_of(no, series)),
                 Err(why) => log::warn!("store: segment {} has no hourly figures: {why}", head.range),
@@ -361,7 +361,7 @@ impl Store {
 
     /// What a whole number of `series` counts. One that the file doesn't know is damage that others report.
     pub(super) fn scale_of(&self, no: StoreNo, series: SeriesId) -> Scale {
-        super::compact::def_of(&self.conn, no, series).map_or(Scale::ONE, |def| def.scale)
+        self.watched(super::compact::def_of(&self.conn, no, series)).map_or(Scale::ONE, |def| def.scale)
     }
 
     /// Takes over the figures of a store that is salvaged from `old`. They can't be had from its segments again: many of those

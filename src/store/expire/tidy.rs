@@ -3,7 +3,7 @@
 //! What enters: the moment. What leaves: whether there was anything to let go of; one transaction a step.
 
 use super::super::error::StoreError;
-use super::super::file::{StoreNo, execute, sql_of};
+use super::super::file::{StoreNo, execute};
 use super::super::{Step, Store, rollup};
 use crate::clock::Now;
 use rusqlite::{Connection, params};
@@ -52,7 +52,7 @@ impl Store {
         let mut kept = Vec::new();
         for line in &self.lines[..self.lines.len() - 1] {
             if line.tally.segments == 0 {
-                if !rollup::any(&self.conn, line.no)? {
+                if !self.watched(rollup::any(&self.conn, line.no))? {
                     return Ok(Some((line.no, line.uuid)));
                 }
                 kept.push((line.no, line.uuid));
@@ -90,14 +90,14 @@ impl Store {
         self.conn
             .prepare_cached(sql)
             .and_then(|mut s| s.query_row([no.0], |row| row.get(0)))
-            .map_err(|e| sql_of(&self.conn, "look for unused boots", e))
+            .map_err(|e| self.failed("look for unused boots", e))
     }
 
     fn boots_below(&self, no: StoreNo, id: u32) -> Result<u32, StoreError> {
         self.conn
             .prepare_cached("SELECT count(*) FROM boot WHERE store = ?1 AND id < ?2")
             .and_then(|mut s| s.query_row(params![no.0, id], |row| row.get(0)))
-            .map_err(|e| sql_of(&self.conn, "look for unused boots", e))
+            .map_err(|e| self.failed("look for unused boots", e))
     }
 }
 
