@@ -8,7 +8,7 @@
 use super::ack::{SegmentHead, write_acks};
 use super::error::StoreError;
 use super::file::{StoreNo, insert_segment, sql_of};
-use super::rollup::{Rolling, Rollups};
+use super::rollup::{Outlook, Rolling, Rollups};
 use super::{Step, Store, commit};
 use crate::clock::{BootNanos, Now, SECOND};
 use crate::reading::{SegmentSeq, SeqRange, SeriesDef, SeriesId};
@@ -119,15 +119,31 @@ impl Store {
             return Ok(first.0);
         }
         let rolled = self.rolls(at, &run[0])?.then_some(self.lines[at].rolled);
+        let waits = self.waits_for_clock(&self.lines[at], &run[0]);
         let all_losses = run.iter().all(|head| head.loss);
         let (mut losses, mut merge, mut rollups) = (Vec::new(), Merge::default(), Rollups::default());
+        let (mut outlook, mut full) = (Outlook::default(), false);
         let timebase = self.timebase(no, run)?;
         let (mut parts, broken) = self.each_part(no, run, |part| {
             if rolled.is_some_and(|upto| part.range.first > upto) {
-                rollups.add(&part, &timebase, |series| self.scale_of(no, series));
+                full = !rollups.add(&part, &timebase, |series| self.scale_of(no, series));
             }
-            if all_losses { losses.push(part) } else { merge.add(&part) }
+            if full || (waits && !outlook.has_room(&part)) {
+                return false;
+            }
+            if all_losses {
+                losses.push(part)
+            } else {
+                merge.add(&part)
+            }
+            true
         })?;
+        if full {
+            // More figures than go with it: they come first.
+            let end = run[run.len() - 1].range.last.0 + 1;
+            let counted = self.roll(at, Some(SegmentSeq(end)), now)? == Step::Worked;
+            return Ok(if counted { first.0 } else { end });
+        }
         if let Some((head, why)) = broken {
             log::warn!("store: segment {} can't be read: {why}", head.range);
             let uuid = self.lines[at].uuid;
@@ -202,18 +218,23 @@ impl Store {
         Ok(())
     }
 
-    /// Hands over the segments of `run`, one at a time, up to the first that can't be read; says how many, and which that is.
+    /// Hands over the segments of `run`, one at a time, up to the first that isn't taken or can't be read; says how many were
+    /// taken, and which can't be read.
     #[allow(clippy::type_complexity)]
     fn each_part<'a>(
         &self,
         no: StoreNo,
         run: &'a [SegmentHead],
-        mut take: impl FnMut(Segment),
+        mut take: impl FnMut(Segment) -> bool,
     ) -> Result<(usize, Option<(&'a SegmentHead, SegmentError)>), StoreError> {
         for (parts, head) in run.iter().enumerate() {
             let body = self.body_of(no, head.range.first)?.unwrap_or_default();
             match segment::decode(&body) {
-                Ok(part) if part.range == head.range => take(part),
+                Ok(part) if part.range == head.range => {
+                    if !take(part) {
+                        return Ok((parts, None));
+                    }
+                }
                 Ok(_) => {
                     let why = SegmentError::Corrupt("the row and its body name different ranges");
                     return Ok((parts, Some((head, why))));

@@ -31,7 +31,8 @@ const STEP_READINGS: u64 = 65_536;
 const STEP_SEGMENTS: usize = 256;
 /// Rows that one step moves from hours to days, where an hour has fewer.
 const STEP_ROWS: usize = 2048;
-/// Figures that one step writes, where it has no more series than that: stamps that readings bring may name any hour.
+/// Figures that one step writes, and that one segment may have unless it has so many series: stamps that readings bring may
+/// name any hour.
 const MOST_FIGURES: usize = 8192;
 /// What compaction hasn't come to after this time is rolled without it.
 const LATE_NANOS: i64 = 2 * HOUR_NANOS;
@@ -96,8 +97,22 @@ impl Figures {
 }
 
 impl Rollups {
-    /// Adds the readings of `segment` whose UTC is known. `scale_of` says what a whole number of a series counts.
-    pub(super) fn add(&mut self, segment: &Segment, timebase: &Timebase, scale_of: impl Fn(SeriesId) -> Scale) {
+    /// Adds the readings of `segment` whose UTC is known, unless the figures of several segments would be more than one step
+    /// writes; whether it did. `scale_of` says what a whole number of a series counts.
+    pub(super) fn add(&mut self, segment: &Segment, timebase: &Timebase, scale_of: impl Fn(SeriesId) -> Scale) -> bool {
+        let mut own = Self { scales: std::mem::take(&mut self.scales), ..Self::default() };
+        own.add_one(segment, timebase, scale_of);
+        self.scales = own.scales;
+        let fresh = own.figures.keys().filter(|key| !self.figures.contains_key(key)).count();
+        if !self.figures.is_empty() && self.figures.len() + fresh > MOST_FIGURES {
+            return false;
+        }
+        self.left_out += own.left_out;
+        own.figures.into_iter().for_each(|(key, figures)| self.count(key, figures, usize::MAX));
+        true
+    }
+
+    fn add_one(&mut self, segment: &Segment, timebase: &Timebase, scale_of: impl Fn(SeriesId) -> Scale) {
         let Content::Data { readings, .. } = &segment.content else { return };
         let times: Vec<Option<Vec<i64>>> = readings.timelines.iter().map(|t| utc_of(t, timebase)).collect();
         let most = MOST_FIGURES.max(2 * readings.columns.len());
@@ -185,6 +200,28 @@ fn figures_of(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Figures> {
 
 fn figure(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<f64> {
     Ok(row.get::<_, Option<f64>>(at)?.unwrap_or(f64::NAN))
+}
+
+/// For what waits for the clock: the figures that its segments will have together, so far as that can be told.
+#[derive(Debug, Default)]
+pub(super) struct Outlook {
+    hours: BTreeSet<(i64, SeriesId)>,
+}
+
+impl Outlook {
+    /// Whether the figures of what was taken in and of `segment` are no more than one segment may have; if so it is taken in, as
+    /// the first one always is. An hour of the boot clock lies in two hours of UTC.
+    pub(super) fn has_room(&mut self, segment: &Segment) -> bool {
+        let Content::Data { readings, .. } = &segment.content else { return true };
+        let hours_of = |t: &Timeline| t.stamps.iter().map(|at| at.div_euclid(HOUR_NANOS)).collect::<BTreeSet<_>>();
+        let hours: Vec<BTreeSet<i64>> = readings.timelines.iter().map(hours_of).collect();
+        let first = self.hours.is_empty();
+        for column in &readings.columns {
+            let hours = hours.get(column.timeline).into_iter().flatten();
+            self.hours.extend(hours.map(|hour| (*hour, column.series)));
+        }
+        first || self.hours.len() <= MOST_FIGURES / 2
+    }
 }
 
 /// The UTC of every stamp, or `None` where it is an estimate.
@@ -317,9 +354,11 @@ impl Store {
                 due && !self.waits_for_clock(line, head) && (readings <= STEP_READINGS || readings == head.n)
             })
             .collect();
-        let Some(last) = run.last() else { return Ok(Step::Idle) };
-        let upto = last.range.last;
-        let rolling = Rolling { rollups: self.figures_of(no, &run)?, upto };
+        if run.is_empty() {
+            return Ok(Step::Idle);
+        }
+        let (rollups, counted) = self.figures_of(no, &run)?;
+        let rolling = Rolling { rollups, upto: run[counted - 1].range.last };
         // What has no figures is not worth a write: after a crash it is looked at again.
         if !rolling.rollups.figures.is_empty() {
             let rows = self.rollup_rows;
@@ -334,7 +373,9 @@ impl Store {
         self.lines[at].rolled = rolling.upto;
         if rolling.rollups.left_out > 0 {
             let n = rolling.rollups.left_out;
-            log::warn!("store: {n} readings with stamps of too many different hours are in no hourly figures");
+            log::warn!(
+                "store: {n} readings of a segment with stamps of too many different hours are in no hourly figures"
+            );
         }
     }
 
@@ -345,18 +386,20 @@ impl Store {
         }
     }
 
-    /// The figures of `run`. A body that can't be read has none.
-    fn figures_of(&self, no: StoreNo, run: &[SegmentHead]) -> Result<Rollups, StoreError> {
+    /// The figures of as much of `run` as one step writes, and how many segments that is; one at least. A body that can't be read
+    /// has none.
+    fn figures_of(&self, no: StoreNo, run: &[SegmentHead]) -> Result<(Rollups, usize), StoreError> {
         let timebase = self.timebase(no, run)?;
         let mut rollups = Rollups::default();
-        for head in run.iter().filter(|head| !head.loss) {
+        for (at, head) in run.iter().enumerate().filter(|(_, head)| !head.loss) {
             let body = self.body_of(no, head.range.first)?.unwrap_or_default();
             match segment::decode(&body) {
-                Ok(part) => rollups.add(&part, &timebase, |series| self.scale_of(no, series)),
+                Ok(part) if rollups.add(&part, &timebase, |series| self.scale_of(no, series)) => {}
+                Ok(_) => return Ok((rollups, at)),
                 Err(why) => log::warn!("store: segment {} has no hourly figures: {why}", head.range),
             }
         }
-        Ok(rollups)
+        Ok((rollups, run.len()))
     }
 
     /// What a whole number of `series` counts. One that the file doesn't know is damage that others report.

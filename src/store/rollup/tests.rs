@@ -270,6 +270,41 @@ fn stamps_of_any_hour_are_bounded() {
     assert_eq!((rollups.figures.len(), rollups.left_out), (MOST_FIGURES, 50_000 - MOST_FIGURES as u64));
 }
 
+/// Where there is more to count than one step writes, it takes several: no reading is left out for it, whether it is counted as it
+/// is joined, after it was joined while the clock wasn't trusted, or before it goes. (Half of three days of 600 series, whose time
+/// became known at the end, were in no figures.)
+#[test]
+fn what_is_more_than_one_step_is_counted_in_several() {
+    let all = 300 * 40;
+    assert!(all as usize > MOST_FIGURES);
+    let hours = |store: &mut Store, trusted: bool| {
+        (0..40).for_each(|hour| {
+            let known = trusted || hour == 39;
+            let anchors = [anchor(0)];
+            put_with(store, 300, 1, hour * 3600, if known { &anchors } else { &[] }).unwrap();
+            if !trusted && !known {
+                compact_all(store, at(hour * 3600 + 90_000));
+            }
+        });
+    };
+    let late = at(40 * 3600 + 90_000);
+    let (joined, waited, dropped) = (Bench::new(), Bench::new(), Bench::new());
+    let mut store = joined.open_calm();
+    hours(&mut store, true);
+    compact_all(&mut store, late);
+    assert_eq!(counted(&store), all, "counted as it is joined");
+    assert!(store.facts().unwrap().segments < 5);
+    let mut store = waited.open_calm();
+    hours(&mut store, false);
+    assert!(store.facts().unwrap().segments < 20, "joined before the time was known");
+    compact_all(&mut store, late);
+    assert_eq!(counted(&store), all, "counted after it was joined");
+    let mut store = dropped.open_calm();
+    hours(&mut store, true);
+    while store.make_room(late).unwrap() == Step::Worked {}
+    assert_eq!(counted(&store), all - 300, "counted before it goes, but for the newest");
+}
+
 /// A file of the version before, whose figures went with their segments, is counted anew, once.
 #[test]
 fn an_older_file_is_counted_anew() {
