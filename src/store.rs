@@ -83,6 +83,7 @@ use line::{Line, Tally};
 use log::Log;
 use retention::Retention;
 use rusqlite::Connection;
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
@@ -103,8 +104,8 @@ pub struct Store {
     catalog_changes: u32,
     /// The newest of this boot that is in the file.
     anchor: Option<Anchor>,
-    /// A commit found the file damaged.
-    damaged: bool,
+    /// Something that was read or written showed the file to be damaged.
+    damaged: Cell<bool>,
     log: Log,
     /// As of the last step of upkeep.
     in_flight: Vec<(Uuid, SeqRange)>,
@@ -241,9 +242,9 @@ impl Store {
         self.current().uuid
     }
 
-    /// Whether a commit found the file damaged: only another open mends that.
+    /// Whether the file was found damaged: only another open mends that.
     fn is_damaged(&self) -> bool {
-        self.damaged
+        self.damaged.get()
     }
 
     /// What another open in the same boot is to know.
@@ -330,7 +331,10 @@ impl Store {
     /// # Errors
     /// Those of [`Store::checkpoint`]. The file is closed all the same; nothing committed is lost.
     pub fn close(mut self) -> Result<(), StoreError> {
-        self.write_ledger_now()?;
+        // An account of writes is not worth the acknowledgements and the mark of what was committed.
+        if let Err(e) = self.write_ledger_now() {
+            ::log::warn!("store: {e}");
+        }
         self.checkpoint()?;
         self.log.begin(&self.conn, &self.path)
     }
@@ -370,7 +374,7 @@ impl Store {
     /// A pragma that answers a count.
     fn pragma(&self, name: &'static str) -> Result<u64, StoreError> {
         let value: Result<i64, _> = self.conn.pragma_query_value(None, name, |row| row.get(0));
-        value.map(|n| u64::try_from(n).unwrap_or(0)).map_err(|e| StoreError::sql(name, &self.path, e))
+        value.map(|n| u64::try_from(n).unwrap_or(0)).map_err(|e| self.failed(name, e))
     }
 
     /// One transaction. If it fails, its frames may be in the log: a later, shorter one would leave some of them behind.
@@ -384,12 +388,9 @@ impl Store {
         let done = begun.and_then(|()| file::in_transaction(&self.conn, &self.path, doing, work));
         match &done {
             Ok(_) => self.log.look(&self.conn),
-            Err(e) => {
-                self.log.failed();
-                self.suspect(e);
-            }
+            Err(_) => self.log.failed(),
         }
-        done
+        self.watched(done)
     }
 
     /// Folds the log if it is time. That isn't part of what was committed before: it is on the medium whatever happens here.
@@ -401,9 +402,21 @@ impl Store {
         }
     }
 
-    /// Damage that is met while running is looked into at the next open.
+    /// What a read or a transaction brought, passed on; damage that it met is looked into at the next open, which the store's
+    /// thread does at once.
+    fn watched<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        done.inspect_err(|e| self.suspect(e))
+    }
+
+    /// [`StoreError::sql`] for what was done on this connection, watched.
+    fn failed(&self, doing: &'static str, source: rusqlite::Error) -> StoreError {
+        let error = StoreError::sql(doing, &self.path, source);
+        self.suspect(&error);
+        error
+    }
+
     fn suspect(&self, error: &StoreError) {
-        if matches!(error, StoreError::Damaged { .. }) {
+        if matches!(error, StoreError::Damaged { .. }) && !self.damaged.replace(true) {
             if let Err(e) = disk::write_whole(&open::suspicion(&self.path), error.to_string().as_bytes()) {
                 ::log::warn!("store: {} could not be marked as damaged: {e}", self.path.display());
             }

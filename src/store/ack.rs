@@ -49,7 +49,7 @@ impl Store {
         for gap in line.acked.gaps(above).iter() {
             let mut from = self.head_at(line.no, gap.first)?.map_or(gap.first.0, |head| head.range.first.0);
             while found.len() < limit && from <= gap.last.0 {
-                let page = heads(&self.conn, line.no, from, gap.last.0, limit.min(PAGE))?;
+                let page = self.heads(line.no, from, gap.last.0, limit.min(PAGE))?;
                 let Some(last) = page.last() else { break };
                 from = last.range.last.0 + 1;
                 found.extend(page.into_iter().filter(|h| h.range.first > after && !line.acked.covers(h.range)));
@@ -109,7 +109,7 @@ impl Store {
     pub fn body(&self, uuid: Uuid, seq: SegmentSeq) -> Result<Option<(SeqRange, Vec<u8>)>, StoreError> {
         let Some(line) = self.line(uuid) else { return Ok(None) };
         let Some(head) = self.head_at(line.no, seq)? else { return Ok(None) };
-        Ok(body_of(&self.conn, line.no, head.range.first)?.map(|body| (head.range, body)))
+        Ok(self.body_of(line.no, head.range.first)?.map(|body| (head.range, body)))
     }
 
     /// Takes `acked` for all that the fleet has of `uuid`: what an earlier call named and this one doesn't is pending again.
@@ -148,7 +148,7 @@ impl Store {
         for part in line.acked.differing(acked).iter() {
             let mut from = self.head_at(line.no, part.first)?.map_or(part.first.0, |head| head.range.first.0);
             while from <= part.last.0.min(line.high.0) {
-                let page = heads(&self.conn, line.no, from, part.last.0, PAGE)?;
+                let page = self.heads(line.no, from, part.last.0, PAGE)?;
                 let Some(last) = page.last() else { break };
                 from = last.range.last.0 + 1;
                 page.iter().filter(|head| head.range.first.0 > seen).for_each(&mut visit);
@@ -169,7 +169,7 @@ impl Store {
         let mut held = RangeSet::new();
         let mut from = self.head_at(no, range.first)?.map_or(range.first.0, |head| head.range.first.0);
         while from <= range.last.0.min(high) {
-            let page = heads(&self.conn, no, from, range.last.0, PAGE)?;
+            let page = self.heads(no, from, range.last.0, PAGE)?;
             let Some(last) = page.last() else { break };
             from = last.range.last.0 + 1;
             held.extend(page.iter().map(|head| head.range));
@@ -233,9 +233,22 @@ impl Store {
             .and_then(|mut s| {
                 s.query_row([row_id(no, SegmentSeq(0)), row_id(no, seq)], |row| Ok(head_of(row))).optional()
             })
-            .map_err(|e| sql_of(&self.conn, "look for a segment", e))?
-            .transpose()?;
+            .map_err(|e| self.failed("look for a segment", e))?;
+        let head = self.watched(head.transpose())?;
         Ok(head.filter(|head| head.range.last >= seq))
+    }
+
+    /// Segments of store `no` that begin between `from` and `to`, ascending.
+    pub(super) fn heads(&self, no: StoreNo, from: u64, to: u64, limit: usize) -> Result<Vec<SegmentHead>, StoreError> {
+        self.watched(heads(&self.conn, no, from, to, limit))
+    }
+
+    /// The body of the segment that begins at `first`.
+    pub(super) fn body_of(&self, no: StoreNo, first: SegmentSeq) -> Result<Option<Vec<u8>>, StoreError> {
+        self.conn
+            .prepare_cached("SELECT body FROM segment WHERE id = ?1")
+            .and_then(|mut s| s.query_row([row_id(no, first)], |row| row.get(0)).optional())
+            .map_err(|e| self.failed("read a segment", e))
     }
 }
 
@@ -323,13 +336,6 @@ fn head_of(row: &Row<'_>) -> Result<SegmentHead, StoreError> {
 
 fn get<T: FromSql>(row: &Row<'_>, at: usize) -> Result<T, StoreError> {
     row.get(at).map_err(|e| StoreError::Damaged { what: format!("a row of the segment table: {e}") })
-}
-
-/// The body of the segment that begins at `first`.
-pub(super) fn body_of(conn: &Connection, no: StoreNo, first: SegmentSeq) -> Result<Option<Vec<u8>>, StoreError> {
-    conn.prepare_cached("SELECT body FROM segment WHERE id = ?1")
-        .and_then(|mut s| s.query_row([row_id(no, first)], |row| row.get(0)).optional())
-        .map_err(|e| sql_of(conn, "read a segment", e))
 }
 
 #[cfg(test)]

@@ -3,13 +3,13 @@
 //! What enters: the most that a page may take. What leaves: the pages of every store that holds anything, the current one
 //! first. A segment cites numbers only, so the fleet acknowledges none before it knows what they stand for.
 
+use super::Store;
 use super::error::StoreError;
 use super::file::{StoreNo, sql_of};
-use super::{Store, commit};
 use crate::clock::{Anchor, BootNanos, UtcNanos};
 use crate::reading::{BootId, SeriesDef};
 use crate::wire::{CatalogBoot, CatalogPage};
-use rusqlite::OptionalExtension;
+use rusqlite::{Connection, OptionalExtension};
 use uuid::Uuid;
 
 /// Upper bounds of what postcard makes of the parts: varints of 10 bytes at most, enums and lengths of 5.
@@ -31,7 +31,7 @@ impl Store {
         let current = self.uuid();
         for line in self.lines.iter().rev().filter(|line| line.uuid == current || line.tally.segments > 0) {
             let mut filling = Filling::new(line.uuid, max_page_bytes);
-            commit::each_series(&self.conn, line.no, |id, def| {
+            self.each_series(line.no, |id, def| {
                 filling.room_for(series_bytes(&def));
                 filling.page.series.push((id, def));
             })?;
@@ -56,7 +56,7 @@ impl Store {
         self.conn
             .query_row(sql, [self.current().no.0, self.boot.0.into()], of_row)
             .optional()
-            .map_err(|e| StoreError::sql("read the anchors of", &self.path, e))
+            .map_err(|e| self.failed("read the anchors", e))
     }
 
     /// Changes whenever [`Store::catalog`] would answer something else. Not the same from run to run.
@@ -65,22 +65,12 @@ impl Store {
     }
 
     pub(super) fn boots(&self, no: StoreNo) -> Result<Vec<(BootId, Uuid)>, StoreError> {
-        let fail = |e| sql_of(&self.conn, "read the boots", e);
-        let sql = "SELECT id, boot_uuid FROM boot WHERE store = ?1 ORDER BY id";
-        let mut statement = self.conn.prepare_cached(sql).map_err(fail)?;
-        let rows =
-            statement.query_map([no.0], |row| Ok((BootId(row.get(0)?), row.get::<_, String>(1)?))).map_err(fail)?;
-        let rows: Vec<_> = rows.collect::<Result<_, _>>().map_err(fail)?;
-        let parse = |(id, text): (BootId, String)| match Uuid::parse_str(&text) {
-            Ok(uuid) => Ok((id, uuid)),
-            Err(_) => Err(StoreError::Damaged { what: format!("boot id {text:?}") }),
-        };
-        rows.into_iter().map(parse).collect()
+        self.watched(boots(&self.conn, no))
     }
 
     /// Anchors of one boot by ascending boottime.
     pub(super) fn anchors(&self, no: StoreNo, boot: BootId) -> Result<Vec<Anchor>, StoreError> {
-        let fail = |e| sql_of(&self.conn, "read the anchors", e);
+        let fail = |e| self.failed("read the anchors", e);
         let sql = "SELECT boottime, utc, trusted FROM anchor WHERE store = ?1 AND boot = ?2 ORDER BY boottime";
         let mut statement = self.conn.prepare_cached(sql).map_err(fail)?;
         let anchor = |row: &rusqlite::Row<'_>| {
@@ -89,6 +79,20 @@ impl Store {
         let rows = statement.query_map(rusqlite::params![no.0, boot.0], anchor).map_err(fail)?;
         rows.collect::<Result<_, _>>().map_err(fail)
     }
+}
+
+/// The boots of store `no`, by ascending number.
+pub(super) fn boots(conn: &Connection, no: StoreNo) -> Result<Vec<(BootId, Uuid)>, StoreError> {
+    let fail = |e| sql_of(conn, "read the boots", e);
+    let sql = "SELECT id, boot_uuid FROM boot WHERE store = ?1 ORDER BY id";
+    let mut statement = conn.prepare_cached(sql).map_err(fail)?;
+    let rows = statement.query_map([no.0], |row| Ok((BootId(row.get(0)?), row.get::<_, String>(1)?))).map_err(fail)?;
+    let rows: Vec<_> = rows.collect::<Result<_, _>>().map_err(fail)?;
+    let parse = |(id, text): (BootId, String)| match Uuid::parse_str(&text) {
+        Ok(uuid) => Ok((id, uuid)),
+        Err(_) => Err(StoreError::Damaged { what: format!("boot id {text:?}") }),
+    };
+    rows.into_iter().map(parse).collect()
 }
 
 /// A page that is being filled, and those before it.

@@ -62,11 +62,7 @@ impl Store {
         now: Now,
     ) -> Result<Committed, StoreError> {
         let done = self.commit_in_room(Draft { batch, defs, anchors }, now);
-        if let Err(e @ StoreError::Damaged { .. }) = &done {
-            self.suspect(e);
-            self.damaged = true;
-        }
-        done
+        self.watched(done)
     }
 
     fn commit_in_room(&mut self, draft: Draft<'_>, now: Now) -> Result<Committed, StoreError> {
@@ -125,7 +121,7 @@ impl Store {
         if unknown.is_empty() {
             return Ok((ids, Vec::new()));
         }
-        each_series(&self.conn, self.current().no, |id, def| {
+        self.each_series(self.current().no, |id, def| {
             if let Some(key) = unknown.remove(&def) {
                 ids.insert(key, id);
             }
@@ -138,6 +134,11 @@ impl Store {
             fresh.push((SeriesId(id), def));
         }
         Ok((ids, fresh))
+    }
+
+    /// Calls `visit` with every series of store `no`, by ascending id.
+    pub(super) fn each_series(&self, no: StoreNo, visit: impl FnMut(SeriesId, SeriesDef)) -> Result<(), StoreError> {
+        self.watched(each_series(&self.conn, no, visit))
     }
 
     fn seal(&self, draft: Draft<'_>, ids: &HashMap<SeriesKey, SeriesId>) -> Result<Vec<Ready>, StoreError> {

@@ -5,10 +5,10 @@
 //! readings are there under the same numbers, or everything is as before. It never joins segments of different ack state,
 //! takes none that is in flight, and never joins readings with losses.
 
-use super::ack::{SegmentHead, body_of, heads, write_acks};
+use super::ack::{SegmentHead, write_acks};
 use super::error::StoreError;
 use super::file::{StoreNo, insert_segment, sql_of};
-use super::rollup::{Rolling, Rollups};
+use super::rollup::{Outlook, Rolling, Rollups};
 use super::{Step, Store, commit};
 use crate::clock::{BootNanos, Now, SECOND};
 use crate::reading::{SegmentSeq, SeqRange, SeriesDef, SeriesId};
@@ -67,7 +67,7 @@ impl Store {
                 continue;
             }
             let from = if line.no.0 == self.compacted_to.no { self.compacted_to.seq } else { 0 };
-            let window = heads(&self.conn, line.no, from, line.high.0, WINDOW)?;
+            let window = self.heads(line.no, from, line.high.0, WINDOW)?;
             let current = at + 1 == self.lines.len();
             let may = |head: &SegmentHead| {
                 let newest = current && head.range.last == line.high;
@@ -119,15 +119,31 @@ impl Store {
             return Ok(first.0);
         }
         let rolled = self.rolls(at, &run[0])?.then_some(self.lines[at].rolled);
+        let waits = self.waits_for_clock(&self.lines[at], &run[0]);
         let all_losses = run.iter().all(|head| head.loss);
         let (mut losses, mut merge, mut rollups) = (Vec::new(), Merge::default(), Rollups::default());
+        let (mut outlook, mut full) = (Outlook::default(), false);
         let timebase = self.timebase(no, run)?;
         let (mut parts, broken) = self.each_part(no, run, |part| {
             if rolled.is_some_and(|upto| part.range.first > upto) {
-                rollups.add(&part, &timebase, |series| self.scale_of(no, series));
+                full = !rollups.add(&part, &timebase, |series| self.scale_of(no, series));
             }
-            if all_losses { losses.push(part) } else { merge.add(&part) }
+            if full || (waits && !outlook.has_room(&part)) {
+                return false;
+            }
+            if all_losses {
+                losses.push(part)
+            } else {
+                merge.add(&part)
+            }
+            true
         })?;
+        if full {
+            // More figures than go with it: they come first.
+            let end = run[run.len() - 1].range.last.0 + 1;
+            let counted = self.roll(at, Some(SegmentSeq(end)), now)? == Step::Worked;
+            return Ok(if counted { first.0 } else { end });
+        }
         if let Some((head, why)) = broken {
             log::warn!("store: segment {} can't be read: {why}", head.range);
             let uuid = self.lines[at].uuid;
@@ -168,7 +184,7 @@ impl Store {
     /// Whether readings before `first` have not been counted: they come first.
     fn is_behind(&self, at: usize, first: SegmentSeq) -> Result<bool, StoreError> {
         let line = &self.lines[at];
-        Ok(!heads(&self.conn, line.no, line.rolled.0 + 1, first.0.saturating_sub(1), 1)?.is_empty())
+        Ok(!self.heads(line.no, line.rolled.0 + 1, first.0.saturating_sub(1), 1)?.is_empty())
     }
 
     /// Whether a run that begins with `head` is counted as it is joined, as far as it isn't yet.
@@ -202,18 +218,23 @@ impl Store {
         Ok(())
     }
 
-    /// Hands over the segments of `run`, one at a time, up to the first that can't be read; says how many, and which that is.
+    /// Hands over the segments of `run`, one at a time, up to the first that isn't taken or can't be read; says how many were
+    /// taken, and which can't be read.
     #[allow(clippy::type_complexity)]
     fn each_part<'a>(
         &self,
         no: StoreNo,
         run: &'a [SegmentHead],
-        mut take: impl FnMut(Segment),
+        mut take: impl FnMut(Segment) -> bool,
     ) -> Result<(usize, Option<(&'a SegmentHead, SegmentError)>), StoreError> {
         for (parts, head) in run.iter().enumerate() {
-            let body = body_of(&self.conn, no, head.range.first)?.unwrap_or_default();
+            let body = self.body_of(no, head.range.first)?.unwrap_or_default();
             match segment::decode(&body) {
-                Ok(part) if part.range == head.range => take(part),
+                Ok(part) if part.range == head.range => {
+                    if !take(part) {
+                        return Ok((parts, None));
+                    }
+                }
                 Ok(_) => {
                     let why = SegmentError::Corrupt("the row and its body name different ranges");
                     return Ok((parts, Some((head, why))));
@@ -243,8 +264,10 @@ impl Store {
         let mut joined = merge.finish()?;
         if let Content::Data { readings, names } = &mut joined.content {
             let cited: BTreeSet<SeriesId> = readings.columns.iter().map(|column| column.series).collect();
-            *names =
-                cited.into_iter().map(|id| Ok((id, def_of(&self.conn, no, id)?))).collect::<Result<_, StoreError>>()?;
+            *names = cited
+                .into_iter()
+                .map(|id| Ok((id, self.watched(def_of(&self.conn, no, id))?)))
+                .collect::<Result<_, StoreError>>()?;
         }
         Ok(joined)
     }

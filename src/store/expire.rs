@@ -12,7 +12,7 @@ mod choice;
 mod room;
 mod tidy;
 
-use super::ack::{SegmentHead, heads, write_acks};
+use super::ack::{SegmentHead, write_acks};
 use super::error::StoreError;
 use super::file::StoreNo;
 use super::retention::target_bytes;
@@ -97,7 +97,7 @@ impl Store {
         for line in &self.lines {
             let mut from = 0;
             loop {
-                let page = heads(&self.conn, line.no, from, line.high.0, STEP_SEGMENTS)?;
+                let page = self.heads(line.no, from, line.high.0, STEP_SEGMENTS)?;
                 let Some(last) = page.last() else { break };
                 from = last.range.last.0 + 1;
                 if let Some(found) = page.iter().filter(|head| !head.loss).find_map(|head| end(line, head)) {

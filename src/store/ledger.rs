@@ -6,7 +6,7 @@
 
 use super::Store;
 use super::error::StoreError;
-use super::file::{meta, set_meta, sql_of};
+use super::file::{meta, set_meta};
 use crate::clock::BootNanos;
 use rusqlite::{Connection, OptionalExtension};
 use uuid::Uuid;
@@ -62,7 +62,7 @@ impl Store {
                    JOIN boot b ON b.store = s.store AND b.id = s.boot_max WHERE b.boot_uuid = ?1";
         let found: Result<Option<Option<i64>>, _> =
             self.conn.query_row(sql, (boot.to_string(), NEWEST), |row| row.get(0)).optional();
-        Ok(found.map_err(|e| sql_of(&self.conn, "look for the last segment of a boot", e))?.flatten().map(BootNanos))
+        Ok(found.map_err(|e| self.failed("look for the last segment of a boot", e))?.flatten().map(BootNanos))
     }
 
     pub(super) fn write_ledger_now(&mut self) -> Result<(), StoreError> {
@@ -107,6 +107,27 @@ mod tests {
         let again = bench.open_calm();
         assert_eq!(again.ledger().unwrap().as_deref(), Some("two"));
         assert_eq!(again.traffic().unwrap().as_deref(), Some("bytes"));
+    }
+
+    /// An account that can't be written at a clean stop takes nothing else with it: acknowledgements and high water are written
+    /// down. (The stop ended there.)
+    #[test]
+    fn a_stop_goes_on_without_the_ledger() {
+        let bench = Bench::new();
+        let mut store = bench.open().0;
+        (1..4).for_each(|s| drop(put(&mut store, 2, 3, s * 10).unwrap()));
+        let uuid = store.uuid();
+        let acked = crate::reading::SeqRange::new(1, 2).unwrap();
+        store.set_acked(uuid, std::iter::once(acked).collect()).unwrap();
+        store.note_ledger("one".into());
+        let refuse = "CREATE TEMP TRIGGER refuse BEFORE INSERT ON main.meta WHEN new.key = 'wear' \
+                      BEGIN SELECT raise(FAIL, 'refused'); END";
+        store.conn.execute_batch(refuse).unwrap();
+        store.close().unwrap();
+        let mark = super::super::high_water::HighWater::open(&bench.cfg.path).unwrap().mark().unwrap();
+        assert_eq!((mark.store, mark.seq.0), (uuid, 3));
+        let store = bench.open_calm();
+        assert_eq!((store.ledger().unwrap(), store.facts().unwrap().pending_segments), (None, 1));
     }
 
     /// A boot lasted at least until its last reading; of a boot that recorded nothing it isn't known.

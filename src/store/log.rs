@@ -10,8 +10,10 @@
 use super::error::StoreError;
 use super::file::{self, sql_of};
 use super::neighbours::Touched;
+use super::open::BUSY;
 use rusqlite::Connection;
 use std::path::Path;
+use std::time::Duration;
 
 /// The log, as the store keeps account of it.
 #[derive(Debug)]
@@ -86,7 +88,7 @@ impl Log {
         Ok(())
     }
 
-    /// Whether the next fold waits for readers, so that the log can begin anew.
+    /// Whether the next fold is to have the log begin anew.
     #[cfg(test)]
     pub(super) fn is_restart_due(&self) -> bool {
         self.restart_due
@@ -114,19 +116,26 @@ impl Log {
     /// Whether the log is as full as it should get.
     pub(super) fn fold_is_due(&self) -> bool {
         let lacking = if self.powersafe { 0 } else { self.touched.lacking() };
-        let full = self.frames + lacking >= self.full_frames && self.frames >= self.again_at;
-        self.frames > self.folded && (full || self.restart_due)
+        let full = self.frames + lacking >= self.full_frames;
+        self.frames > self.folded && self.frames >= self.again_at && (full || self.restart_due)
     }
 
-    /// Folds what the log holds into the database, so far as readers let it.
+    /// Folds what the log holds into the database, so far as readers let it: they are not waited for.
     ///
     /// # Errors
     /// Those of SQLite; nothing is lost, and it may be tried again.
     pub(super) fn fold(&mut self, conn: &Connection, path: &Path) -> Result<(), StoreError> {
-        let mode = if self.restart_due { "RESTART" } else { "PASSIVE" };
-        let busy = self.fold_as(conn, path, mode)?;
-        self.restart_due &= busy;
-        self.again_at = if self.frames > self.folded { self.frames + self.full_frames / 16 } else { 0 };
+        let wait = |wait| conn.busy_timeout(wait).map_err(|e| sql_of(conn, "set the busy timeout", e));
+        if self.restart_due {
+            wait(Duration::ZERO)?;
+        }
+        let done = self.fold_as(conn, path, if self.restart_due { "RESTART" } else { "PASSIVE" });
+        if self.restart_due {
+            wait(BUSY)?;
+        }
+        self.restart_due &= done?;
+        let held = self.frames > self.folded || self.restart_due;
+        self.again_at = if held { self.frames + self.full_frames / 16 } else { 0 };
         Ok(())
     }
 

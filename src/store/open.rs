@@ -23,15 +23,19 @@ use super::line::{Line, lines};
 use super::log::Log;
 use super::retention::Retention;
 use super::wal_scan::{self, WalScan};
-use super::{Bounds, Store, commit, compact, disk, padding, quarantine, rebuild};
+use super::{Bounds, Store, ack, catalog, commit, compact, disk, padding, quarantine, rebuild};
 use crate::clock::Now;
 use crate::config::{Locking, StoreConfig};
 use crate::reading::SegmentSeq;
 use run::{begin_run, boot_row, floor, new_line, next_series, void, why_fresh};
 use rusqlite::{Connection, params};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use uuid::Uuid;
+
+/// Heads of segments that are read at once.
+const CHECKED_HEADS: usize = 512;
 
 /// What is written into a file as its writer.
 pub(crate) const WRITER: &str = concat!("varved ", env!("CARGO_PKG_VERSION"));
@@ -130,7 +134,16 @@ impl Store {
             }
             other => other?,
         };
-        let store = ready.into_store(path, cfg, me, now, locks, &mut events)?;
+        let mut store = match ready.into_store(&path, cfg, me, now, &mut events) {
+            // It reads more tables than were looked at before.
+            Err(StoreError::Damaged { what }) => {
+                events.retain(|event| event.kind != EventKind::FreshId);
+                set_aside(&path, &what, now, &mut events)?;
+                self::ready(&path, cfg, now, &mut events)?.into_store(&path, cfg, me, now, &mut events)?
+            }
+            other => other?,
+        };
+        store._locks = locks;
         events.iter().for_each(|event| log::warn!("store: {event}"));
         Ok((store, events))
     }
@@ -239,8 +252,7 @@ fn connect(path: &Path, cfg: &StoreConfig, events: &mut Vec<Event>) -> Result<Re
     }
     let lines = lines(&conn)?;
     if suspected {
-        // What each commit reads, beyond the structure that was checked.
-        lines.iter().try_for_each(|line| commit::each_series(&conn, line.no, |_, _| ()))?;
+        lines.iter().try_for_each(|line| check_rows(&conn, line))?;
         disk::remove(&suspicion(path))?;
     }
     Ok(Ready { conn, scan, lines })
@@ -277,6 +289,18 @@ fn check_closely(conn: &Connection) -> Result<(), StoreError> {
     if verdict == "ok" { Ok(()) } else { Err(StoreError::Damaged { what: verdict }) }
 }
 
+/// What is taken for damage while running, beyond the structure: found only then, it would be met, and looked for here, in a
+/// circle.
+fn check_rows(conn: &Connection, line: &Line) -> Result<(), StoreError> {
+    commit::each_series(conn, line.no, |_, _| ())?;
+    catalog::boots(conn, line.no)?;
+    let mut from = 0;
+    while let Some(last) = ack::heads(conn, line.no, from, line.high.0, CHECKED_HEADS)?.last() {
+        from = last.range.last.0 + 1;
+    }
+    Ok(())
+}
+
 /// `varved.db` → `varved.v1.db`.
 fn side_file(path: &Path) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
@@ -284,24 +308,24 @@ fn side_file(path: &Path) -> PathBuf {
 }
 
 impl Ready {
-    /// The last steps: whose file is it, where do its numbers go on, and one transaction that writes that down.
+    /// The last steps: whose file is it, where do its numbers go on, and one transaction that writes that down. The caller
+    /// has the locks, and keeps them if this fails.
     fn into_store(
         self,
-        path: PathBuf,
+        path: &Path,
         cfg: &StoreConfig,
         me: &Identity,
         now: Now,
-        locks: Vec<Lock>,
         events: &mut Vec<Event>,
     ) -> Result<Store, StoreError> {
         let Self { conn, scan, mut lines } = self;
-        let mut high = HighWater::open(&path)?;
+        let mut high = HighWater::open(path)?;
         let mut log = Log::new(&conn, Bounds::of(cfg).wal_bytes, cfg.powersafe)?;
-        restart_log(&mut log, &conn, &path, scan)?;
-        log.begin(&conn, &path)?;
+        restart_log(&mut log, &conn, path, scan)?;
+        log.begin(&conn, path)?;
         let fresh = why_fresh(&conn, &lines, high.mark(), me)?;
         let floor = lines.last().map(|line| floor(line, high.mark(), scan, events));
-        let (boot, run) = in_transaction(&conn, &path, "begin a run", |conn| {
+        let (boot, run) = in_transaction(&conn, path, "begin a run", |conn| {
             if let (Some(line), Some(floor)) = (lines.last_mut(), floor) {
                 void(conn, line, floor, me, now)?;
             }
@@ -309,7 +333,7 @@ impl Ready {
                 lines.push(new_line(conn, now)?);
                 let event = fresh_event(why);
                 match why {
-                    FreshWhy::New => quarantine::note(conn, &path)?,
+                    FreshWhy::New => quarantine::note(conn, path)?,
                     _ => events.push(event),
                 }
             }
@@ -326,7 +350,7 @@ impl Ready {
         }
         let mut store = Store {
             conn,
-            path,
+            path: path.to_owned(),
             bounds,
             identity: *me,
             high,
@@ -337,7 +361,7 @@ impl Ready {
             series: Vec::new(),
             catalog_changes: 0,
             anchor: None,
-            damaged: false,
+            damaged: Cell::new(false),
             log,
             in_flight: Vec::new(),
             compacted_to: compact::Cursor::default(),
@@ -346,7 +370,7 @@ impl Ready {
             rollup_rows: Default::default(),
             retention: Retention::of(cfg),
             ledger_unwritten: Default::default(),
-            _locks: locks,
+            _locks: Vec::new(),
         };
         store.anchor = store.newest_anchor()?;
         store.settle_rollups()?;

@@ -4,7 +4,6 @@
 //! has rotted is never given out: no receiver would take it, so it would be sent for ever. A loss takes its place, which says
 //! how much it was, and goes out instead.
 
-use super::ack::heads;
 use super::error::StoreError;
 use super::file::{MAX_SEQ, StoreNo};
 use super::{SegmentHead, Store};
@@ -54,7 +53,7 @@ impl Store {
         if let Some(head) = self.head_at(no, within.first)? {
             return Ok(Some(head));
         }
-        Ok(heads(&self.conn, no, within.first.0, within.last.0.min(MAX_SEQ), 1)?.into_iter().next())
+        Ok(self.heads(no, within.first.0, within.last.0.min(MAX_SEQ), 1)?.into_iter().next())
     }
 
     /// The segment of `head`, read by `read`; or what stands in its place once its damage is written down.

@@ -13,7 +13,7 @@ mod thin;
 
 pub use history::{History, RollupSpan};
 
-use super::ack::{SegmentHead, body_of, heads};
+use super::ack::SegmentHead;
 use super::error::StoreError;
 use super::file::{StoreNo, execute, meta, set_meta, sql_of};
 use super::{Line, Step, Store};
@@ -31,12 +31,14 @@ const STEP_READINGS: u64 = 65_536;
 const STEP_SEGMENTS: usize = 256;
 /// Rows that one step moves from hours to days, where an hour has fewer.
 const STEP_ROWS: usize = 2048;
-/// Figures that one step writes, where it has no more series than that: stamps that readings bring may name any hour.
+/// Figures that one step writes, and that one segment may have unless it has so many series: stamps that readings bring may
+/// name any hour.
 const MOST_FIGURES: usize = 8192;
 /// What compaction hasn't come to after this time is rolled without it.
 const LATE_NANOS: i64 = 2 * HOUR_NANOS;
 
-/// What is known of one series in one hour or day.
+/// What is known of one series in one hour or day. A figure that isn't known is NaN, which is NULL in the file: earlier versions
+/// wrote such means.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Figures {
     n: u64,
@@ -77,10 +79,17 @@ impl Figures {
 
     /// The mean is carried on rather than a sum, which would lose the digits of a long hour.
     fn join(&mut self, other: &Self) {
+        let own = self.n as f64 / (self.n + other.n) as f64;
         self.n += other.n;
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
-        self.mean += (other.mean - self.mean) * (other.n as f64 / self.n as f64);
+        let apart = other.mean - self.mean;
+        let mean = match apart.is_finite() {
+            true => self.mean + apart * (1.0 - own),
+            // Of opposite ends of what a double holds; the difference is more than that.
+            false => self.mean * own + other.mean * (1.0 - own),
+        };
+        self.mean = if mean.is_nan() { mean } else { mean.max(self.min).min(self.max) };
         if other.last_at >= self.last_at {
             (self.last, self.last_at) = (other.last, other.last_at);
         }
@@ -88,8 +97,22 @@ impl Figures {
 }
 
 impl Rollups {
-    /// Adds the readings of `segment` whose UTC is known. `scale_of` says what a whole number of a series counts.
-    pub(super) fn add(&mut self, segment: &Segment, timebase: &Timebase, scale_of: impl Fn(SeriesId) -> Scale) {
+    /// Adds the readings of `segment` whose UTC is known, unless the figures of several segments would be more than one step
+    /// writes; whether it did. `scale_of` says what a whole number of a series counts.
+    pub(super) fn add(&mut self, segment: &Segment, timebase: &Timebase, scale_of: impl Fn(SeriesId) -> Scale) -> bool {
+        let mut own = Self { scales: std::mem::take(&mut self.scales), ..Self::default() };
+        own.add_one(segment, timebase, scale_of);
+        self.scales = own.scales;
+        let fresh = own.figures.keys().filter(|key| !self.figures.contains_key(key)).count();
+        if !self.figures.is_empty() && self.figures.len() + fresh > MOST_FIGURES {
+            return false;
+        }
+        self.left_out += own.left_out;
+        own.figures.into_iter().for_each(|(key, figures)| self.count(key, figures, usize::MAX));
+        true
+    }
+
+    fn add_one(&mut self, segment: &Segment, timebase: &Timebase, scale_of: impl Fn(SeriesId) -> Scale) {
         let Content::Data { readings, .. } = &segment.content else { return };
         let times: Vec<Option<Vec<i64>>> = readings.timelines.iter().map(|t| utc_of(t, timebase)).collect();
         let most = MOST_FIGURES.max(2 * readings.columns.len());
@@ -171,8 +194,34 @@ fn held(conn: &Connection, sql: &str, key: impl rusqlite::Params) -> Result<Opti
 /// `n, min, mean, max, last` from column `at` on.
 fn figures_of(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Figures> {
     let n = u64::try_from(row.get::<_, i64>(at)?).unwrap_or(0);
-    let (min, mean, max) = (row.get(at + 1)?, row.get(at + 2)?, row.get(at + 3)?);
-    Ok(Figures { n, min, mean, max, last: row.get(at + 4)?, last_at: i64::MIN })
+    let (min, mean, max) = (figure(row, at + 1)?, figure(row, at + 2)?, figure(row, at + 3)?);
+    Ok(Figures { n, min, mean, max, last: figure(row, at + 4)?, last_at: i64::MIN })
+}
+
+fn figure(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<f64> {
+    Ok(row.get::<_, Option<f64>>(at)?.unwrap_or(f64::NAN))
+}
+
+/// For what waits for the clock: the figures that its segments will have together, so far as that can be told.
+#[derive(Debug, Default)]
+pub(super) struct Outlook {
+    hours: BTreeSet<(i64, SeriesId)>,
+}
+
+impl Outlook {
+    /// Whether the figures of what was taken in and of `segment` are no more than one segment may have; if so it is taken in, as
+    /// the first one always is. An hour of the boot clock lies in two hours of UTC.
+    pub(super) fn has_room(&mut self, segment: &Segment) -> bool {
+        let Content::Data { readings, .. } = &segment.content else { return true };
+        let hours_of = |t: &Timeline| t.stamps.iter().map(|at| at.div_euclid(HOUR_NANOS)).collect::<BTreeSet<_>>();
+        let hours: Vec<BTreeSet<i64>> = readings.timelines.iter().map(hours_of).collect();
+        let first = self.hours.is_empty();
+        for column in &readings.columns {
+            let hours = hours.get(column.timeline).into_iter().flatten();
+            self.hours.extend(hours.map(|hour| (*hour, column.series)));
+        }
+        first || self.hours.len() <= MOST_FIGURES / 2
+    }
 }
 
 /// The UTC of every stamp, or `None` where it is an estimate.
@@ -225,9 +274,15 @@ pub(super) fn rolled(conn: &Connection, no: StoreNo) -> Result<SegmentSeq, Store
     Ok(SegmentSeq(u64::try_from(seq).unwrap_or(0)))
 }
 
-/// Forgets the figures of a store, within the transaction that forgets it.
-pub(super) fn forget(conn: &Connection, no: StoreNo) -> Result<(), StoreError> {
-    execute(conn, "forget a store", "DELETE FROM meta WHERE key = ?1", [rolled_key(no)]).map(drop)
+/// Forgets the figures of a store, within the transaction that forgets it; how many of `rows` are left.
+pub(super) fn forget(conn: &Connection, no: StoreNo, rows: Rows) -> Result<Rows, StoreError> {
+    let forget = |sql: &str| execute(conn, "forget a store", sql, [no.0]).map(|gone| gone as u64);
+    let hours = rows.hours.saturating_sub(forget("DELETE FROM rollup WHERE store = ?1")?);
+    let days = rows.days.saturating_sub(forget("DELETE FROM rollup_day WHERE store = ?1")?);
+    execute(conn, "forget a store", "DELETE FROM meta WHERE key = ?1", [rolled_key(no)])?;
+    let left = Rows { hours, days };
+    left.write(conn)?;
+    Ok(left)
 }
 
 /// Whether any figures of store `no` are left.
@@ -289,7 +344,7 @@ impl Store {
         let line = &self.lines[at];
         let (no, current) = (line.no, at + 1 == self.lines.len());
         let end = before.map_or(line.high.0, |before| before.0.saturating_sub(1));
-        let window = heads(&self.conn, no, line.rolled.0 + 1, end, STEP_SEGMENTS)?;
+        let window = self.heads(no, line.rolled.0 + 1, end, STEP_SEGMENTS)?;
         let mut readings = 0;
         let run: Vec<SegmentHead> = window
             .into_iter()
@@ -299,9 +354,11 @@ impl Store {
                 due && !self.waits_for_clock(line, head) && (readings <= STEP_READINGS || readings == head.n)
             })
             .collect();
-        let Some(last) = run.last() else { return Ok(Step::Idle) };
-        let upto = last.range.last;
-        let rolling = Rolling { rollups: self.figures_of(no, &run)?, upto };
+        if run.is_empty() {
+            return Ok(Step::Idle);
+        }
+        let (rollups, counted) = self.figures_of(no, &run)?;
+        let rolling = Rolling { rollups, upto: run[counted - 1].range.last };
         // What has no figures is not worth a write: after a crash it is looked at again.
         if !rolling.rollups.figures.is_empty() {
             let rows = self.rollup_rows;
@@ -316,7 +373,9 @@ impl Store {
         self.lines[at].rolled = rolling.upto;
         if rolling.rollups.left_out > 0 {
             let n = rolling.rollups.left_out;
-            log::warn!("store: {n} readings with stamps of too many different hours are in no hourly figures");
+            log::warn!(
+                "store: {n} readings of a segment with stamps of too many different hours are in no hourly figures"
+            );
         }
     }
 
@@ -327,23 +386,25 @@ impl Store {
         }
     }
 
-    /// The figures of `run`. A body that can't be read has none.
-    fn figures_of(&self, no: StoreNo, run: &[SegmentHead]) -> Result<Rollups, StoreError> {
+    /// The figures of as much of `run` as one step writes, and how many segments that is; one at least. A body that can't be read
+    /// has none.
+    fn figures_of(&self, no: StoreNo, run: &[SegmentHead]) -> Result<(Rollups, usize), StoreError> {
         let timebase = self.timebase(no, run)?;
         let mut rollups = Rollups::default();
-        for head in run.iter().filter(|head| !head.loss) {
-            let body = body_of(&self.conn, no, head.range.first)?.unwrap_or_default();
+        for (at, head) in run.iter().enumerate().filter(|(_, head)| !head.loss) {
+            let body = self.body_of(no, head.range.first)?.unwrap_or_default();
             match segment::decode(&body) {
-                Ok(part) => rollups.add(&part, &timebase, |series| self.scale_of(no, series)),
+                Ok(part) if rollups.add(&part, &timebase, |series| self.scale_of(no, series)) => {}
+                Ok(_) => return Ok((rollups, at)),
                 Err(why) => log::warn!("store: segment {} has no hourly figures: {why}", head.range),
             }
         }
-        Ok(rollups)
+        Ok((rollups, run.len()))
     }
 
     /// What a whole number of `series` counts. One that the file doesn't know is damage that others report.
     pub(super) fn scale_of(&self, no: StoreNo, series: SeriesId) -> Scale {
-        super::compact::def_of(&self.conn, no, series).map_or(Scale::ONE, |def| def.scale)
+        self.watched(super::compact::def_of(&self.conn, no, series)).map_or(Scale::ONE, |def| def.scale)
     }
 
     /// Takes over the figures of a store that is salvaged from `old`. They can't be had from its segments again: many of those
@@ -377,8 +438,8 @@ impl Store {
         })
     }
 
-    /// Rows of eight numbers, so many to a transaction, up to the first that can't be read. Whole numbers of this size are
-    /// exact in a double.
+    /// Rows of eight numbers, so many to a transaction, up to the first that can't be read: four whole ones, which are exact in
+    /// a double at this size, and four figures.
     fn copy_figures(
         &mut self,
         old: &Connection,
@@ -391,16 +452,18 @@ impl Store {
         loop {
             let mut page = Vec::with_capacity(STEP_ROWS);
             while let (true, Ok(Some(row))) = (page.len() < STEP_ROWS, rows.next()) {
-                let mut numbers = [0.0; 8];
+                let mut numbers = [f64::NAN; 8];
                 for (at, number) in numbers.iter_mut().enumerate() {
-                    *number = row.get(at).unwrap_or(0.0);
+                    *number = figure(row, at).unwrap_or(f64::NAN);
                 }
                 page.push(numbers);
             }
             if page.is_empty() {
                 return Ok(());
             }
-            self.transaction("salvage", |conn| page.iter().try_for_each(|row| put(conn, row)))?;
+            let of_something = |row: &&[f64; 8]| row[..4].iter().all(|number| number.is_finite());
+            let mut rows = page.iter().filter(of_something);
+            self.transaction("salvage", |conn| rows.try_for_each(|row| put(conn, row)))?;
             if page.len() < STEP_ROWS {
                 return Ok(());
             }

@@ -117,7 +117,7 @@ fn opened(
     }
 }
 
-/// Answers calls; `again` gives the store to go on with where a commit has found this one damaged.
+/// Answers calls; `again` gives the store to go on with where this one was found damaged.
 fn serve(mut store: Store, queue: &Receiver<Job>, mut again: impl FnMut(Store) -> Option<Store>) {
     while let Ok(job) = queue.recv_blocking() {
         match job {
@@ -236,6 +236,55 @@ mod tests {
         let aside = std::fs::read_dir(bench.dir.path()).unwrap().flatten();
         assert!(aside.into_iter().any(|e| e.file_name().to_string_lossy().contains("quarantine")));
         block_on(handle.close()).unwrap().unwrap();
+    }
+
+    /// Damage that a step of upkeep or the uplink runs into, with no commit in sight, is not tried again for ever either: the file
+    /// is set aside, and all but what the damage hit is there. (Each hour, and with each snapshot, the same read failed.)
+    #[test]
+    fn damage_that_only_a_read_meets_sets_the_file_aside() {
+        type Read = fn(&mut Store, uuid::Uuid) -> Option<StoreError>;
+        let reads: [Read; 3] = [
+            |store, _| store.compact_step(&[], at(90_000)).err(),
+            |store, uuid| store.outgoing(uuid, crate::reading::SegmentSeq(9), at(90_000)).err(),
+            |store, uuid| store.body(uuid, crate::reading::SegmentSeq(9)).err(),
+        ];
+        for read in reads {
+            let bench = Bench::new();
+            let handle = spawn_opening(opener(&bench), |_| ()).unwrap();
+            let db = bench.file("");
+            let old = block_on(handle.run(move |store| {
+                for s in 0..30 {
+                    put(store, 40, 60, s * 60).unwrap();
+                }
+                // Twice, as above.
+                store.checkpoint().unwrap();
+                put(store, 1, 1, 3000).unwrap();
+                store.checkpoint().unwrap();
+                spoil_body(store, &db);
+                store.uuid()
+            }))
+            .unwrap();
+            let refused = block_on(handle.run(move |store| read(store, old))).unwrap();
+            assert!(matches!(refused, Some(StoreError::Damaged { .. })), "{refused:?}");
+            let (now, kept) = block_on(handle.run(|store| (store.uuid(), store.facts().unwrap().segments))).unwrap();
+            assert_ne!(now, old, "a new file has a new id");
+            assert_eq!(kept, 30, "all but one were taken over");
+            assert!(block_on(handle.run(move |store| read(store, old))).unwrap().is_none());
+            block_on(handle.close()).unwrap().unwrap();
+        }
+    }
+
+    /// Garbage in the first page that the body of segment 9 overflows to, which SQLite holds no copy of.
+    fn spoil_body(store: &Store, db: &Path) {
+        use std::os::unix::fs::FileExt;
+        let body = store.body(store.uuid(), crate::reading::SegmentSeq(9)).unwrap().unwrap().1;
+        store.conn.execute_batch("PRAGMA shrink_memory").unwrap();
+        let bytes = std::fs::read(db).unwrap();
+        // All of an overflow page but its first four bytes is content.
+        let part = &body[body.len() / 3..][..32];
+        let at = bytes.windows(32).position(|window| window == part).unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(db).unwrap();
+        file.write_all_at(&[0xa5; 512], (at / 512 * 512) as u64).unwrap();
     }
 
     /// Garbage over every page behind the first, which SQLite holds no copy of.

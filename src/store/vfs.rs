@@ -333,22 +333,29 @@ unsafe extern "C" fn shm_map(
 
 unsafe extern "C" fn shm_lock(file: *mut ffi::sqlite3_file, first: c_int, count: c_int, flags: c_int) -> c_int {
     let (locks, writes) = (flags & ffi::SQLITE_SHM_LOCK != 0, first == WRITE_LOCK);
-    if !locks && writes {
-        // What was written under the lock must be there for who waits before he may look.
-        // SAFETY: as in `database`.
-        let code = unsafe { database(file) }.let_readers_in();
-        if code != ffi::SQLITE_OK {
-            return code;
+    if !locks {
+        if writes {
+            // What was written under the lock must be there for who waits before he may look. Where the medium doesn't take
+            // it he waits on, for the lease is still ours; the lock goes all the same, since SQLite takes it for gone.
+            // SAFETY: as in `database`.
+            let _ = unsafe { database(file) }.let_readers_in();
         }
+        return beneath!(database, file.xShmLock(first, count, flags));
     }
     let code = beneath!(database, file.xShmLock(first, count, flags));
-    if code != ffi::SQLITE_OK || !locks {
+    if code != ffi::SQLITE_OK {
         return code;
     }
     // SAFETY: as in `database`.
     let own = unsafe { database(file) };
     let code = own.let_readers_in();
-    if code == ffi::SQLITE_OK && writes {
+    if code != ffi::SQLITE_OK {
+        // SQLite takes a lock that it was refused for one that it hasn't got.
+        let unlocks = (flags & !ffi::SQLITE_SHM_LOCK) | ffi::SQLITE_SHM_UNLOCK;
+        let _ = beneath!(database, file.xShmLock(first, count, unlocks));
+        return code;
+    }
+    if writes {
         own.index.try_private();
     }
     code

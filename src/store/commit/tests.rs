@@ -129,6 +129,32 @@ fn a_held_reader_is_bounded_and_named() {
     assert!(store.facts().unwrap().wal_bytes <= 256 << 10);
 }
 
+/// After a transaction that failed the log is to begin anew, which a reader that holds it puts off. No commit waits for him: the
+/// log is folded as far as he lets it, now and then, until he has gone. (Each commit waited twice for two seconds.)
+#[test]
+fn no_commit_waits_for_a_reader_after_a_failed_one() {
+    static WAITED: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let waited = || WAITED.load(std::sync::atomic::Ordering::Relaxed);
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    put(&mut store, 10, 10, 0).unwrap();
+    let reader = bench.beside();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM segment").unwrap();
+    put(&mut store, 10, 10, 10).unwrap();
+    let failed: Result<(), _> = store.transaction("fail", |_| Err(StoreError::Busy { doing: "fail" }));
+    assert!(failed.is_err() && store.log.is_restart_due());
+    let wait = |_| WAITED.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 9;
+    store.conn.busy_handler(Some(wait)).unwrap();
+    put(&mut store, 10, 10, 20).unwrap();
+    assert!(waited() == 0 && store.log.is_restart_due());
+    assert!(!store.log.fold_is_due(), "not tried again at once");
+    put(&mut store, 10, 10, 30).unwrap();
+    assert!(!store.log.fold_is_due());
+    reader.execute_batch("COMMIT").unwrap();
+    let more = (4..300).take_while(|s| store.log.is_restart_due() && put(&mut store, 10, 10, s * 10).is_ok()).count();
+    assert!(!store.log.is_restart_due() && more > 3, "begun anew after {more} commits");
+}
+
 /// On a medium that fills up under the running store, commits go on within the reserve, then wait; none is lost, none
 /// taken twice, and they go on by themselves when there is room.
 #[test]

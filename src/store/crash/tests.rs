@@ -257,13 +257,16 @@ fn power_cut_during_quarantine_loses_nothing_that_was_readable() {
     });
 }
 
-/// A fresh id in mid run.
+/// A fresh id in mid run, and one that a recheck takes, where that is what begins the log anew.
 #[test]
 fn power_cut_while_a_fresh_id_is_taken_loses_nothing() {
     survives("fresh id", Threat::Garbage, |work| {
         work.open();
         work.commit(5, 5);
         work.take_fresh_id();
+        work.commit(5, 5);
+        work.checkpoint();
+        work.recheck();
         work.commit(5, 5);
         work.close();
         work.open();

@@ -251,6 +251,15 @@ impl Work {
         });
     }
 
+    /// The fleet has something else under the numbers of this store.
+    pub(super) fn recheck(&mut self) {
+        let now = at(self.second);
+        self.quietly(|me| {
+            let uuid = me.store().uuid();
+            me.store().begin_recheck(uuid, 7, now).expect("a recheck");
+        });
+    }
+
     /// A clean stop.
     pub(super) fn close(&mut self) {
         self.quietly(|me| me.store.take().expect("an open store").close().expect("closed"));

@@ -3,7 +3,7 @@
 //! What enters: the lines of the file, whether acknowledged ones are looked for, a reason. What leaves: a [`Plan`] for one
 //! transaction. It reads only. What is in flight stays, and so does the newest segment of the current store.
 
-use super::super::ack::{self, SegmentHead, heads};
+use super::super::ack::SegmentHead;
 use super::super::error::StoreError;
 use super::super::file::StoreNo;
 use super::super::{Line, Store};
@@ -30,7 +30,7 @@ impl Store {
             let current = at + 1 == self.lines.len();
             let mut from = 0;
             loop {
-                let page = heads(&self.conn, line.no, from, line.high.0, STEP_SEGMENTS)?;
+                let page = self.heads(line.no, from, line.high.0, STEP_SEGMENTS)?;
                 let Some(last) = page.last() else { break };
                 from = last.range.last.0 + 1;
                 let stays = |head: &SegmentHead| {
@@ -122,7 +122,7 @@ impl Store {
 
     /// The account in a loss segment; `None` where its body can't be read.
     pub(in crate::store) fn loss_at(&self, no: StoreNo, head: &SegmentHead) -> Result<Option<Loss>, StoreError> {
-        let body = ack::body_of(&self.conn, no, head.range.first)?;
+        let body = self.body_of(no, head.range.first)?;
         Ok(body.and_then(|body| decode(&body).ok()).and_then(|segment| match segment.content {
             Content::Loss(loss) => Some(loss),
             Content::Data { .. } => None,

@@ -80,9 +80,7 @@ impl Store {
     pub(in crate::store) fn limit_pages(&self) -> Result<(), StoreError> {
         let limit = self.bounds.file_bytes / self.pragma("page_size")?;
         let limit = limit.max(self.pragma("page_count")?);
-        self.conn
-            .pragma_update(None, "max_page_count", limit as i64)
-            .map_err(|e| StoreError::sql("limit the file", &self.path, e))
+        self.conn.pragma_update(None, "max_page_count", limit as i64).map_err(|e| self.failed("limit the file", e))
     }
 }
 

@@ -149,6 +149,34 @@ fn an_empty_old_store_is_forgotten() {
     bench.open_calm();
 }
 
+/// What is found to be gone long after is a loss of the present boot, with a low number: the boots of the readings behind it
+/// are cited all the same, and their time stays known. (Their anchors went, and with them the time of all that was held.)
+#[test]
+fn a_late_loss_leaves_earlier_boots_their_time() {
+    let mut bench = Bench::new();
+    for boot in 1..=24 {
+        bench.me.boot_uuid = Uuid::from_u128(boot);
+        let mut store = bench.open_calm();
+        let anchor = crate::clock::Anchor { boot: at(0).boot, utc: at(0).utc, trusted: true };
+        put_with(&mut store, 1, 5, 0, &[anchor]).unwrap();
+        store.close().unwrap();
+    }
+    bench.me.boot_uuid = Uuid::from_u128(25);
+    let mut store = bench.open_calm();
+    let (uuid, no) = (store.uuid(), store.current().no);
+    (1..=2).for_each(|seq| commit::delete(&store.conn, no, SegmentSeq(seq)).unwrap());
+    store.record_gone(uuid, range(1, 2), at(9)).unwrap();
+    while store.expire_step(&[], at(10)).unwrap() == Step::Worked {}
+    let sql = "SELECT count(*) FROM segment WHERE kind = 0 AND boot_min NOT IN (SELECT boot FROM anchor)";
+    let without_time: i64 = store.conn.query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(without_time, 0);
+    assert_eq!(store.boots(no).unwrap().len(), 25);
+    // When nothing cites them any more they go.
+    store.conn.execute("DELETE FROM segment WHERE boot_min < 20", []).unwrap();
+    while store.expire_step(&[], at(11)).unwrap() == Step::Worked {}
+    assert_eq!(store.boots(no).unwrap().first().unwrap().0, BootId(20));
+}
+
 /// After `max_size` was lowered the file shrinks, step by step, to its new bound.
 #[test]
 fn a_lower_limit_is_reached_by_vacuum() {

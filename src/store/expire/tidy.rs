@@ -3,14 +3,23 @@
 //! What enters: the moment. What leaves: whether there was anything to let go of; one transaction a step.
 
 use super::super::error::StoreError;
-use super::super::file::{StoreNo, execute, sql_of};
+use super::super::file::{StoreNo, execute};
 use super::super::{Step, Store, rollup};
 use crate::clock::Now;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 /// Stores of old whose readings have gone that are kept for their figures.
 const MOST_FIGURES_ONLY: usize = 16;
+
+/// So many boots go at once: one by one they would cost a commit each.
+const UNUSED_BOOTS: u32 = 16;
+
+/// Reads a row or two.
+const FIRST_CITED: &str = "SELECT min(boot_min) FROM (SELECT boot_min FROM segment \
+                           WHERE id BETWEEN ?1 << 48 AND ((?1 + 1) << 48) - 1 AND boot_min IS NOT NULL ORDER BY id LIMIT 1)";
+/// Reads every row.
+const ALL_CITED: &str = "SELECT min(boot_min) FROM segment WHERE id BETWEEN ?1 << 48 AND ((?1 + 1) << 48) - 1";
 
 impl Store {
     /// Lets go of what nothing cites any more: boots, stores, files that were set aside and salvaged.
@@ -20,7 +29,8 @@ impl Store {
             if self.high.mark().is_some_and(|mark| mark.store == uuid) {
                 self.fold()?;
             }
-            self.transaction("forget a store", |conn| forget_store(conn, no))?;
+            let rows = self.rollup_rows;
+            self.rollup_rows = self.transaction("forget a store", |conn| forget_store(conn, no, rows))?;
             self.lines.retain(|line| line.no != no);
             self.catalog_changes += 1;
             return Ok(Step::Worked);
@@ -42,7 +52,7 @@ impl Store {
         let mut kept = Vec::new();
         for line in &self.lines[..self.lines.len() - 1] {
             if line.tally.segments == 0 {
-                if !rollup::any(&self.conn, line.no)? {
+                if !self.watched(rollup::any(&self.conn, line.no))? {
                     return Ok(Some((line.no, line.uuid)));
                 }
                 kept.push((line.no, line.uuid));
@@ -51,23 +61,20 @@ impl Store {
         Ok(kept.first().copied().filter(|_| kept.len() > MOST_FIGURES_ONLY))
     }
 
-    /// Segments of a line come in the order of its boots, so the first one that cites a boot cites the lowest.
+    /// Readings come in the order of their boots, but a loss that was found out later cites a later boot than those behind it.
     fn tidy_boots(&mut self, at: usize) -> Result<Step, StoreError> {
         let no = self.lines[at].no;
-        let sql = "SELECT boot_min FROM segment WHERE id BETWEEN ?1 << 48 AND ((?1 + 1) << 48) - 1 \
-                   AND boot_min IS NOT NULL ORDER BY id LIMIT 1";
-        let fail = |e| sql_of(&self.conn, "look for unused boots", e);
-        let cited: Option<u32> = self
-            .conn
-            .prepare_cached(sql)
-            .and_then(|mut s| s.query_row([no.0], |r| r.get(0)).optional())
-            .map_err(fail)?;
         let current = (at + 1 == self.lines.len()).then_some(self.boot.0);
-        let Some(lowest) = cited.into_iter().chain(current).min() else { return Ok(Step::Idle) };
-        let sql = "SELECT count(*) FROM boot WHERE store = ?1 AND id < ?2";
-        let unused: u32 = self.conn.query_row(sql, params![no.0, lowest], |row| row.get(0)).map_err(fail)?;
-        // One by one they would cost a commit each.
-        if unused < 16 {
+        let enough = |lowest: &u32| Ok::<_, StoreError>(self.boots_below(no, *lowest)? >= UNUSED_BOOTS);
+        // The first segment alone may keep them; only where it doesn't is each looked at.
+        let Some(first) = self.lowest_cited(no, FIRST_CITED)?.into_iter().chain(current).min() else {
+            return Ok(Step::Idle);
+        };
+        if !enough(&first)? {
+            return Ok(Step::Idle);
+        }
+        let lowest = self.lowest_cited(no, ALL_CITED)?.map_or(first, |cited| cited.min(first));
+        if !enough(&lowest)? {
             return Ok(Step::Idle);
         }
         self.transaction("forget boots", |conn| {
@@ -77,12 +84,26 @@ impl Store {
         self.catalog_changes += 1;
         Ok(Step::Worked)
     }
+
+    /// The lowest boot among what `sql` finds of store `no`.
+    fn lowest_cited(&self, no: StoreNo, sql: &str) -> Result<Option<u32>, StoreError> {
+        self.conn
+            .prepare_cached(sql)
+            .and_then(|mut s| s.query_row([no.0], |row| row.get(0)))
+            .map_err(|e| self.failed("look for unused boots", e))
+    }
+
+    fn boots_below(&self, no: StoreNo, id: u32) -> Result<u32, StoreError> {
+        self.conn
+            .prepare_cached("SELECT count(*) FROM boot WHERE store = ?1 AND id < ?2")
+            .and_then(|mut s| s.query_row(params![no.0, id], |row| row.get(0)))
+            .map_err(|e| self.failed("look for unused boots", e))
+    }
 }
 
-fn forget_store(conn: &Connection, no: StoreNo) -> Result<(), StoreError> {
+/// How many rows of figures are left.
+fn forget_store(conn: &Connection, no: StoreNo, rows: rollup::Rows) -> Result<rollup::Rows, StoreError> {
     for sql in [
-        "DELETE FROM rollup WHERE store = ?1",
-        "DELETE FROM rollup_day WHERE store = ?1",
         "DELETE FROM ack WHERE store = ?1",
         "DELETE FROM anchor WHERE store = ?1",
         "DELETE FROM boot WHERE store = ?1",
@@ -91,5 +112,5 @@ fn forget_store(conn: &Connection, no: StoreNo) -> Result<(), StoreError> {
     ] {
         execute(conn, "forget a store", sql, [no.0])?;
     }
-    rollup::forget(conn, no)
+    rollup::forget(conn, no, rows)
 }

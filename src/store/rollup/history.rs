@@ -3,7 +3,6 @@
 //! What enters: the file as it is. What leaves: a [`History`]. It reads a few rows only.
 
 use super::super::Store;
-use super::super::ack::heads;
 use super::super::error::StoreError;
 use super::{HOUR_NANOS, STEP_SEGMENTS};
 use crate::clock::UtcNanos;
@@ -38,7 +37,7 @@ impl Store {
         let mut oldest: Option<(UtcNanos, Quality)> = None;
         for line in self.lines.iter().filter(|line| line.tally.readings > 0) {
             // Losses at the front are joined into few.
-            let page = heads(&self.conn, line.no, 0, line.high.0, STEP_SEGMENTS)?;
+            let page = self.heads(line.no, 0, line.high.0, STEP_SEGMENTS)?;
             let Some(head) = page.iter().find(|head| !head.loss && head.n > 0) else { continue };
             let timebase = self.timebase(line.no, std::slice::from_ref(head))?;
             let own = head.utc.map(|(first, _)| (first, Quality::Ok));

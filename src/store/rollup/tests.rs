@@ -3,8 +3,11 @@
 use super::super::testing::{Bench, at, compact_all, put, put_with};
 use super::thin::ROW_BYTES;
 use super::*;
+use crate::batch::{Sealed, Track, TrackClock};
 use crate::clock::Anchor;
 use crate::config::StoreConfig;
+use crate::reading::{Kind, SeriesDef};
+use crate::segment::Values;
 use uuid::Uuid;
 
 fn anchor(s: i64) -> Anchor {
@@ -177,6 +180,66 @@ fn old_hours_become_days() {
     assert_eq!(store.rollup_rows, kept, "the counts that are kept are those of the tables");
 }
 
+/// Commits one reading of a float at second `s`.
+fn put_float(store: &mut Store, value: f64, s: i64, anchors: &[Anchor]) {
+    let registry = crate::batch::Registry::new(1);
+    let def = SeriesDef { name: "bench/f".into(), unit: "V".into(), kind: Kind::Float, scale: Scale::ONE };
+    let track = Track {
+        key: registry.key(&def).unwrap(),
+        clock: TrackClock::Boot,
+        stamps: vec![s * SECOND],
+        values: Values::Float(vec![value]),
+        missing: Vec::new(),
+    };
+    store.commit(&Sealed::new(vec![track], Some(at(s).boot), None), &registry, anchors, at(s)).unwrap();
+}
+
+/// Readings from both ends of what a double holds have a mean like others, and what comes later in their hour is counted. (The
+/// mean was infinite, then no number, NULL in the file, and no later step could read that row: compaction, expiry and in the
+/// end recording stood still for good.)
+#[test]
+fn the_mean_of_the_largest_numbers_is_a_number() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    let values = [1.7e308, -1.7e308, 1.0, -1.7e308, -1.7e308, 1.7e308];
+    for (s, value) in (0..).zip(values) {
+        put_float(&mut store, value, s, &[anchor(0)]);
+        store.roll(0, Some(store.next_seq()), at(s)).unwrap();
+    }
+    let sql = "SELECT n, min, mean, max FROM rollup";
+    let figures = |store: &Store| -> (i64, f64, f64, f64) {
+        store.conn.query_row(sql, [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?))).unwrap()
+    };
+    let (n, min, mean, max) = figures(&store);
+    assert_eq!((n, min, max), (6, -1.7e308, 1.7e308));
+    assert!((mean / (-1.7e308 / 6.0) - 1.0).abs() < 1e-9, "{mean}");
+}
+
+/// A row without a mean, as an earlier version left it, is counted on; its mean stays unknown, also in its day and in what
+/// salvages the file. (A salvage made it 0.)
+#[test]
+fn a_mean_that_is_not_known_stays_so() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    put_float(&mut store, 1.0, 0, &[anchor(0)]);
+    store.roll(0, Some(store.next_seq()), at(0)).unwrap();
+    store.conn.execute_batch("UPDATE rollup SET mean = NULL").unwrap();
+    put_float(&mut store, 3.0, 1, &[]);
+    store.roll(0, Some(store.next_seq()), at(1)).unwrap();
+    let row = |store: &Store, table: &str| -> (i64, f64, Option<f64>, f64) {
+        let sql = format!("SELECT n, min, mean, max FROM {table}");
+        store.conn.query_row(&sql, [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?))).unwrap()
+    };
+    assert_eq!(row(&store, "rollup"), (2, 1.0, None, 3.0));
+    drop(store);
+    super::super::quarantine::set_aside(&bench.cfg.path, at(5)).unwrap();
+    let mut store = bench.open().0;
+    assert_eq!(row(&store, "rollup"), (2, 1.0, None, 3.0));
+    store.bounds.file_bytes = 0;
+    assert_eq!(store.thin_rollups().unwrap(), Step::Worked);
+    assert_eq!(row(&store, "rollup_day"), (2, 1.0, None, 3.0));
+}
+
 /// A row takes what is reckoned for it.
 #[test]
 fn a_row_takes_what_is_reckoned() {
@@ -205,6 +268,41 @@ fn stamps_of_any_hour_are_bounded() {
         rollups.count((i * 77, SeriesId(1)), Figures::of(1.0, i), MOST_FIGURES);
     }
     assert_eq!((rollups.figures.len(), rollups.left_out), (MOST_FIGURES, 50_000 - MOST_FIGURES as u64));
+}
+
+/// Where there is more to count than one step writes, it takes several: no reading is left out for it, whether it is counted as it
+/// is joined, after it was joined while the clock wasn't trusted, or before it goes. (Half of three days of 600 series, whose time
+/// became known at the end, were in no figures.)
+#[test]
+fn what_is_more_than_one_step_is_counted_in_several() {
+    let all = 300 * 40;
+    assert!(all as usize > MOST_FIGURES);
+    let hours = |store: &mut Store, trusted: bool| {
+        (0..40).for_each(|hour| {
+            let known = trusted || hour == 39;
+            let anchors = [anchor(0)];
+            put_with(store, 300, 1, hour * 3600, if known { &anchors } else { &[] }).unwrap();
+            if !trusted && !known {
+                compact_all(store, at(hour * 3600 + 90_000));
+            }
+        });
+    };
+    let late = at(40 * 3600 + 90_000);
+    let (joined, waited, dropped) = (Bench::new(), Bench::new(), Bench::new());
+    let mut store = joined.open_calm();
+    hours(&mut store, true);
+    compact_all(&mut store, late);
+    assert_eq!(counted(&store), all, "counted as it is joined");
+    assert!(store.facts().unwrap().segments < 5);
+    let mut store = waited.open_calm();
+    hours(&mut store, false);
+    assert!(store.facts().unwrap().segments < 20, "joined before the time was known");
+    compact_all(&mut store, late);
+    assert_eq!(counted(&store), all, "counted after it was joined");
+    let mut store = dropped.open_calm();
+    hours(&mut store, true);
+    while store.make_room(late).unwrap() == Step::Worked {}
+    assert_eq!(counted(&store), all - 300, "counted before it goes, but for the newest");
 }
 
 /// A file of the version before, whose figures went with their segments, is counted anew, once.
@@ -240,6 +338,31 @@ fn figures_of_an_old_store_stay() {
     assert_eq!(counted(&store), 180);
     drop(store);
     assert_eq!(counted(&bench.open_calm()), 180);
+}
+
+/// A store of old that is forgotten takes its figures with it, and the kept count of rows knows. (It went on counting them, so
+/// hours of others became days before their time.)
+#[test]
+fn forgotten_figures_are_not_counted_on() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    for k in 0..20 {
+        put_with(&mut store, 3, 60, k * 100, &[anchor(k * 100)]).unwrap();
+        store.take_fresh_id(super::super::FreshWhy::Request, at(k * 100 + 61)).unwrap();
+    }
+    put(&mut store, 3, 1, 9_000).unwrap();
+    for line in store.stores().into_iter().filter(|line| !line.current) {
+        store.set_acked(line.uuid, std::iter::once(crate::reading::SeqRange::new(1, 1).unwrap()).collect()).unwrap();
+    }
+    while store.make_room(at(9_001)).unwrap() == Step::Worked {}
+    let before = store.rollup_rows;
+    while store.expire_step(&[], at(9_002)).unwrap() == Step::Worked {}
+    let kept = store.rollup_rows;
+    assert!(store.lines.len() == 17 && kept.hours < before.hours, "{before:?} {kept:?}");
+    store.recount().unwrap();
+    assert_eq!(store.rollup_rows, kept, "the counts that are kept are those of the tables");
+    store.close().unwrap();
+    assert_eq!(bench.open_calm().rollup_rows, kept);
 }
 
 /// A file that is set aside leaves its figures to the new one, also those of readings that have gone, and none counts twice.

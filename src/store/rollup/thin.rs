@@ -3,7 +3,7 @@
 //! What enters: the file's bound. What leaves: fewer rows; one transaction a step.
 
 use super::super::error::StoreError;
-use super::super::file::{StoreNo, execute, sql_of};
+use super::super::file::{StoreNo, execute};
 use super::super::{Step, Store};
 use super::{Figures, Rollups, Rows, STEP_ROWS, figures_of};
 use crate::reading::SeriesId;
@@ -45,7 +45,7 @@ impl Store {
 
     /// The figures of whole hours from `first` on, by day; the last of those hours, and how many rows they are.
     fn days_from(&self, no: StoreNo, first: i64) -> Result<(Rollups, i64, usize), StoreError> {
-        let fail = |e| sql_of(&self.conn, "read the figures", e);
+        let fail = |e| self.failed("read the figures", e);
         let sql =
             "SELECT hour, series, n, min, mean, max, last FROM rollup WHERE store = ?1 AND hour >= ?2 ORDER BY hour";
         let mut statement = self.conn.prepare_cached(sql).map_err(fail)?;
@@ -87,7 +87,7 @@ impl Store {
                 .conn
                 .prepare_cached(sql)
                 .and_then(|mut s| s.query_row([line.no.0], |row| row.get(0)))
-                .map_err(|e| sql_of(&self.conn, "look for the oldest figures", e))?;
+                .map_err(|e| self.failed("look for the oldest figures", e))?;
             found.extend(at.map(|at| (at, line.no)));
         }
         Ok(found.into_iter().min().map(|(at, no)| (no, at)))
@@ -97,7 +97,7 @@ impl Store {
     pub(in crate::store) fn recount(&mut self) -> Result<Step, StoreError> {
         let count = |table: &str| -> Result<u64, StoreError> {
             let n: Result<i64, _> = self.conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0));
-            n.map(|n| u64::try_from(n).unwrap_or(0)).map_err(|e| sql_of(&self.conn, "count the figures", e))
+            n.map(|n| u64::try_from(n).unwrap_or(0)).map_err(|e| self.failed("count the figures", e))
         };
         let rows = Rows { hours: count("rollup")?, days: count("rollup_day")? };
         self.transaction("count the figures", |conn| rows.write(conn))?;

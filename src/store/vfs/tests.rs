@@ -79,6 +79,71 @@ fn who_is_let_in_finds_the_whole_log() {
     }
 }
 
+/// The descriptor by which this process has the file open.
+fn descriptor(path: &Path) -> i32 {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let found = open.filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|link| link == path));
+    found.filter_map(|fd| fd.file_name().to_str()?.parse().ok()).next().unwrap()
+}
+
+/// Calls `work` while every write to the open file at `path` finds the medium full.
+fn on_a_full_medium<T>(path: &Path, work: impl FnOnce() -> T) -> T {
+    use std::os::fd::AsRawFd;
+    let (fd, full) = (descriptor(path), std::fs::File::options().write(true).open("/dev/full").unwrap());
+    // SAFETY: only numbers go in and out; `fd` is SQLite's, which this thread alone uses, and is what it was afterwards.
+    unsafe {
+        let kept = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0);
+        assert!(kept >= 0 && libc::dup3(full.as_raw_fd(), fd, libc::O_CLOEXEC) == fd);
+        let done = work();
+        assert!(libc::dup3(kept, fd, libc::O_CLOEXEC) == fd && libc::close(kept) == 0);
+        done
+    }
+}
+
+/// A visitor of `shm`, once he waits.
+fn waiting(shm: &Path) -> Receiver<Vec<u8>> {
+    let (fd, read) = (descriptor(shm), read_aside(shm.to_owned()));
+    // SAFETY: asks about a descriptor.
+    while unsafe { libc::fcntl(fd, libc::F_GETLEASE) } == libc::F_WRLCK {
+        std::thread::yield_now();
+    }
+    read
+}
+
+/// Somebody comes in the moment in which the medium doesn't take what was held back of the log. That fails, or puts him off,
+/// and no lock stays: once the medium takes writes again he is let in, and commits and checkpoints go on. (The lock that was
+/// being taken or given back stayed, and every later commit or checkpoint found it taken, until a restart.)
+#[test]
+fn a_visitor_on_a_full_medium_leaves_no_lock() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    put(&mut store, 5, 10, 1).unwrap();
+    let (wal, shm) = (bench.file("-wal"), bench.file("-shm"));
+    let holds = || !super::tail::Shared::of(&wal).lock().bytes.is_empty();
+    let mut s = 10;
+    let mut hold = |store: &mut crate::store::Store| {
+        while !(holds() && is_leased(&shm)) {
+            s += 10;
+            put(store, 5, 10, s).unwrap();
+        }
+    };
+    let fold = "PRAGMA wal_checkpoint(PASSIVE)";
+    let busy = |store: &crate::store::Store| store.conn.query_row(fold, [], |row| row.get::<_, bool>(0));
+    hold(&mut store);
+    let read = waiting(&shm);
+    on_a_full_medium(&wal, || assert!(!busy(&store).is_ok_and(|busy| !busy), "the lock is refused"));
+    assert!(!busy(&store).unwrap(), "the lock of checkpoints is free");
+    read.recv_timeout(Duration::from_secs(30)).unwrap();
+
+    hold(&mut store);
+    store.conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let read = waiting(&shm);
+    on_a_full_medium(&wal, || store.conn.execute_batch("ROLLBACK").unwrap());
+    put(&mut store, 5, 10, 9_000).unwrap();
+    read.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert_eq!(held(&store, store.uuid()).last().unwrap().2, 50);
+}
+
 /// Another connection of this process sees what is held back.
 #[test]
 fn a_reader_beside_sees_every_commit() {
