@@ -79,6 +79,8 @@ pub(super) struct Flights {
     all: Vec<Flight>,
     /// Something was dropped for want of room.
     dropped: bool,
+    /// Bytes of the segment that goes in pieces, where it isn't among `all`: its place is kept until the last of them.
+    begun: u64,
 }
 
 impl Default for Flights {
@@ -89,13 +91,23 @@ impl Default for Flights {
 
 impl Flights {
     pub(super) fn new(limit: Window) -> Self {
-        Self { limit, all: Vec::new(), dropped: false }
+        Self { limit, all: Vec::new(), dropped: false, begun: 0 }
+    }
+
+    /// Keeps a place for a segment of which some pieces have gone; `None` where there is none.
+    pub(super) fn keep_place(&mut self, begun: Option<(StoreUuid, SeqRange, u64)>) {
+        let new = begun.filter(|(store, range, _)| !self.holds(*store, range));
+        self.begun = new.map_or(0, |(_, _, bytes)| bytes);
     }
 
     /// Whether one more segment of `bytes` may be sent. Each class has a share that the other leaves to it, new readings only
     /// where the backlog waits. A segment larger than what is left to its class travels alone.
     pub(super) fn room_for(&self, class: Class, bytes: u64, backlog_waits: bool) -> bool {
         let ((count, in_window), (mine, my_bytes)) = (self.window(), self.window_of(class));
+        let kept = usize::from(self.begun > 0);
+        let (count, in_window) = (count + kept, in_window + self.begun);
+        let (mine, my_bytes) =
+            if class == Class::Backlog { (mine + kept, my_bytes + self.begun) } else { (mine, my_bytes) };
         let shared = class == Class::Backlog || backlog_waits;
         let most = if shared { self.without_share() } else { self.limit.segments };
         if count == 0 {
@@ -308,6 +320,20 @@ mod tests {
         assert_eq!(flights.next_due(), Some(at(34)), "damage does not make the waits longer");
         flights.overtaken(STORE, at(5));
         assert_eq!(flights.due(at(5)), None, "this is no damage");
+    }
+
+    /// A segment that goes in pieces has its place from the first of them on. (New readings took it meanwhile, and there were
+    /// nine.)
+    #[test]
+    fn what_has_begun_keeps_its_place() {
+        let mut flights = Flights::default();
+        (1..WINDOW as u64).for_each(|k| send(&mut flights, Class::Live, range(k, k), 100, at(0)));
+        flights.keep_place(Some((STORE, range(50, 60), 100)));
+        assert!(!flights.room_for(Class::Live, 100, false));
+        flights.keep_place(Some((STORE, range(3, 3), 100)));
+        assert!(flights.room_for(Class::Live, 100, false), "what goes again has one already");
+        flights.keep_place(None);
+        assert!(flights.room_for(Class::Live, 100, false));
     }
 
     /// What is on the way before a segment is waited for as well: on a slow link nothing goes twice for being slow.

@@ -94,9 +94,10 @@ impl Machine {
 
     fn pending(&mut self, store: StoreUuid, want: Want, purpose: Purpose, now: BootNanos) -> Option<Action> {
         let class = if purpose == Purpose::Live { Class::Live } else { Class::Backlog };
+        self.flights.keep_place(self.rest.map(|rest| (rest.store, rest.range, rest.bytes)));
         match want {
             Want::Page(at) => Some(self.page(store, purpose, at)),
-            Want::Head(head) if self.flights.holds(store, &head.range) => {
+            Want::Head(head) if self.flights.holds(store, &head.range) || self.has_arrived(store, &head.range) => {
                 let plan = self.plans.iter_mut().find(|plan| plan.line.store == store)?;
                 let lane = plan.lane(purpose);
                 lane.skip(&head.range);
@@ -108,6 +109,13 @@ impl Machine {
             }
             Want::Head(_) | Want::Nothing => None,
         }
+    }
+
+    /// Whether the fleet has stated that it holds `range`: a head that was read before that is not to be sent any more. (It was,
+    /// over and over: the segment that covers it now had arrived, and was given up after its first piece.)
+    fn has_arrived(&self, store: StoreUuid, range: &SeqRange) -> bool {
+        let plan = self.plans.iter().find(|plan| plan.line.store == store);
+        plan.and_then(|plan| plan.acked.as_ref()).is_some_and(|acked| acked.covers(*range))
     }
 
     fn page(&self, store: StoreUuid, purpose: Purpose, at: SegmentSeq) -> Action {

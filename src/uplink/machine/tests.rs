@@ -299,6 +299,15 @@ fn an_ack_that_shrinks_during_a_sending_passes_nothing_over() {
     assert!(story.run().ends_with(&sent(6..=8, "new", "Backlog")));
 }
 
+/// What the fleet turns out to hold is not sent, though its head was read before.
+#[test]
+fn what_has_arrived_is_passed_over() {
+    let mut story = open(20, 0);
+    story.run();
+    story.on(ack(&[StoreAck { ranges: vec![range(10, 12)], ..stated(CURRENT, 6, 20) }]));
+    assert_eq!(story.run(), sent([7, 8, 9, 13, 14, 15], "new", "Backlog"));
+}
+
 /// New readings go out at once though a long backlog waits and nothing of it is acknowledged, and the backlog keeps its
 /// share of the window.
 #[test]
