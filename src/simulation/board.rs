@@ -470,7 +470,7 @@ impl Running {
         match chore {
             Chore::Expire if fault == Some(Fault::DeletesBeforeAck) => {
                 let store = self.store.uuid();
-                let all = RangeSet::from_iter(SeqRange::new(1, self.store.next_seq().0));
+                let all = RangeSet::from_iter(SeqRange::new(1, self.store.next_seq().0 - 1));
                 let pending = self.store.pending_ranges(store)?;
                 self.store.set_acked(store, all.clone())?;
                 let done = self.store.expire_step(&in_flight, now);
