@@ -7,7 +7,7 @@ use super::{Bytes, Outcome, intervals, until};
 use smol::channel::{Sender, bounded};
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use uuid::Uuid;
 use varved::batch::{Batch, BatchLimits, Registry};
 use varved::clock::keeper::Keeper;
@@ -105,7 +105,8 @@ impl Unit {
             site.ca().display()
         );
         let config = Config::parse(&config, "the benchmark's configuration")?;
-        let utc = set.rows.first().map_or(0, |row| row.stamp_ms * 1_000_000);
+        // The present, or the broker's certificate, made a moment ago, would not be valid yet.
+        let utc = i64::try_from(SystemTime::UNIX_EPOCH.elapsed()?.as_nanos())?;
         let begin = Now { boot: BootNanos(1_000 * SECOND), utc: UtcNanos(utc), trusted: true };
         let me = Identity { machine_hash: [7; 16], boot_uuid: Uuid::new_v4() };
         let (store, _) = Store::open(&config.store, &me, begin)?;
