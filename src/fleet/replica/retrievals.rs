@@ -2,7 +2,7 @@
 //!
 //! What enters: questions, from the command line or from a device's own interval; progress and outcomes, from the receiver.
 //! What leaves: the same, to the receiver at its tick and to whoever looks. The command line only adds rows, the receiver alone
-//! changes them. Bounded: [`MAX_OPEN`] under way, [`MAX_OPEN_PER_DEVICE`] of one device, the newest [`MAX_ENDED`] that ended.
+//! changes them. Bounded: [`MAX_OPEN`] under way, [`MAX_OPEN_PER_DEVICE`] of one device, the newest `MAX_ENDED` that ended.
 
 use crate::clock::UtcNanos;
 use crate::fleet::retrieval::{Outcome, Progress, Retrieval, What};
