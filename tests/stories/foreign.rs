@@ -3,6 +3,7 @@
 
 use crate::support::*;
 use rusqlite::types::ValueRef;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use varved::wire::{self, Request, SnapshotRequest};
@@ -87,8 +88,33 @@ impl Foreign {
 
     /// How often the log says this.
     fn says(&self, what: &str) -> usize {
-        std::fs::read_to_string(&self.log).unwrap_or_default().matches(what).count()
+        self.words().matches(what).count()
     }
+
+    fn words(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The sequence numbers that arrived, and of them those that came within this snapshot: however many segments they
+    /// lay in, since compaction may have joined some between.
+    fn numbers(&self) -> BTreeSet<u64> {
+        numbers(&self.words())
+    }
+
+    fn numbers_of_snapshot(&self, nonce: u64) -> BTreeSet<u64> {
+        let (words, frame) = (self.words(), format!("snapshot {nonce}: "));
+        let begun = words.split_once(&frame).map_or("", |(_, begun)| begun);
+        numbers(begun.split(&format!("{frame}ended")).next().unwrap_or_default())
+    }
+}
+
+/// The numbers of the segments that this part of a log says were taken in: `DEBUG pump-17: (4, 7) of store …: new`.
+fn numbers(log: &str) -> BTreeSet<u64> {
+    let range = |line: &str| {
+        let (first, last) = line.split_once(": (")?.1.split_once(") of store")?.0.split_once(", ")?;
+        Some(first.parse().ok()?..=last.parse::<u64>().ok()?)
+    };
+    log.lines().filter(|line| !line.contains("conflict")).filter_map(range).flatten().collect()
 }
 
 fn delivered(site: &Site) {
@@ -134,14 +160,16 @@ fn a_receiver_written_from_the_pages_gets_every_reading_once() {
     site.flush();
     delivered(&site);
 
-    let request = dir.path().join("snapshot-request");
+    let (request, held) = (dir.path().join("snapshot-request"), foreign.numbers());
     let everything = SnapshotRequest { nonce: 77, only: None, done: Vec::new() };
     std::fs::write(&request, wire::encode(&Request::Snapshot(everything)).unwrap()).unwrap();
     let topic = ["-t", "varved/v1/pump-17/request", "-q", "1", "-f"];
     let port = broker.port.to_string();
     let out = Command::new("mosquitto_pub").args(["-p", &port]).args(topic).arg(&request).output().unwrap();
     assert!(out.status.success(), "{}", text(&out));
-    wait_for("all segments to come again", 30, || (foreign.says(": duplicate") > 5).then_some(()));
+    wait_for("the end of the snapshot", 60, || (foreign.says("snapshot 77: ended") > 0).then_some(()));
+    let again = foreign.numbers_of_snapshot(77);
+    assert!(again.is_superset(&held), "{held:?} were held, of them came again: {again:?}");
     delivered(&site);
     assert_eq!(device.stop(), Some(0));
     assert_eq!(receiver.stop(), Some(0));
