@@ -49,7 +49,8 @@ pub fn piece_bytes(from: usize, total: usize, max_payload: usize) -> usize {
     left.div_ceil(left.div_ceil(room).max(1))
 }
 
-/// The payload that carries [`piece_bytes`] of `body` from `from` on: all of it, where it fits.
+/// The payload that carries [`piece_bytes`] of `body` from `from` on: all of it, where it fits. `hash` is that of the body, of
+/// all of it: who cuts many pieces works it out once.
 ///
 /// # Errors
 /// As [`frames`].
@@ -57,6 +58,7 @@ pub fn piece(
     store: StoreUuid,
     range: SeqRange,
     body: &[u8],
+    hash: u32,
     from: usize,
     max_payload: usize,
 ) -> Result<Vec<u8>, WireError> {
@@ -64,7 +66,7 @@ pub fn piece(
     if bytes.len() == body.len() {
         return encode(&SegmentFrame::Whole { store, range, body });
     }
-    let (hash, offset, total) = (hash_of(body), from as u32, body.len() as u32);
+    let (offset, total) = (from as u32, body.len() as u32);
     encode(&SegmentFrame::Chunk { store, range, hash, offset, total, bytes })
 }
 
