@@ -380,12 +380,7 @@ fn join_losses(parts: &[Segment]) -> Result<Segment, StoreError> {
             return Err(SegmentError::Unfit("losses of different reasons").into());
         }
         all.readings = all.readings.zip(readings).map(|(a, b)| a + b);
-        all.from = all.from.or(from);
-        all.to = to.or(all.to);
-        all.utc = match (all.utc, utc) {
-            (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
-            (a, b) => a.or(b),
-        };
+        all.reach(from, to, utc);
     }
     let range = SeqRange { first: first.range.first, last: last.range.last };
     Ok(Segment { range, content: Content::Loss(all) })
