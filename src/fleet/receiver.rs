@@ -18,7 +18,7 @@ use super::presence::Heard;
 use super::refusal::Refusal;
 use super::replica::roster::{Happened, Roster};
 use super::replica::{Arrived, Merged, Placed};
-use super::shelf::{Notice, Shelf};
+use super::shelf::{MAX_PREPARED, Notice, Shelf};
 use super::{FAR_SEQUENCE, FleetError, MAX_DEVICES, MAX_STORES_PER_DEVICE};
 use crate::clock::{BootNanos, Now, SECOND};
 use crate::reading::SegmentSeq;
@@ -125,8 +125,9 @@ impl Receiver {
     pub fn apply(&mut self, group: &[Message<'_>], now: Now) -> Vec<Publication> {
         debug_assert!(group.len() <= MAX_GROUP, "one commit for too many messages");
         let mut answers = Answers::default();
-        for message in group {
-            self.take(*message, now, &mut answers);
+        for some in group.chunks(MAX_PREPARED) {
+            self.prepare(some, now);
+            some.iter().for_each(|message| self.take(*message, now, &mut answers));
         }
         self.commit(now);
         self.answer(answers, now)
@@ -210,6 +211,21 @@ impl Receiver {
                 let total = device.entry.refused.total();
                 log::warn!("receiver: {name}: refused ({why}, {total} so far): {detail}");
             }
+        }
+    }
+
+    /// Makes the replicas of devices that `messages` are the first of, several at a time: the others wait meanwhile.
+    fn prepare(&mut self, messages: &[Message<'_>], now: Now) {
+        let mut new = Vec::new();
+        for message in messages {
+            let Some((name, Topic::Catalog(_))) = topics::parse(&self.prefix, message.topic) else { continue };
+            let is_new = self.shelf.stores_of(name).next().is_none() && self.devices.len() < MAX_DEVICES;
+            let page = is_new.then(|| decode::<CatalogPage>(message.payload).ok()).flatten();
+            new.extend(page.map(|page| (name.to_owned(), page.store)));
+        }
+        if new.len() > 1 {
+            let notices = self.shelf.prepare(&new, now.utc);
+            self.report(notices, now);
         }
     }
 
