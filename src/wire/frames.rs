@@ -115,12 +115,19 @@ pub struct Assembler {
     /// Counts chunks; orders partials by their last.
     ticks: u64,
     dropped: u64,
+    given_up: Vec<GivenUp>,
 }
+
+/// The segment whose pieces were dropped for want of room: device, store, range.
+pub type GivenUp = (Box<str>, StoreUuid, SeqRange);
+
+/// The most of [`Assembler::take_given_up`]; more are only counted.
+const MAX_GIVEN_UP: usize = 64;
 
 impl Assembler {
     /// One that holds nothing yet.
     pub fn new(limits: AssemblerLimits) -> Self {
-        Self { limits, partials: BTreeMap::new(), bytes: 0, ticks: 0, dropped: 0 }
+        Self { limits, partials: BTreeMap::new(), bytes: 0, ticks: 0, dropped: 0, given_up: Vec::new() }
     }
 
     /// Takes in a decoded frame of `device`; gives the segment that it is or completes.
@@ -163,6 +170,11 @@ impl Assembler {
         self.dropped
     }
 
+    /// What was dropped for want of room since this was asked last.
+    pub fn take_given_up(&mut self) -> Vec<GivenUp> {
+        std::mem::take(&mut self.given_up)
+    }
+
     fn keep(&mut self, key: &Key, offset: u32, bytes: &[u8]) {
         self.ticks += 1;
         let partial = self.partials.entry(key.clone()).or_default();
@@ -193,6 +205,9 @@ impl Assembler {
         if let Some(key) = oldest.map(|(key, _)| key.clone()) {
             self.drop_partial(&key);
             self.dropped += 1;
+            if self.given_up.len() < MAX_GIVEN_UP {
+                self.given_up.push((key.device, key.store, key.range));
+            }
         }
     }
 
