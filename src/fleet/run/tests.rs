@@ -114,7 +114,7 @@ fn a_device_is_acknowledged_through_the_embedded_broker() {
     assert_eq!(devices.len(), 1);
     assert_eq!(devices[0].stores[0].held, ["1..=40"]);
     assert_eq!(devices[0].stores[0].readings_lost, (1..=40).sum::<u64>());
-    assert!(report::table(&devices).contains("pump-17"));
+    assert!(report::table(&devices, &[]).contains("pump-17"));
 }
 
 /// The receiver restarts beside an outside broker: what was sent meanwhile waits in its session there, and the
