@@ -258,7 +258,12 @@ impl Desk {
         let mut upkeep = Upkeep::new(self.clock.now());
         loop {
             Timer::after(UPKEEP_TICK).await;
-            let look = |store: &mut Store| store.look_at_medium().and_then(|()| store.facts());
+            let now = self.clock.now();
+            let look = move |store: &mut Store| {
+                store.look_at_place(now)?;
+                store.look_at_medium()?;
+                store.facts()
+            };
             let facts = match self.store.run(look).await {
                 Ok(Ok(facts)) => facts,
                 // What is wrong is told by the commits; upkeep leaves a medium in trouble alone.
@@ -413,8 +418,12 @@ impl Desk {
         DeviceError::LastCommit { readings: risk.readings, why: recorded.fault.unwrap_or_default() }
     }
 
-    /// Folds the log and closes the file.
+    /// Folds the log and closes the file, which must have its name: nothing is left of it otherwise.
     async fn close(&self) -> Result<Report, DeviceError> {
+        let now = self.clock.now();
+        if let Ok(Err(why)) = self.store.run(move |store| store.look_at_place(now)).await {
+            log::warn!("store: at the end: {why}");
+        }
         let closed = self.store.close().await.map_err(DeviceError::StoreGone)?;
         if let Err(why) = closed {
             // Committed is committed: the next start replays the log.

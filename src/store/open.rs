@@ -21,6 +21,7 @@ use super::high_water::{HighWater, Mark};
 use super::identity::Identity;
 use super::line::{Line, lines};
 use super::log::Log;
+use super::place::{self, Place};
 use super::retention::Retention;
 use super::wal_scan::{self, WalScan};
 use super::{Bounds, Store, ack, catalog, commit, compact, disk, padding, quarantine, rebuild};
@@ -190,6 +191,7 @@ struct Ready {
 /// A usable file at `path`: the one that is there, or, where that is beyond use, a new one in its place.
 fn ready(path: &Path, cfg: &StoreConfig, now: Now, events: &mut Vec<Event>) -> Result<Ready, StoreError> {
     quarantine::finish_move(path)?;
+    place::install(path, now)?;
     ground::settle_cache(path)?;
     if ground::length(path)? == 0 && quarantine::remains(path)? {
         // Without its database a log means nothing, and a mark would be taken for this file's.
@@ -341,6 +343,7 @@ impl Ready {
             let boot = boot_row(conn, current, &me.boot_uuid)?;
             Ok((boot, begin_run(conn, me, events, now)?))
         })?;
+        let place = Place::of(path, &log)?;
         let next_series = next_series(&conn, lines.last())?;
         let bounds = Bounds::of(cfg);
         if let Some(line) = lines.last() {
@@ -363,6 +366,7 @@ impl Ready {
             anchor: None,
             damaged: Cell::new(false),
             log,
+            place,
             in_flight: Vec::new(),
             compacted_to: compact::Cursor::default(),
             commits: 0,
