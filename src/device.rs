@@ -100,7 +100,7 @@ fn serve(desk: Desk, mut signals: Signals) -> Result<Report, DeviceError> {
         let wear = executor.spawn(desk.clone().watch_wear());
         let (stop_uplink, stopped) = bounded(1);
         let uplink = executor.spawn(desk.clone().upload(committed, stopped));
-        let control = desk.clone().serve_control(asks.clone(), &sensors, &executor)?;
+        let control = desk.clone().serve_control(asks.clone(), &sensors, &executor);
         watch::ready();
         log::info!("device {}: recording into {}", desk.config.device, desk.config.store.path.display());
 
@@ -134,8 +134,7 @@ fn serve(desk: Desk, mut signals: Signals) -> Result<Report, DeviceError> {
 async fn until_told(signals: &mut Signals, asks: &Sender<Ask>) {
     while signals.next().await == Call::Commit {
         // Not waited for: a second signal may say that the power is gone in a moment.
-        let (reply, _) = bounded(1);
-        let _ = asks.try_send(Ask::Flush(reply));
+        let _ = asks.try_send(Ask::Commit);
     }
 }
 
@@ -179,8 +178,11 @@ impl Desk {
         let shared = Arc::new(Shared::default());
         let (told, opener) = (shared.clone(), clock.clone());
         let (settings, root) = (config.store.clone(), config.root.clone());
-        let open = move || {
+        let open = move |unreadable: Option<&StoreError>| {
             let me = Identity::read(&root)?;
+            if let Some(why) = unreadable {
+                store::set_unreadable_aside(&settings, why, opener.now())?;
+            }
             Store::open(&settings, &me, opener.now()).map(|(store, _)| store)
         };
         let store = store::thread::spawn_opening(open, move |why| told.store_fault(why.to_string()))
@@ -306,32 +308,29 @@ impl Desk {
         }
     }
 
-    /// Makes the control socket, where one is configured, and its workers.
-    fn serve_control(
-        self,
-        asks: Sender<Ask>,
-        sensors: &Running,
-        executor: &Executor<'static>,
-    ) -> Result<Vec<Task<()>>, DeviceError> {
-        let Some(path) = self.config.control.listen.clone() else { return Ok(Vec::new()) };
-        let (listener, file) = sensor::bind_unix(&path).map_err(DeviceError::Control)?;
-        let hatch = Arc::new(Hatch {
-            listener,
-            _file: file,
-            desk: self,
-            asks,
-            counters: sensors.counters().to_vec(),
-            inlets: sensors.inlets(),
-            waiting: AtomicUsize::new(0),
-        });
-        let worker = || {
-            let hatch = hatch.clone();
+    /// Makes the control socket, where one is configured, and its workers. Recording does not wait for it.
+    fn serve_control(self, asks: Sender<Ask>, sensors: &Running, executor: &Executor<'static>) -> Vec<Task<()>> {
+        let Some(path) = self.config.control.listen.clone() else { return Vec::new() };
+        let (counters, inlets) = (sensors.counters().to_vec(), sensors.inlets());
+        let (ready, hatches) = bounded::<Arc<Hatch>>(control::WORKERS);
+        let worker = |_| {
+            let hatches = hatches.clone();
             executor.spawn(async move {
+                let Ok(hatch) = hatches.recv().await else { return };
                 let hatch = &*hatch;
                 control::serve(&hatch.listener, |request| hatch.answer(request)).await;
             })
         };
-        Ok((0..control::WORKERS).map(|_| worker()).collect())
+        let mut tasks: Vec<_> = (0..control::WORKERS).map(worker).collect();
+        tasks.push(executor.spawn(async move {
+            let (listener, file) = control::bind(&path).await;
+            let waiting = AtomicUsize::new(0);
+            let hatch = Arc::new(Hatch { listener, _file: file, desk: self, asks, counters, inlets, waiting });
+            for _ in 0..control::WORKERS {
+                let _ = ready.send(hatch.clone()).await;
+            }
+        }));
+        tasks
     }
 
     /// Everything there is to know, as `status --json` prints it.

@@ -72,7 +72,7 @@ pub use error::StoreError;
 pub use event::{Event, EventKind};
 pub use identity::Identity;
 pub use medium::Medium;
-pub use open::FreshWhy;
+pub use open::{FreshWhy, set_unreadable_aside};
 pub use outgoing::Shipment;
 pub use rollup::{History, RollupSpan};
 

@@ -94,6 +94,13 @@ impl StoreError {
         Self::Io { doing, path: path.to_owned(), source }
     }
 
+    /// Whether a part of a file could not be read: on a worn medium it never will be. (Where SQLite reads, it says itself that
+    /// the file is damaged.)
+    pub(crate) fn is_unreadable(&self) -> bool {
+        let eio = rustix::io::Errno::IO.raw_os_error();
+        matches!(self, Self::Io { doing: "read", source, .. } if source.raw_os_error() == Some(eio))
+    }
+
     /// What SQLite's answer means here.
     pub(crate) fn sql(doing: &'static str, path: &Path, source: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode::{DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase};

@@ -181,6 +181,21 @@ impl Store {
     }
 }
 
+/// Sets a file aside of which a part can't be read, so that the next open begins anew and takes over what can. Where it is
+/// the side file of a newer one, nothing is done: which of both is ill is for a person to say.
+///
+/// # Errors
+/// Those of the file system, which may be out of use as a whole; the files stay as they are.
+pub fn set_unreadable_aside(cfg: &StoreConfig, why: &StoreError, now: Now) -> Result<(), StoreError> {
+    if side_file(&cfg.path).exists() {
+        return Ok(());
+    }
+    let _lock = Lock::take(&cfg.path)?;
+    let aside = quarantine::set_aside(&cfg.path, now)?;
+    log::error!("store: {why}; what was there is set aside as {}", aside.display());
+    Ok(())
+}
+
 /// An open file that was found good, and what is known of it.
 struct Ready {
     conn: Connection,
