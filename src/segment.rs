@@ -182,12 +182,29 @@ impl Content {
             Self::Loss(_) => 0,
         }
     }
+
+    /// Bytes of all texts: what they take in RAM, however small they are as a body.
+    pub fn text_bytes(&self) -> usize {
+        match self {
+            Self::Data { readings, .. } => readings.text_bytes(),
+            Self::Loss(_) => 0,
+        }
+    }
 }
 
 impl Readings {
     /// How many readings, those without a value included.
     pub fn n(&self) -> usize {
         self.columns.iter().map(|column| column.values.len()).sum()
+    }
+
+    /// Bytes of all texts.
+    pub fn text_bytes(&self) -> usize {
+        let of = |column: &Column| match &column.values {
+            Values::Text(texts) => texts.iter().map(|text| text.len()).sum(),
+            _ => 0,
+        };
+        self.columns.iter().map(of).sum()
     }
 }
 

@@ -13,6 +13,11 @@ const APART_NS: i64 = 600 * SECOND;
 /// An error above this is a step, not drift, and is kept at once: half a second.
 const STEP_NS: i64 = SECOND / 2;
 
+/// A clock that is set again and again leaves no more steps than this at once, and then one in so many seconds: a faulty
+/// time source shall not fill the flash. What is left out is a step of the next one that is kept.
+const STEPS_AT_ONCE: i64 = 16;
+const STEP_APART_NS: i64 = 600 * SECOND;
+
 /// The system must call the clock synchronised for this long before it is believed: the kernel can set `STA_UNSYNC` again
 /// within a second of a step.
 const DEBOUNCE_NS: i64 = 3 * SECOND;
@@ -24,6 +29,8 @@ pub struct Keeper {
     /// The observation before, as the anchor that it would have been.
     before: Option<Anchor>,
     trusted_since: Option<i64>,
+    /// Until when the steps that were kept are paid for, at one each [`STEP_APART_NS`]: ns since boot.
+    steps_paid: i64,
 }
 
 /// Why an anchor is kept.
@@ -41,7 +48,7 @@ impl Keeper {
     /// A keeper for a boot of which `known` is the newest anchor that is already stored, if any: a restart of the service
     /// writes no anchor that the file holds.
     pub fn new(known: Option<Anchor>) -> Self {
-        Self { last: known, before: None, trusted_since: None }
+        Self { last: known, ..Self::default() }
     }
 
     /// Whether the clock is believed at the last observation: said to be synchronised, and for long enough.
@@ -59,12 +66,22 @@ impl Keeper {
         let due = match self.why(&anchor) {
             None => return Vec::new(),
             Some(Why::News | Why::Drift) => vec![anchor],
+            Some(Why::Step) if !self.may_step(now) => return Vec::new(),
             Some(Why::Step) => {
                 before.filter(|b| b.trusted && Some(*b) != self.last).into_iter().chain([anchor]).collect()
             }
         };
         self.last = Some(anchor);
         due
+    }
+
+    fn may_step(&mut self, now: Now) -> bool {
+        let paid = self.steps_paid.max(now.boot.0).saturating_add(STEP_APART_NS);
+        let may = paid.saturating_sub(now.boot.0) <= STEPS_AT_ONCE * STEP_APART_NS;
+        if may {
+            self.steps_paid = paid;
+        }
+        may
     }
 
     fn why(&self, now: &Anchor) -> Option<Why> {
@@ -146,5 +163,19 @@ mod tests {
         );
         assert_eq!(utc_s(keeper.observe(now(11, 11 * SECOND, true))), [(11, 11)], "the side before is kept already");
         assert_eq!(keeper.observe(now(12, 0, false)), []);
+    }
+
+    /// A time source that sets the clock every second leaves some anchors at once and few afterwards; when it rests, the last
+    /// word is kept.
+    #[test]
+    fn a_mad_clock_leaves_few_anchors() {
+        let mut keeper = Keeper::default();
+        let mad = |s: i64| s * SECOND + (s % 2) * 3600 * SECOND;
+        let hours = |from: i64, to: i64| from * 3600..to * 3600;
+        let kept = hours(0, 10).flat_map(|s| keeper.observe(now(s, mad(s), true))).count();
+        assert!((40..200).contains(&kept), "{kept} anchors in ten hours");
+        let kept: Vec<Anchor> = hours(10, 11).flat_map(|s| keeper.observe(now(s, s * SECOND, true))).collect();
+        let last = kept.last().copied().or(keeper.last).unwrap();
+        assert_eq!(last.utc.0, last.boot.0);
     }
 }

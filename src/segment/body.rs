@@ -155,11 +155,7 @@ fn check(readings: &Readings) -> Result<(), SegmentError> {
         return Err(SegmentError::Unfit("its columns are not in the order of their series"));
     }
     readings.columns.iter().try_for_each(|column| check_column(column, readings))?;
-    let text_bytes = readings.columns.iter().map(|c| match &c.values {
-        super::Values::Text(texts) => texts.iter().map(|t| t.len()).sum(),
-        _ => 0,
-    });
-    at_most("bytes of text", text_bytes.sum(), MAX_TEXT_TOTAL_BYTES)
+    at_most("bytes of text", readings.text_bytes(), MAX_TEXT_TOTAL_BYTES)
 }
 
 fn check_column(column: &Column, readings: &Readings) -> Result<(), SegmentError> {

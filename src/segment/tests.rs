@@ -521,3 +521,29 @@ fn repeated_texts_are_bounded() {
     let unchecked = super::body::encode_unchecked(&segment(5)).expect("a body");
     assert_eq!(decode(&unchecked).map(drop), Err(SegmentError::Corrupt("more text than a segment may hold")));
 }
+
+/// Columns share chunks, and one can only be decoded after those before it: however many are wanted, that is done once.
+#[test]
+fn every_second_of_many_columns_is_decoded_in_one_pass() {
+    let columns: Vec<Column> = (0..1_000)
+        .map(|id| Column {
+            series: SeriesId(id),
+            timeline: 0,
+            values: Values::Int(vec![i64::from(id); 4]),
+            missing: vec![],
+        })
+        .collect();
+    let timelines = vec![Timeline { clock: TimelineClock::Utc, stamps: (0..4).map(|i| i * SECOND).collect() }];
+    let readings = Readings { timelines, columns };
+    let range = SeqRange::new(1, 1).unwrap();
+    let body = encode(&Segment { range, content: Content::Data { readings, names: vec![] } }).unwrap();
+    let view = View::parse(&body).unwrap();
+    let odd = view.decode_columns((1..1_000).step_by(2)).unwrap();
+    assert!(odd.iter().map(|column| column.series.0).eq((1..1_000).step_by(2)));
+    assert!(odd.iter().all(|column| column.values == Values::Int(vec![i64::from(column.series.0); 4])));
+    assert_eq!(view.decoded().columns, 1_000);
+    // Out of order is more work, and the same columns.
+    let back = view.decode_columns([7, 3]).unwrap();
+    assert_eq!(back.iter().map(|column| column.series.0).collect::<Vec<_>>(), [7, 3]);
+    assert!(view.decode_columns([1_000]).is_err());
+}

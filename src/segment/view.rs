@@ -84,6 +84,16 @@ struct Place {
     text: Range<usize>,
 }
 
+/// The way through one chunk, whose columns can only be decoded one after the other.
+struct Walk<'a> {
+    /// The first column of the chunk.
+    begins: usize,
+    /// The one that comes next.
+    next: usize,
+    reader: Reader<'a>,
+    model: ChunkModel,
+}
+
 impl View {
     /// Opens `body`: the checksum, the frame, the directory with all stamps, and the names.
     ///
@@ -252,13 +262,34 @@ impl View {
     /// # Errors
     /// [`SegmentError::Corrupt`] where there is no such column, or it is not what the directory says.
     pub fn column(&self, index: usize) -> Result<Column, SegmentError> {
-        let place = self.places.get(index).ok_or(SegmentError::Corrupt("no column of this number"))?;
-        let (mut reader, mut model) = (self.chunk(place), ChunkModel::new());
-        let mut text_left = MAX_TEXT_TOTAL_BYTES;
-        for before in place.chunk_begins..index {
-            self.read((&mut reader, &mut model), before, &mut text_left)?;
+        let mut columns = self.decode_columns([index])?;
+        columns.pop().ok_or(SegmentError::Corrupt("no column of this number"))
+    }
+
+    /// Decodes the columns with these indexes, which ascend, in one pass: of each chunk that is wanted every column up to
+    /// the last one wanted, once.
+    ///
+    /// # Errors
+    /// As of [`View::column`].
+    pub fn decode_columns(&self, indexes: impl IntoIterator<Item = usize>) -> Result<Vec<Column>, SegmentError> {
+        let (mut columns, mut text_left) = (Vec::new(), MAX_TEXT_TOTAL_BYTES);
+        let mut walk: Option<Walk<'_>> = None;
+        for index in indexes {
+            let place = self.places.get(index).ok_or(SegmentError::Corrupt("no column of this number"))?;
+            let here = walk.take().filter(|walk| walk.begins == place.chunk_begins && walk.next <= index);
+            let walk = walk.insert(here.unwrap_or_else(|| self.walk(place)));
+            while walk.next < index {
+                self.read(walk, &mut text_left)?;
+            }
+            columns.push(self.read(walk, &mut text_left)?);
         }
-        self.read((&mut reader, &mut model), index, &mut text_left)
+        Ok(columns)
+    }
+
+    /// At the beginning of the chunk that `place` is in.
+    fn walk(&self, place: &Place) -> Walk<'_> {
+        let begins = place.chunk_begins;
+        Walk { begins, next: begins, reader: self.chunk(place), model: ChunkModel::new() }
     }
 
     /// A reader at the beginning of the chunk that `place` is in.
@@ -270,18 +301,15 @@ impl View {
         }
     }
 
-    fn read(
-        &self,
-        (reader, model): (&mut Reader<'_>, &mut ChunkModel),
-        index: usize,
-        text_left: &mut usize,
-    ) -> Result<Column, SegmentError> {
-        let (head, place) = (&self.heads[index], &self.places[index]);
+    /// The next column of the chunk that is walked through.
+    fn read(&self, walk: &mut Walk<'_>, text_left: &mut usize) -> Result<Column, SegmentError> {
+        let (head, place) = (&self.heads[walk.next], &self.places[walk.next]);
+        walk.next += 1;
         let Decoded { columns, values } = self.decoded.get();
         self.decoded.set(Decoded { columns: columns + 1, values: values + head.n });
         let texts = &self.texts[place.text.clone()];
         let (values, missing): (Values, Vec<Missing>) =
-            model.read(reader, (head.kind, head.n), place.distinct, (texts, text_left))?;
+            walk.model.read(&mut walk.reader, (head.kind, head.n), place.distinct, (texts, text_left))?;
         Ok(Column { series: head.series, timeline: head.timeline, values, missing })
     }
 
@@ -298,15 +326,7 @@ impl View {
         if let Some(loss) = self.loss {
             return Ok(Segment { range: self.range, content: Content::Loss(loss) });
         }
-        let mut columns = Vec::with_capacity(self.heads.len());
-        let (mut chunk, mut text_left) = (None, MAX_TEXT_TOTAL_BYTES);
-        for (index, place) in self.places.iter().enumerate() {
-            if place.chunk_begins == index {
-                chunk = Some((self.chunk(place), ChunkModel::new()));
-            }
-            let (reader, model) = chunk.as_mut().ok_or(SegmentError::Corrupt("a column without chunk"))?;
-            columns.push(self.read((reader, model), index, &mut text_left)?);
-        }
+        let columns = self.decode_columns(0..self.heads.len())?;
         let readings = Readings { timelines: std::mem::take(&mut self.timelines), columns };
         Ok(Segment { range: self.range, content: Content::Data { readings, names: self.names } })
     }

@@ -25,6 +25,9 @@ const MOST_BYTES: u64 = 192 << 10;
 const LARGE_BYTES: u64 = 32 << 10;
 /// Readings that one run never exceeds: they are decoded in RAM.
 const MOST_READINGS: u64 = 65_536;
+/// Bytes of text that one run never exceeds but for a first segment that has more by itself: a text that is often the same
+/// is few bytes in a body and all of them in RAM.
+const MOST_TEXT_BYTES: usize = 1 << 20;
 /// Heads that one step looks at, and the most segments that it joins.
 const WINDOW: usize = 1536;
 /// A run is old enough for a segment that isn't full after this time.
@@ -122,9 +125,14 @@ impl Store {
         let waits = self.waits_for_clock(&self.lines[at], &run[0]);
         let all_losses = run.iter().all(|head| head.loss);
         let (mut losses, mut merge, mut rollups) = (Vec::new(), Merge::default(), Rollups::default());
-        let (mut outlook, mut full) = (Outlook::default(), false);
+        let (mut outlook, mut full, mut text_bytes) = (Outlook::default(), false, 0);
         let timebase = self.timebase(no, run)?;
         let (mut parts, broken) = self.each_part(no, run, |part| {
+            let before = text_bytes;
+            text_bytes += part.content.text_bytes();
+            if before > 0 && text_bytes > MOST_TEXT_BYTES {
+                return false;
+            }
             if rolled.is_some_and(|upto| part.range.first > upto) {
                 full = !rollups.add(&part, &timebase, |series| self.scale_of(no, series));
             }

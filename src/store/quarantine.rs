@@ -24,6 +24,8 @@ use uuid::Uuid;
 
 /// Segments that one transaction takes over.
 const STEP_SEGMENTS: usize = 64;
+/// Bytes of bodies after which a transaction ends before: they are in RAM, and in the log.
+const STEP_BYTES: usize = 512 << 10;
 /// The key in `meta` under which the file that is being salvaged stands.
 const KEY: &str = "salvage";
 const MARK: &str = ".quarantine-";
@@ -251,15 +253,18 @@ struct Page {
 
 /// Some bodies from row id `at` on. Where the way to the next one is damaged, it tries from the far side of growing gaps.
 fn read_page(old: &Connection, at: i64, end: i64, all: &mut Salvaged) -> Page {
-    let mut bodies = Vec::new();
-    let mut next = at;
+    let (mut bodies, mut bytes, mut next) = (Vec::new(), 0, at);
     let sql = "SELECT id, body FROM segment WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3";
     let read = old.prepare_cached(sql).and_then(|mut statement| {
         let mut rows = statement.query(params![at, end, STEP_SEGMENTS as i64])?;
         while let Some(row) = rows.next()? {
-            let id: i64 = row.get(0)?;
-            next = id + 1;
-            bodies.push(row.get(1)?);
+            let body: Vec<u8> = row.get(1)?;
+            bytes += body.len();
+            bodies.push(body);
+            next = row.get::<_, i64>(0)? + 1;
+            if bytes >= STEP_BYTES {
+                break;
+            }
         }
         Ok(())
     });
@@ -352,5 +357,27 @@ fn rows<T>(
     match statement.query_map([no.0], read) {
         Ok(rows) => rows.map_while(Result::ok).collect(),
         Err(_) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A transaction of a salvage holds so many bytes, not only so many segments, and every body comes once.
+    #[test]
+    fn a_page_of_large_bodies_is_short() {
+        let old = Connection::open_in_memory().unwrap();
+        old.execute_batch("CREATE TABLE segment (id INTEGER PRIMARY KEY, body BLOB)").unwrap();
+        for id in 1..=100 {
+            old.execute("INSERT INTO segment VALUES (?1, zeroblob(100000))", [id]).unwrap();
+        }
+        let (mut at, mut bodies, mut all) = (0, 0, Salvaged::default());
+        while at < 1_000 {
+            let page = read_page(&old, at, 1_000, &mut all);
+            assert!(page.bodies.iter().map(Vec::len).sum::<usize>() < STEP_BYTES + 100_001);
+            (at, bodies) = (page.next, bodies + page.bodies.len());
+        }
+        assert_eq!((bodies, all.damaged), (100, 0));
     }
 }

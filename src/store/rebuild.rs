@@ -1,7 +1,7 @@
 //! Another page size for a file that exists. In WAL mode a page size is for ever, so the file is written anew.
 //!
-//! What enters: the path and the page size that the configuration now asks for. What leaves: the same content in a file
-//! with those pages. Safe at every point: first the log is folded into the old file, which is then whole by itself; the new
+//! What enters: the path and the page size that this version writes. What leaves: the same content in a file with those
+//! pages. Safe at every point: first the log is folded into the old file, which is then whole by itself; the new
 //! file is complete and fsynced before its name replaces the old one. A power cut leaves one or the other. It needs room for
 //! both; where there is none, or somebody else has the file open, it stays as it is and is tried at the next start.
 

@@ -17,7 +17,7 @@ use super::reader::{Held, HeldStore, quoted};
 use crate::clock::timebase::Quality;
 use crate::clock::{BootNanos, UtcNanos};
 use crate::reading::{BootId, SegmentSeq, SeqRange, SeriesId};
-use crate::segment::{Column, Content, Decoded, Timeline, TimelineClock, View};
+use crate::segment::{Timeline, TimelineClock, View};
 use rusqlite::Connection;
 use std::collections::VecDeque;
 use std::ops::{Range, RangeInclusive};
@@ -265,20 +265,21 @@ impl Scan {
                 picked.push((at, *head, Some(Arc::clone(&times.moments)), times.meant.clone()));
             }
         }
-        let picks: Vec<usize> = picked.iter().map(|(at, ..)| *at).collect();
-        let (decoded, work) =
-            if self.values { decode(view, &picks)? } else { (vec![None; picks.len()], Decoded::default()) };
-        self.tally.columns += work.columns as u64;
-        self.tally.values += work.values as u64;
+        let mut decoded = match self.values {
+            true => view.decode_columns(picked.iter().map(|(at, ..)| *at)).map_err(|e| e.to_string())?.into_iter(),
+            false => Vec::new().into_iter(),
+        };
+        self.tally.columns += view.decoded().columns as u64;
+        self.tally.values += view.decoded().values as u64;
         let mut columns = VecDeque::with_capacity(picked.len());
-        for ((_, head, moments, meant), column) in picked.into_iter().zip(decoded) {
+        for (_, head, moments, meant) in picked {
             let def = store.series.get(&head.series);
             let def = def.ok_or_else(|| format!("cites series {}, which the file does not have", head.series.0))?;
             columns.push_back(ColumnRows {
                 def: Arc::clone(def),
                 seq,
                 moments,
-                column,
+                column: decoded.next(),
                 at: meant.start,
                 end: meant.end,
                 since: self.since,
@@ -287,22 +288,6 @@ impl Scan {
         }
         Ok(columns)
     }
-}
-
-/// The columns with these indexes, and what was decoded for them. Columns share chunks, and one is decoded after those
-/// before it: where most are wanted, all at once is less work.
-fn decode(view: View, picks: &[usize]) -> Result<(Vec<Option<Column>>, Decoded), String> {
-    let all = Decoded { columns: view.columns().len(), values: view.n() };
-    if picks.len() * 2 <= all.columns {
-        let columns = picks.iter().map(|at| view.column(*at).map(Some)).collect::<Result<Vec<_>, _>>();
-        let columns = columns.map_err(|e| e.to_string())?;
-        return Ok((columns, view.decoded()));
-    }
-    let Content::Data { readings, .. } = view.into_segment().map_err(|e| e.to_string())?.content else {
-        return Err("is a loss where readings were promised".to_owned());
-    };
-    let mut columns: Vec<Option<Column>> = readings.columns.into_iter().map(Some).collect();
-    Ok((picks.iter().map(|at| columns.get_mut(*at).and_then(Option::take)).collect(), all))
 }
 
 /// A timeline in UTC.

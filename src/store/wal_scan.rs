@@ -13,8 +13,8 @@
 //! (sqlite.org/fileformat2.html §4.) Frames whose salt is that of the header are *live*. At most one transaction was in
 //! flight, so at most one commit may lie behind the first bad frame; two are rot. With `psow=0` SQLite fills the block up
 //! with copies of the commit frame, which are one commit together. A torn transaction that a shorter one overwrites leaves
-//! live frames behind it, which a later scan would take for rot; therefore the room's `open` restarts the log (a new salt)
-//! whenever [`WalScan::live_behind`] isn't 0. A log that the database holds all of already can't lose anything either: it breaks
+//! live frames behind it, which a later scan would take for rot; therefore the room's `open` begins the log anew (another
+//! salt) whenever frames were replayed or rot was found. A log that the database holds all of already can't lose anything either: it breaks
 //! near its beginning when the power goes while it is begun anew.
 
 use super::error::StoreError;

@@ -3,7 +3,8 @@
 use super::super::testing::{Bench, at, compact_all, def, held, put};
 use super::*;
 use crate::reading::ranges::RangeSet;
-use crate::segment::{Column, Timeline, decode};
+use crate::reading::{Kind, Scale};
+use crate::segment::{Column, Timeline, Values, decode};
 
 fn range(first: u64, last: u64) -> SeqRange {
     SeqRange::new(first, last).unwrap()
@@ -149,4 +150,42 @@ fn rewriting_is_bounded() {
     assert_eq!(found, Found::Nothing(0), "40 small ones don't have the large one rewritten");
     let found = choose(&window[1..], &|_| true, &|_| (false, false), &|_| true, true);
     assert_eq!(found, Found::Run(0..40));
+}
+
+/// Long texts that are often the same are few bytes in a file; a run is joined only as far as they fit in RAM.
+#[test]
+fn what_is_joined_fits_in_ram_also_as_text() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    (0..300).for_each(|s| put_texts(&mut store, 4, 4096, s));
+    let before = texts(&store);
+    assert_eq!(before.iter().map(|(n, _)| n).sum::<usize>(), 1200);
+    compact_all(&mut store, at(10_000));
+    let after = texts(&store);
+    assert_eq!(after.iter().map(|(n, _)| n).sum::<usize>(), 1200);
+    assert_eq!(after.iter().filter(|(n, _)| *n > 100).count(), 4, "{after:?}");
+    assert!(after.iter().all(|(_, bytes)| *bytes <= MOST_TEXT_BYTES), "{after:?}");
+    // Nothing is joined again and again.
+    assert_eq!(store.compact_step(&[], at(10_001)).unwrap(), Step::Idle);
+}
+
+/// Commits `n` readings of one text of `bytes`.
+fn put_texts(store: &mut Store, n: usize, bytes: usize, s: i64) {
+    let registry = crate::batch::Registry::new(1);
+    let def = SeriesDef { name: "bench/word".into(), unit: "".into(), kind: Kind::Text, scale: Scale::ONE };
+    let track = crate::batch::Track {
+        key: registry.key(&def).unwrap(),
+        clock: crate::batch::TrackClock::Boot,
+        stamps: (0..n as i64).map(|i| s * SECOND + i).collect(),
+        values: Values::Text(vec!["x".repeat(bytes).into(); n]),
+        missing: Vec::new(),
+    };
+    store.commit(&crate::batch::Sealed::new(vec![track], Some(at(s).boot), None), &registry, &[], at(s)).unwrap();
+}
+
+/// Of each segment, how many readings and bytes of text.
+fn texts(store: &Store) -> Vec<(usize, usize)> {
+    let bodies = held(store, store.uuid()).into_iter();
+    let bodies = bodies.map(|(first, ..)| store.body(store.uuid(), SegmentSeq(first)).unwrap().unwrap().1);
+    bodies.map(|body| decode(&body).unwrap().content).map(|content| (content.n(), content.text_bytes())).collect()
 }

@@ -4,6 +4,8 @@ use super::super::retention::spare_bytes;
 use super::super::testing::{Bench, at, compact_all, held, put, put_with};
 use super::super::{FreshWhy, StoreFacts};
 use super::*;
+use crate::clock::SECOND;
+use crate::clock::timebase::Timebase;
 use crate::reading::ranges::RangeSet;
 use crate::segment::{Content, Loss, LossReason, decode};
 use rusqlite::Connection;
@@ -175,6 +177,40 @@ fn a_late_loss_leaves_earlier_boots_their_time() {
     store.conn.execute("DELETE FROM segment WHERE boot_min < 20", []).unwrap();
     while store.expire_step(&[], at(11)).unwrap() == Step::Worked {}
     assert_eq!(store.boots(no).unwrap().first().unwrap().0, BootId(20));
+}
+
+/// Of a boot that lasts, the anchors of the time that is held stay, with the one before them and the first of all; the rest
+/// goes. Every reading that is held is given the same time as before.
+#[test]
+fn anchors_of_a_long_boot_go_with_its_readings() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    for hour in 0..400 {
+        let now = at(hour * 3600);
+        let drifted = crate::clock::UtcNanos(now.utc.0 + hour * hour * 1_000_000);
+        let anchor = crate::clock::Anchor { boot: now.boot, utc: drifted, trusted: true };
+        put_with(&mut store, 1, 5, hour * 3600 + 60, &[anchor]).unwrap();
+    }
+    let (no, boot) = (store.current().no, store.boot);
+    let kept = |store: &Store| -> Vec<i64> {
+        store.anchors(no, boot).unwrap().iter().map(|a| a.boot.0 / (3600 * SECOND)).collect()
+    };
+    let times = |store: &Store, from: i64| -> Vec<_> {
+        let timebase = Timebase::new([(boot, store.anchors(no, boot).unwrap())]);
+        (from..400).map(|hour| timebase.utc(boot, at(hour * 3600 + 60).boot)).collect()
+    };
+    let tidy = |store: &mut Store| while store.tidy(at(400 * 3600)).unwrap() == Step::Worked {};
+    tidy(&mut store);
+    assert_eq!(kept(&store).len(), 400, "all readings are held");
+    (1..=300).for_each(|seq| commit::delete(&store.conn, no, SegmentSeq(seq)).unwrap());
+    let before = times(&store, 300);
+    tidy(&mut store);
+    assert_eq!(kept(&store), [0].into_iter().chain(300..400).collect::<Vec<_>>());
+    assert_eq!(times(&store, 300), before);
+    // A few are not worth telling the catalogue anew.
+    (301..=330).for_each(|seq| commit::delete(&store.conn, no, SegmentSeq(seq)).unwrap());
+    tidy(&mut store);
+    assert_eq!(kept(&store).len(), 101);
 }
 
 /// After `max_size` was lowered the file shrinks, step by step, to its new bound.

@@ -1,4 +1,4 @@
-//! What nothing cites any more: boots, stores of old, files that were set aside and salvaged.
+//! What nothing cites any more: boots, anchors, stores of old, files that were set aside and salvaged.
 //!
 //! What enters: the moment. What leaves: whether there was anything to let go of; one transaction a step.
 
@@ -6,7 +6,7 @@ use super::super::error::StoreError;
 use super::super::file::{StoreNo, execute};
 use super::super::{Step, Store, rollup};
 use crate::clock::Now;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 /// Stores of old whose readings have gone that are kept for their figures.
@@ -21,8 +21,27 @@ const FIRST_CITED: &str = "SELECT min(boot_min) FROM (SELECT boot_min FROM segme
 /// Reads every row.
 const ALL_CITED: &str = "SELECT min(boot_min) FROM segment WHERE id BETWEEN ?1 << 48 AND ((?1 + 1) << 48) - 1";
 
+/// So many anchors go at once, and a quarter of all that their boot has: the catalogue is told anew each time.
+const UNUSED_ANCHORS: u32 = 64;
+const UNUSED_SHARE: u32 = 4;
+
+/// Where the oldest readings of store ?1 begin that are held. Reads a row or two.
+const FIRST_HELD: &str = "SELECT boot_min, boottime_min FROM segment \
+                          WHERE id BETWEEN ?1 << 48 AND ((?1 + 1) << 48) - 1 AND kind = 0 AND boot_min IS NOT NULL \
+                          ORDER BY id LIMIT 1";
+/// The earliest moment of boot ?2 that any readings are of. Reads every row.
+const EARLIEST_HELD: &str = "SELECT min(iif(boot_min = ?2, boottime_min, 0)) FROM segment \
+                             WHERE id BETWEEN ?1 << 48 AND ((?1 + 1) << 48) - 1 AND kind = 0 \
+                             AND boot_min <= ?2 AND boot_max >= ?2";
+/// The anchors of boot ?2 before the last proven one that is not after ?3; the first proven one stays, so that what a loss
+/// says of earlier times lies on the line between both.
+const IDLE_ANCHORS: &str = "store = ?1 AND boot = ?2 \
+    AND boottime < (SELECT coalesce(max(iif(trusted, boottime, NULL)), max(boottime)) FROM anchor \
+                    WHERE store = ?1 AND boot = ?2 AND boottime <= ?3) \
+    AND boottime IS NOT (SELECT min(boottime) FROM anchor WHERE store = ?1 AND boot = ?2 AND trusted)";
+
 impl Store {
-    /// Lets go of what nothing cites any more: boots, stores, files that were set aside and salvaged.
+    /// Lets go of what nothing cites any more: boots, anchors, stores, files that were set aside and salvaged.
     pub(super) fn tidy(&mut self, now: Now) -> Result<Step, StoreError> {
         if let Some((no, uuid)) = self.forgettable()? {
             // A mark of a store that the file doesn't know would say that the file was replaced.
@@ -39,7 +58,7 @@ impl Store {
             return Ok(Step::Worked);
         }
         for at in 0..self.lines.len() {
-            if self.tidy_boots(at)? == Step::Worked {
+            if self.tidy_boots(at)? == Step::Worked || self.tidy_anchors(at)? == Step::Worked {
                 return Ok(Step::Worked);
             }
         }
@@ -83,6 +102,47 @@ impl Store {
         })?;
         self.catalog_changes += 1;
         Ok(Step::Worked)
+    }
+
+    /// A boot may last for years, and its clock is anchored some dozens of times a day: of the time before the oldest readings
+    /// that are held, the first anchor and the last are enough.
+    fn tidy_anchors(&mut self, at: usize) -> Result<Step, StoreError> {
+        let no = self.lines[at].no;
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, u32>(0)?, row.get::<_, i64>(1)?));
+        let first = self.conn.prepare_cached(FIRST_HELD).and_then(|mut s| s.query_row([no.0], read).optional());
+        let Some((boot, begins)) = first.map_err(|e| self.failed("look for unused anchors", e))? else {
+            return Ok(Step::Idle);
+        };
+        // The first segment alone may keep them; only where it doesn't is each looked at.
+        if !self.idle_anchors(no, boot, begins)? {
+            return Ok(Step::Idle);
+        }
+        let earliest = self.conn.prepare_cached(EARLIEST_HELD);
+        let earliest: Option<i64> = earliest
+            .and_then(|mut s| s.query_row(params![no.0, boot], |row| row.get(0)))
+            .map_err(|e| self.failed("look for unused anchors", e))?;
+        let begins = earliest.unwrap_or(begins);
+        if !self.idle_anchors(no, boot, begins)? {
+            return Ok(Step::Idle);
+        }
+        self.transaction("forget anchors", |conn| {
+            let sql = format!("DELETE FROM anchor WHERE {IDLE_ANCHORS}");
+            execute(conn, "forget anchors", &sql, params![no.0, boot, begins])
+        })?;
+        self.catalog_changes += 1;
+        Ok(Step::Worked)
+    }
+
+    /// Whether enough anchors of `boot` are of no use, with the oldest readings at `begins`, in ns since boot.
+    fn idle_anchors(&self, no: StoreNo, boot: u32, begins: i64) -> Result<bool, StoreError> {
+        let sql = format!(
+            "SELECT (SELECT count(*) FROM anchor WHERE {IDLE_ANCHORS}), \
+             (SELECT count(*) FROM anchor WHERE store = ?1 AND boot = ?2)"
+        );
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, u32>(0)?, row.get::<_, u32>(1)?));
+        let counts = self.conn.prepare_cached(&sql).and_then(|mut s| s.query_row(params![no.0, boot, begins], read));
+        let (idle, all) = counts.map_err(|e| self.failed("look for unused anchors", e))?;
+        Ok(idle >= UNUSED_ANCHORS && idle.saturating_mul(UNUSED_SHARE) >= all)
     }
 
     /// The lowest boot among what `sql` finds of store `no`.
