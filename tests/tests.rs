@@ -18,6 +18,7 @@
 //! | [`stories::year`] | a year of readings keeps within its file, in flat memory, with the history that was promised |
 //! | [`stories::wear`] | a flash budget is kept by seldomer commits, and its account outlives everything |
 //! | [`stories::foreign`] | a receiver that was written from the pages alone gets every reading once |
+//! | [`stories::faults`] | a failing, full or meddled-with medium costs nothing that was acknowledged |
 //! | [`stories::demo`] | the README's first command, and that its account can fail |
 //! | [`stories::commands`] | what a technician types |
 

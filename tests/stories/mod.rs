@@ -5,6 +5,7 @@ mod brokers;
 mod clocks;
 mod commands;
 mod demo;
+mod faults;
 mod flash;
 mod footprint;
 mod foreign;
