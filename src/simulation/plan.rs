@@ -73,7 +73,7 @@ impl Plan {
             board: board(pressed, dice),
             manners: manners(dice),
             weather: Weather {
-                mean_ns: dice.spread(4 * 60 * SECOND, 40 * 60 * SECOND),
+                mean_ns: dice.spread(3 * 60 * SECOND, 30 * 60 * SECOND),
                 put_back: dice.per_mille(150),
                 blackout_ns: pressed.then(|| dice.between(HOUR_NS, 5 * HOUR_NS)),
             },
@@ -97,6 +97,7 @@ impl BoardPlan {
     /// So much in so small a file that retention drops what has not been sent, or what has been acknowledged an hour ago.
     fn press(&mut self) {
         self.commit_ns = self.commit_ns.min(45 * SECOND);
+        self.upkeep_ns = self.upkeep_ns.min(300 * SECOND);
         (self.noisy, self.readings, self.series) = (true, 40, self.series.max(6));
         self.max_size_bytes = 512 << 10;
     }
@@ -104,8 +105,8 @@ impl BoardPlan {
 
 fn board(pressed: bool, dice: &mut Dice) -> BoardPlan {
     let mut plan = BoardPlan {
-        commit_ns: dice.spread(15 * SECOND, 300 * SECOND),
-        upkeep_ns: dice.between(60, 600) * SECOND,
+        commit_ns: dice.spread(30 * SECOND, 900 * SECOND),
+        upkeep_ns: dice.between(120, 1200) * SECOND,
         readings: 1 + dice.roll(8) as u32,
         series: 1 + dice.roll(8) as u32,
         noisy: dice.per_mille(200),
@@ -138,9 +139,9 @@ fn manners(dice: &mut Dice) -> Manners {
         latency_ns: if thin { THIN_LATENCY_NS } else { (latency / 2, latency * 2) },
         byte_ns: if thin { THIN_BYTE_NS } else { dice.spread(100, 100_000) },
         overtaking_ns: dice.spread(SECOND / 1000, 2 * SECOND),
-        lost: dice.roll(40),
-        twice: dice.roll(40),
-        late_acks: dice.roll(40),
+        lost: dice.roll(80),
+        twice: dice.roll(80),
+        late_acks: dice.roll(80),
         queue: dice.spread(10, 1000) as usize,
         remembers: dice.per_mille(500),
         retained_again: dice.per_mille(500),
