@@ -19,6 +19,7 @@
 //! | [`stories::wear`] | a flash budget is kept by seldomer commits, and its account outlives everything |
 //! | [`stories::foreign`] | a receiver that was written from the pages alone gets every reading once |
 //! | [`stories::faults`] | a failing, full or meddled-with medium costs nothing that was acknowledged |
+//! | [`stories::power_cuts`] | what the real binaries wrote, cut at every boundary, still holds all that they acknowledged |
 //! | [`stories::demo`] | the README's first command, and that its account can fail |
 //! | [`stories::commands`] | what a technician types |
 

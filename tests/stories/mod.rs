@@ -14,6 +14,7 @@ mod layers;
 mod live_first;
 mod main_job;
 mod many_devices;
+mod power_cuts;
 mod requests;
 mod time_travel;
 mod wear;
