@@ -5,6 +5,7 @@ mod brokers;
 mod clocks;
 mod commands;
 mod demo;
+mod every_call;
 mod faults;
 mod flash;
 mod footprint;
