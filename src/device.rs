@@ -342,6 +342,7 @@ mod tests {
     use super::*;
     use std::path::PathBuf;
     use std::sync::mpsc;
+    use std::time::Instant;
 
     /// A service with its store at `store`, its control socket, and what it ends with.
     struct Service {
@@ -371,7 +372,7 @@ mod tests {
         }
     }
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const PATIENCE: Duration = Duration::from_secs(120);
 
     /// A fault of ours that ends the store's thread ends the service too, also where no reading is waiting: otherwise it
     /// would go on, answer the watchdog, and record nothing.
@@ -398,11 +399,15 @@ mod tests {
             told
         };
         let queries: Vec<_> = (0..8).map(|_| ask(Request::Query { sql: "SELECT 1".into() })).collect();
-        std::thread::sleep(Duration::from_millis(500));
+        // All but one worker wait for the store; the requests beyond them are told so at once.
+        let (mut told, until) = (Vec::new(), Instant::now() + PATIENCE);
+        while told.len() < 8 - (control::WORKERS - 1) && Instant::now() < until {
+            told.extend(queries.iter().filter_map(|q| q.try_recv().ok()).filter_map(Result::ok));
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let status = ask(Request::Status).recv_timeout(PATIENCE).expect("status answers").expect("a status");
         let Answer::Ok(status) = status else { panic!("{status:?}") };
         assert!(status["recorded"]["fault"].as_str().is_some_and(|why| why.contains("/proc/nothing")), "{status}");
-        let told: Vec<_> = queries.iter().filter_map(|q| q.try_recv().ok()).filter_map(Result::ok).collect();
         assert!(told.iter().all(|a| matches!(a, Answer::Error { exit: 75, .. })), "{told:?}");
         assert_eq!(told.len(), 8 - (control::WORKERS - 1));
     }

@@ -60,7 +60,7 @@ mod rollup;
 pub(crate) mod sample;
 pub mod scan;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod thread;
 mod vfs;
 pub mod vtab;

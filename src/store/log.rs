@@ -181,8 +181,15 @@ impl Log {
         if !self.powersafe && frames > folded {
             match self.touched.complete(conn, path) {
                 // On a medium without room for it: to stand still would be worse than the small risk.
-                Err(e @ StoreError::Full { .. }) => log::warn!("store: a checkpoint without its blocks whole: {e}"),
-                done => drop(done?),
+                Err(e @ StoreError::Full { .. }) => {
+                    self.failed();
+                    log::warn!("store: a checkpoint without its blocks whole: {e}");
+                }
+                Err(e) => {
+                    self.failed();
+                    return Err(e);
+                }
+                Ok(_) => {}
             }
         }
         self.folds += 1;

@@ -251,7 +251,7 @@ mod tests {
         type Read = fn(&mut Store, uuid::Uuid) -> Option<StoreError>;
         let reads: [Read; 3] = [
             |store, _| store.compact_step(&[], at(90_000)).err(),
-            |store, uuid| store.outgoing(uuid, crate::reading::SegmentSeq(9), at(90_000)).err(),
+            |store, uuid| store.outgoing(uuid, crate::reading::SegmentSeq(9), None, at(90_000)).err(),
             |store, uuid| store.body(uuid, crate::reading::SegmentSeq(9)).err(),
         ];
         for read in reads {
