@@ -24,7 +24,7 @@ pub(crate) fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         all.push(("wire", name, [&[kind], payload.as_slice()].concat()));
     }
     for (name, messages) in conversations() {
-        let one = |(kind, payload): &(u8, Vec<u8>)| {
+        let one = |(kind, payload): &Said| {
             let length = u16::try_from(payload.len()).unwrap().to_le_bytes();
             [&[*kind][..], &length, payload].concat()
         };
@@ -183,8 +183,11 @@ fn payloads() -> Vec<(&'static str, u8, Vec<u8>)> {
     ]
 }
 
+/// Device and topic of a message, and its payload.
+type Said = (u8, Vec<u8>);
+
 /// What devices say to the receiver: the low bits of a message choose its topic, as in the target.
-fn conversations() -> Vec<(&'static str, Vec<(u8, Vec<u8>)>)> {
+fn conversations() -> Vec<(&'static str, Vec<Said>)> {
     let (birth, page) = ((3, wire::encode(&state(40)).unwrap()), (1, wire::encode(&page()).unwrap()));
     let segment = |n: usize| (0, whole(&segments()[n].1));
     let other = |(kind, payload): (u8, Vec<u8>)| (kind | 8, payload);
