@@ -20,10 +20,12 @@ mod tests;
 mod world;
 
 use crate::clock::SECOND;
+use crate::config::BacklogOrder;
 use crate::upkeep::Chore;
 use account::Account;
 use dice::Dice;
 use net::{Message, Net, Side};
+use plan::Plan;
 use std::ops::AddAssign;
 
 const PREFIX: &str = "plant";
@@ -87,6 +89,13 @@ struct Figures {
     late_acks: u64,
     compactions: u64,
     expiries: u64,
+    /// Stories of which the device's link was dark for hours; with a thin link, a rate limit, a daily budget; that send the
+    /// newest first.
+    blackouts: u64,
+    thin: u64,
+    limited: u64,
+    budgeted: u64,
+    newest: u64,
     full: u64,
     store_failures: u64,
     most_in_flight: usize,
@@ -94,6 +103,15 @@ struct Figures {
 }
 
 impl Figures {
+    /// What kind of story this was.
+    fn note(&mut self, plan: &Plan) {
+        let pace = &plan.board.pace;
+        self.thin = u64::from(plan.manners.thin);
+        self.limited = u64::from(pace.rate_limit.is_some());
+        self.budgeted = u64::from(pace.budget_daily.is_some());
+        self.newest = u64::from(pace.backlog == BacklogOrder::Newest);
+    }
+
     fn count(&mut self, chore: Chore) {
         match chore {
             Chore::Compact => self.compactions += 1,
@@ -110,7 +128,7 @@ impl AddAssign for Figures {
         }
         sum!(hours commits readings sent published received groups acks acks_heard requests connections cuts partitions
              half_open broker_restarts boots device_power_cuts fleet_power_cuts cut_groups put_back clock_steps asked lost
-             twice overflowed late_acks compactions expiries full store_failures);
+             twice overflowed late_acks compactions expiries blackouts thin limited budgeted newest full store_failures);
         self.most_in_flight = self.most_in_flight.max(other.most_in_flight);
         self.judged.delivered += other.judged.delivered;
         self.judged.lost += other.judged.lost;

@@ -8,12 +8,14 @@
 use super::dice::mix;
 use crate::batch::{Registry, Track, TrackClock};
 use crate::fleet::replica;
+use crate::fleet::replica::account::Beside;
 use crate::reading::ranges::RangeSet;
 use crate::reading::{BootId, SegmentSeq, SeqRange};
 use crate::segment::{Content, Loss, LossReason, Readings, TimelineClock, Values, decode};
 use crate::store::reader::{HeldStore, Reader};
 use crate::wire::{Ack, StoreUuid};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
 /// Readings, summed up.
@@ -31,12 +33,16 @@ struct Line {
     named: RangeSet,
     /// Named by any ack at all.
     ever_named: RangeSet,
+    /// Named since it was last looked whether the file has it.
+    unseen: RangeSet,
 }
 
 /// See the room.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Account {
     lines: BTreeMap<StoreUuid, Line>,
+    /// Replicas that are being looked at.
+    beside: BTreeMap<StoreUuid, Beside>,
     /// The fleet's disk was put back to an older copy: what the device let go on the strength of an ack may be gone.
     put_back: bool,
     acks: u64,
@@ -88,7 +94,7 @@ impl Account {
         all.fold((0, 0), |(readings, commits), worth| (readings + worth.readings, commits + 1))
     }
 
-    /// The receiver publishes `ack`. Every twentieth is compared at once with what the file of the store holds.
+    /// The receiver publishes `ack`. At every fourth it is looked whether the file of the store holds what is news since.
     pub(super) fn acked(&mut self, ack: &Ack, data: &Path) -> Result<(), String> {
         self.acks += 1;
         for stated in &ack.stores {
@@ -108,10 +114,31 @@ impl Account {
                     stated.conflicts, stated.store
                 ));
             }
+            for range in held.iter() {
+                line.unseen.extend(line.named.gaps(range).iter());
+            }
             line.named.extend(held.iter());
             line.ever_named.extend(held.iter());
-            if self.acks % 20 == 0 {
-                self.check_named(stated.store, data)?;
+            if self.acks % 4 == 0 {
+                let unseen = std::mem::take(&mut line.unseen);
+                self.check_news(stated.store, &unseen, data)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the file of `store` holds what acks have just named.
+    fn check_news(&mut self, store: StoreUuid, news: &RangeSet, data: &Path) -> Result<(), String> {
+        let beside = match self.beside.entry(store) {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(place) => {
+                place.insert(Beside::open(&path_of(data, store)).map_err(|e| format!("the replica: {e}"))?)
+            }
+        };
+        for range in news.iter() {
+            let held = beside.held(range).map_err(|e| format!("the replica: {e}"))?;
+            if !held.covers(range) {
+                return Err(format!("acks named {range} of store {store}, and of that the replica holds only {held:?}"));
             }
         }
         Ok(())
@@ -120,7 +147,12 @@ impl Account {
     /// The fleet's disk is as it was at some earlier time: nothing that was said since holds.
     pub(super) fn put_back(&mut self) {
         self.put_back = true;
-        self.lines.values_mut().for_each(|line| line.named = RangeSet::new());
+        self.lines.values_mut().for_each(|line| (line.named, line.unseen) = Default::default());
+    }
+
+    /// The receiver's files are no longer what they were.
+    pub(super) fn look_away(&mut self) {
+        self.beside.clear();
     }
 
     /// The receiver starts after a power cut: what any ack named must be there.

@@ -1,9 +1,11 @@
 //! The device: a real store, the real machine, what answers it, and as little else as a board needs.
 //!
 //! What enters: the time, what the network brings, what the weather does. What leaves: messages, commits to the account.
-//! In place of `uplink/task.rs` it performs one action at a time and tells what came of it; in place of `device.rs` it
-//! commits, and runs the steps of upkeep that [`Upkeep`] chooses. A power cut drops the store without closing it: the batch
+//! In place of `uplink/task.rs` there is `talk`; in place of `device.rs` it commits, and runs the steps of upkeep that
+//! [`Upkeep`] chooses. A power cut drops the store without closing it: the batch
 //! that was waiting and whatever the store keeps in RAM, acks among it, are gone.
+
+mod talk;
 
 use super::dice::Dice;
 use super::net::{Message, Net, Side};
@@ -18,11 +20,10 @@ use crate::reading::{Kind, Scale, SegmentSeq, SeqRange, SeriesDef, SeriesKey};
 use crate::segment::Values;
 use crate::store::{Identity, SegmentHead, Step, Store, StoreError};
 use crate::upkeep::{Chore, Idle, Upkeep};
-use crate::uplink::answers::{self, Asked};
-use crate::uplink::machine::{Action, Event, Machine};
+use crate::uplink::machine::{Event, Machine};
 use crate::uplink::voice::{Outgoing, Session, Voice};
 use crate::wire::topics::{self, Topic};
-use crate::wire::{self, Request, StoreUuid};
+use crate::wire::{self, StoreUuid};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Duration;
@@ -64,7 +65,11 @@ struct Running {
     keeper: Keeper,
     upkeep: Upkeep,
     speaking: Option<Speaking>,
+    /// When it is worth asking again whether there is room for the next message.
+    turn_at: i64,
     wake_at: i64,
+    /// When the machine was last told the time.
+    timed: Option<BootNanos>,
     /// For a planted fault: what its client took.
     believed: Vec<(StoreUuid, SeqRange)>,
 }
@@ -117,7 +122,7 @@ impl Board {
     pub(super) fn next_at(&self) -> i64 {
         let Some(running) = &self.running else { return self.power_at };
         let commit = if self.resting { i64::MAX } else { self.commit_at };
-        let wake = if running.speaking.is_some() { i64::MAX } else { running.wake_at };
+        let wake = if running.speaking.is_some() { running.turn_at } else { running.wake_at };
         commit.min(self.upkeep_at).min(wake).min(self.sync_at)
     }
 
@@ -156,84 +161,6 @@ impl Board {
         self.act(around)
     }
 
-    /// The uplink's task: one action at a time, until there is none or the client is busy.
-    fn act(&mut self, around: &mut Around<'_>) -> Result<(), String> {
-        let moment = self.moment(around.now);
-        let (fault, boot_at) = (self.fault, self.boot_at);
-        let Some(running) = &mut self.running else { return Ok(()) };
-        for turn in 0.. {
-            if turn > 10_000 {
-                return Err("the machine asks for more and more at one moment".into());
-            }
-            if running.speaking.is_some() {
-                if !running.speak(moment, fault, around)? {
-                    return Ok(());
-                }
-                continue;
-            }
-            let Some(action) = running.machine.next(moment.boot) else { break };
-            if !around.net.calm && around.dice.per_mille(1) {
-                around.figures.store_failures += 1;
-                running.machine.on(Event::StoreFailed, moment.boot);
-                continue;
-            }
-            let action = running.as_it_believes(action);
-            let (page_bytes, begun) = (running.voice.page_bytes(), running.voice.begun(&action));
-            let asked = Asked { now: moment, nonce: around.dice.word(), page_bytes, begun };
-            let found = answers::find(&mut running.store, action, asked).map_err(|e| format!("the store: {e}"))?;
-            let answer = running.voice.answer(found, moment);
-            if let Some(before) = answer.before.clone() {
-                running.machine.on(before, moment.boot);
-            }
-            let left = answer.messages().collect();
-            running.speaking = Some(Speaking { left, after: answer.after });
-        }
-        running.check_window()?;
-        running.wake_at = boot_at.saturating_add(running.machine.wake_at().0).max(around.now + SECOND / 100);
-        Ok(())
-    }
-
-    pub(super) fn connected(&mut self, now: i64) {
-        self.tell(Event::Connected, now);
-    }
-
-    pub(super) fn disconnected(&mut self, now: i64) {
-        let speaking = self.running.as_mut().and_then(|running| running.speaking.take());
-        if speaking.is_some() {
-            self.tell(Event::NotPublished, now);
-        }
-        self.tell(Event::Disconnected, now);
-    }
-
-    pub(super) fn heard(&mut self, message: &Message, around: &mut Around<'_>) -> Result<(), String> {
-        let read = match topics::parse(PREFIX, &message.topic).map(|(_, topic)| topic) {
-            Some(Topic::Ack) => wire::decode(&message.payload).map(Event::Ack),
-            Some(Topic::Request) => wire::decode(&message.payload).map(Event::Request),
-            other => return Err(format!("the device hears {other:?}")),
-        };
-        let event = read.map_err(|e| format!("{}: {e}", message.topic))?;
-        if matches!(event, Event::Ack(_)) {
-            around.figures.acks_heard += 1;
-            if self.fault == Some(Fault::AcksIgnored) {
-                return Ok(());
-            }
-        }
-        if matches!(event, Event::Request(Request::Segments { .. })) && self.fault == Some(Fault::PersistentChannel) {
-            // What was delivered needs no sending again.
-            return Ok(());
-        }
-        self.tell(event, around.now);
-        Ok(())
-    }
-
-    fn tell(&mut self, event: Event, now: i64) {
-        let moment = self.moment(now);
-        if let Some(running) = &mut self.running {
-            running.machine.on(event, moment.boot);
-            running.wake_at = now;
-        }
-    }
-
     /// The supply is gone for a while; what comes back is another boot, maybe with a clock that begins in 1970.
     pub(super) fn cut_power(&mut self, now: i64, off_ns: i64, net: &mut Net) {
         self.running = None;
@@ -242,13 +169,14 @@ impl Board {
     }
 
     /// The service ends and begins again within one boot: cleanly, or not.
-    pub(super) fn restart_service(&mut self, cleanly: bool, now: i64, net: &mut Net) -> Result<(), String> {
-        let Some(running) = self.running.take() else { return Ok(()) };
+    pub(super) fn restart_service(&mut self, cleanly: bool, around: &mut Around<'_>) -> Result<(), String> {
+        let Some(mut running) = self.running.take() else { return Ok(()) };
         if cleanly {
+            running.take_leave(around);
             running.store.close().map_err(|e| format!("closing: {e}"))?;
         }
-        net.power_off(Side::Device, now);
-        self.power_at = now + SECOND;
+        around.net.power_off(Side::Device, around.now);
+        self.power_at = around.now + SECOND;
         Ok(())
     }
 
@@ -284,10 +212,15 @@ impl Board {
         Ok(all.into_iter().filter(|(_, pending)| !pending.is_empty()).collect())
     }
 
-    /// From here on nothing goes wrong, and no more readings come.
-    pub(super) fn calm(&mut self, now: i64) {
+    /// From here on nothing goes wrong, and no more readings come. A budget would have what waits go out in days: an operator
+    /// lifts it.
+    pub(super) fn calm(&mut self, around: &mut Around<'_>) -> Result<(), String> {
         self.resting = true;
-        self.power_at = self.power_at.min(now + SECOND);
+        self.power_at = self.power_at.min(around.now + SECOND);
+        match self.plan.pace.budget_daily.take() {
+            Some(_) => self.restart_service(true, around),
+            None => Ok(()),
+        }
     }
 
     fn boot(&mut self, around: &mut Around<'_>) -> Result<(), String> {
@@ -316,12 +249,29 @@ impl Board {
         let will = wire::encode(&session.farewell()).map_err(|e| format!("the will: {e}"))?;
         let topic = topics::name(PREFIX, DEVICE, Topic::State);
         around.net.power_on(Side::Device, now, Some(Message { topic, payload: will, retain: true }));
-        let machine = Machine::new(self.plan.snapshot_every, moment.boot);
+        let mut machine = Machine::new(self.plan.snapshot_every, moment.boot)
+            .numbered_from(session.number)
+            .paced(self.plan.pace, self.plan.max_payload, false, moment.boot);
+        if let Some(text) = store.traffic().map_err(|e| format!("the account of traffic: {e}"))? {
+            if !machine.resume_account(&text) {
+                return Err(format!("the account of traffic can't be read: {text}"));
+            }
+        }
         let voice = Voice::new(PREFIX, DEVICE, session, self.plan.max_payload);
         let known = store.newest_anchor().map_err(|e| format!("the anchor: {e}"))?;
         let (keeper, upkeep) = (Keeper::new(known), Upkeep::new(moment));
-        let (speaking, believed) = (None, Vec::new());
-        self.running = Some(Running { store, machine, voice, keeper, upkeep, speaking, wake_at: now, believed });
+        self.running = Some(Running {
+            store,
+            machine,
+            voice,
+            keeper,
+            upkeep,
+            speaking: None,
+            turn_at: now,
+            wake_at: now,
+            timed: None,
+            believed: Vec::new(),
+        });
         (self.commit_at, self.committed_at) = (now + self.plan.commit_ns, now);
         self.upkeep_at = now + self.plan.upkeep_ns;
         Ok(())
@@ -415,57 +365,6 @@ impl Board {
 }
 
 impl Running {
-    /// Hands messages to the client while that takes them; whether all of the action is done.
-    fn speak(&mut self, moment: Now, fault: Option<Fault>, around: &mut Around<'_>) -> Result<bool, String> {
-        let Some(speaking) = &mut self.speaking else { return Ok(true) };
-        let persistent = fault == Some(Fault::PersistentChannel);
-        while let Some(Outgoing { topic, retain, payload, page }) = speaking.left.pop_front() {
-            if !around.net.connected(Side::Device) && !persistent {
-                self.speaking = None;
-                self.machine.on(Event::NotPublished, moment.boot);
-                return Ok(true);
-            }
-            if !around.net.has_room() && !persistent {
-                speaking.left.push_front(Outgoing { topic, retain, payload, page });
-                return Ok(false);
-            }
-            around.figures.published += 1;
-            around.publish(Side::Device, Message { topic, payload, retain });
-            page.into_iter().for_each(|page| self.voice.said(page));
-        }
-        let Some(Speaking { after, .. }) = self.speaking.take() else { return Ok(true) };
-        if let Event::Sent { store, range, .. } = after {
-            around.figures.sent += 1;
-            if persistent {
-                self.believe(store, range).map_err(|e| format!("the store: {e}"))?;
-            }
-        }
-        self.machine.on(after, moment.boot);
-        Ok(true)
-    }
-
-    /// A planted fault: what the client ever took stays at the fleet whatever an ack says.
-    fn as_it_believes(&self, action: Action) -> Action {
-        match action {
-            Action::SetAcked { store, mut ranges } if !self.believed.is_empty() => {
-                self.believed.iter().filter(|(of, _)| *of == store).for_each(|(_, range)| ranges.insert(*range));
-                Action::SetAcked { store, ranges }
-            }
-            other => other,
-        }
-    }
-
-    /// The same: what the client took is at the fleet.
-    fn believe(&mut self, store: StoreUuid, range: SeqRange) -> Result<(), StoreError> {
-        self.believed.push((store, range));
-        let high = self.store.stores().iter().find(|line| line.uuid == store).map_or(0, |line| line.high.0);
-        let pending = self.store.pending_ranges(store)?;
-        let mut held = RangeSet::from_iter(SeqRange::new(1, high));
-        pending.iter().for_each(|range| held.remove(range));
-        held.insert(range);
-        self.store.set_acked(store, held)
-    }
-
     fn take_step(&mut self, chore: Chore, now: Now, fault: Option<Fault>) -> Result<Step, StoreError> {
         let in_flight = self.machine.in_flight();
         match chore {
@@ -487,13 +386,6 @@ impl Running {
         }
     }
 
-    fn check_window(&self) -> Result<(), String> {
-        let (count, bytes) = self.machine.window();
-        if count > 8 || (count > 1 && bytes > 256 << 10) || self.machine.in_flight().len() > 256 {
-            return Err(format!("{count} segments of {bytes} bytes are in the window"));
-        }
-        Ok(())
-    }
 }
 
 fn def(k: u32) -> SeriesDef {

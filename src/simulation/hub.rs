@@ -6,7 +6,7 @@
 //! starts again.
 
 use super::dice::Dice;
-use super::net::{Message, Net, Side, Ticket};
+use super::net::{Message, Side, Ticket};
 use super::plan::{Fault, Plan};
 use super::{Around, EPOCH_NS, PREFIX};
 use crate::clock::{BootNanos, Now, SECOND, UtcNanos};
@@ -120,8 +120,8 @@ impl Hub {
     }
 
     /// The power goes, for `off_ns`: now, or at that moment of the next group.
-    pub(super) fn cut_power(&mut self, cut: Cut, now: i64, off_ns: i64, net: &mut Net) {
-        if cut == Cut::Idle { self.go_dark(now, off_ns, net) } else { self.doomed = Some((cut, off_ns)) }
+    pub(super) fn cut_power(&mut self, cut: Cut, off_ns: i64, around: &mut Around<'_>) {
+        if cut == Cut::Idle { self.go_dark(off_ns, around) } else { self.doomed = Some((cut, off_ns)) }
     }
 
     /// No cut is to come any more.
@@ -144,7 +144,7 @@ impl Hub {
         if !self.copy.exists() {
             return Ok(false);
         }
-        self.go_dark(around.now, 10 * SECOND, around.net);
+        self.go_dark(10 * SECOND, around);
         copy(&self.copy, &self.data).map_err(|e| format!("putting the fleet's disk back: {e}"))?;
         around.account.put_back();
         Ok(true)
@@ -158,12 +158,14 @@ impl Hub {
         }
     }
 
-    fn go_dark(&mut self, now: i64, off_ns: i64, net: &mut Net) {
+    fn go_dark(&mut self, off_ns: i64, around: &mut Around<'_>) {
+        let now = around.now;
+        around.account.look_away();
         self.receiver = None;
         self.inbox.clear();
         self.doomed = None;
         (self.turn_at, self.power_at) = (i64::MAX, now + off_ns);
-        net.power_off(Side::Fleet, now);
+        around.net.power_off(Side::Fleet, now);
     }
 
     fn start(&mut self, around: &mut Around<'_>) -> Result<(), String> {
@@ -196,7 +198,7 @@ impl Hub {
                 return self.answer_and_forget(&messages, off_ns, around);
             }
             receiver.take_without_commit(&messages, moment);
-            self.go_dark(now, off_ns, around.net);
+            self.go_dark(off_ns, around);
             return Ok(());
         }
         let mut answers = receiver.apply(&messages, moment);
@@ -207,7 +209,7 @@ impl Hub {
             let said = if cut == Cut::BeforeAnswers { 0 } else { answers.len() / 2 };
             answers.truncate(said);
             self.publish(answers, around)?;
-            self.go_dark(now, off_ns, around.net);
+            self.go_dark(off_ns, around);
             return Ok(());
         }
         self.publish(answers, around)?;
@@ -227,7 +229,7 @@ impl Hub {
         let moment = self.moment(around.now);
         let answers = self.receiver.as_mut().map(|receiver| receiver.apply(messages, moment)).unwrap_or_default();
         self.publish(answers, around)?;
-        self.go_dark(around.now, off_ns, around.net);
+        self.go_dark(off_ns, around);
         copy(&before, &self.data).map_err(|e| e.to_string())
     }
 

@@ -63,6 +63,8 @@ pub(super) struct Ticket {
 /// What one seed's network is like.
 #[derive(Debug, Clone)]
 pub(super) struct Manners {
+    /// Whether the device's link is as thin as they come.
+    pub(super) thin: bool,
     /// Latency of each way, the least and the most.
     pub(super) latency_ns: (i64, i64),
     /// Time that a byte takes on the device's link.
@@ -99,6 +101,8 @@ struct Link {
     /// First in, first out.
     last_up: i64,
     last_down: i64,
+    /// Until when the link is busy with what was given to it, up and down.
+    busy_until: [i64; 2],
     unacknowledged: usize,
     will: Option<Message>,
 }
@@ -297,6 +301,7 @@ impl Net {
         let connection = self.order;
         let link = self.link_mut(side);
         (link.client, link.broker, link.unacknowledged) = (Some(connection), Some(connection), 0);
+        link.busy_until = [now; 2];
         link.broker_notices_at = None;
         match side {
             Side::Device => {
@@ -458,29 +463,32 @@ impl Net {
 
     fn up(&mut self, side: Side, load: Load, now: i64, dice: &mut Dice) {
         let Some(connection) = self.link(side).client else { return };
-        let at = self.arrival(side, &load, now, dice).max(self.link(side).last_up);
+        let at = self.arrival(side, 0, &load, now, dice).max(self.link(side).last_up);
         self.link_mut(side).last_up = at;
         self.push(at, Way::Up(side, connection, load));
     }
 
     fn down(&mut self, side: Side, load: Load, now: i64, dice: &mut Dice) {
         let Some(connection) = self.link(side).broker else { return };
-        let at = self.arrival(side, &load, now, dice).max(self.link(side).last_down);
+        let at = self.arrival(side, 1, &load, now, dice).max(self.link(side).last_down);
         self.link_mut(side).last_down = at;
         self.push(at, Way::Down(side, connection, load));
     }
 
-    fn arrival(&self, side: Side, load: &Load, now: i64, dice: &mut Dice) -> i64 {
+    /// When `load` is across, one way or the other: the device's link takes its time for each byte, one after the other.
+    fn arrival(&mut self, side: Side, way: usize, load: &Load, now: i64, dice: &mut Dice) -> i64 {
         let bytes = match load {
-            Load::Publish(message) | Load::Deliver(message, _) => message.payload.len() as i64,
+            Load::Publish(message) | Load::Deliver(message, _) => message.topic.len() + message.payload.len(),
             _ => 4,
         };
-        match side {
-            Side::Device => {
-                now + dice.between(self.manners.latency_ns.0, self.manners.latency_ns.1) + bytes * self.manners.byte_ns
-            }
-            Side::Fleet => now + dice.between(SECOND / 5000, SECOND / 100),
+        if side == Side::Fleet {
+            return now + dice.between(SECOND / 5000, SECOND / 100);
         }
+        let takes = bytes as i64 * self.manners.byte_ns;
+        let latency = dice.between(self.manners.latency_ns.0, self.manners.latency_ns.1);
+        let busy_until = &mut self.link_mut(side).busy_until[way];
+        *busy_until = now.max(*busy_until) + takes;
+        *busy_until + latency
     }
 
     fn push(&mut self, at: i64, way: Way) {

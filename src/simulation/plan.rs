@@ -1,8 +1,10 @@
 //! What one seed's story is made of: the board, the network, the weather, and a fault where one is planted.
 
+use super::HOUR_NS;
 use super::dice::Dice;
 use super::net::Manners;
 use crate::clock::SECOND;
+use crate::config::{BacklogOrder, PaceConfig};
 use std::time::Duration;
 
 /// A fault that is put into one of the sides, to see that the checks find it.
@@ -21,6 +23,10 @@ pub(super) enum Fault {
     DeletesBeforeAck,
 }
 
+/// A thin link: about 2 s each way, and 2 kB/s.
+const THIN_LATENCY_NS: (i64, i64) = (3 * SECOND / 2, 5 * SECOND / 2);
+const THIN_BYTE_NS: i64 = SECOND / 2000;
+
 /// The device of a story.
 #[derive(Debug, Clone)]
 pub(super) struct BoardPlan {
@@ -35,6 +41,7 @@ pub(super) struct BoardPlan {
     pub(super) max_payload: usize,
     pub(super) exclusive: bool,
     pub(super) snapshot_every: Option<Duration>,
+    pub(super) pace: PaceConfig,
 }
 
 /// Mean times between the events of the weather; `i64::MAX` where one does not happen.
@@ -43,6 +50,8 @@ pub(super) struct Weather {
     pub(super) mean_ns: i64,
     /// Whether the fleet's disk is put back once.
     pub(super) put_back: bool,
+    /// How long the device's link is dark once, beside all else.
+    pub(super) blackout_ns: Option<i64>,
 }
 
 /// See the room.
@@ -59,11 +68,15 @@ pub(super) struct Plan {
 impl Plan {
     /// The story of a seed.
     pub(super) fn of(dice: &mut Dice) -> Self {
-        let pressed = dice.per_mille(150);
+        let pressed = dice.per_mille(250);
         Self {
             board: board(pressed, dice),
             manners: manners(dice),
-            weather: Weather { mean_ns: dice.spread(4 * 60 * SECOND, 40 * 60 * SECOND), put_back: dice.per_mille(150) },
+            weather: Weather {
+                mean_ns: dice.spread(3 * 60 * SECOND, 30 * 60 * SECOND),
+                put_back: dice.per_mille(150),
+                blackout_ns: pressed.then(|| dice.between(HOUR_NS, 5 * HOUR_NS)),
+            },
             tick_ns: dice.between(20, 60) * SECOND,
             service_ns: (SECOND / 1000, dice.spread(SECOND / 100, 5 * SECOND)),
         }
@@ -84,6 +97,7 @@ impl BoardPlan {
     /// So much in so small a file that retention drops what has not been sent, or what has been acknowledged an hour ago.
     fn press(&mut self) {
         self.commit_ns = self.commit_ns.min(45 * SECOND);
+        self.upkeep_ns = self.upkeep_ns.min(300 * SECOND);
         (self.noisy, self.readings, self.series) = (true, 40, self.series.max(6));
         self.max_size_bytes = 512 << 10;
     }
@@ -91,8 +105,8 @@ impl BoardPlan {
 
 fn board(pressed: bool, dice: &mut Dice) -> BoardPlan {
     let mut plan = BoardPlan {
-        commit_ns: dice.spread(15 * SECOND, 300 * SECOND),
-        upkeep_ns: dice.between(60, 600) * SECOND,
+        commit_ns: dice.spread(30 * SECOND, 900 * SECOND),
+        upkeep_ns: dice.between(120, 1200) * SECOND,
         readings: 1 + dice.roll(8) as u32,
         series: 1 + dice.roll(8) as u32,
         noisy: dice.per_mille(200),
@@ -100,6 +114,7 @@ fn board(pressed: bool, dice: &mut Dice) -> BoardPlan {
         max_payload: dice.spread(1024, 120 * 1024) as usize,
         exclusive: dice.per_mille(500),
         snapshot_every: dice.per_mille(200).then(|| Duration::from_secs(3600 + dice.roll(7200))),
+        pace: pace(dice),
     };
     if pressed {
         plan.press();
@@ -107,15 +122,26 @@ fn board(pressed: bool, dice: &mut Dice) -> BoardPlan {
     plan
 }
 
+fn pace(dice: &mut Dice) -> PaceConfig {
+    let backlog = if dice.per_mille(250) { BacklogOrder::Newest } else { BacklogOrder::Oldest };
+    let rate_limit = dice.per_mille(150).then(|| dice.spread(2_000, 50_000).unsigned_abs());
+    // Between one in which a day's pings just fit and one that most days don't use up.
+    let budget_daily = dice.per_mille(150).then(|| dice.spread(96 << 10, 4 << 20).unsigned_abs());
+    let keep_alive = Duration::from_secs(if budget_daily.is_some() { 600 } else { 30 });
+    PaceConfig { backlog, rate_limit, budget_daily, keep_alive, ..PaceConfig::default() }
+}
+
 fn manners(dice: &mut Dice) -> Manners {
     let latency = dice.spread(SECOND / 500, 2 * SECOND);
+    let thin = dice.per_mille(150);
     Manners {
-        latency_ns: (latency / 2, latency * 2),
-        byte_ns: dice.spread(100, 100_000),
+        thin,
+        latency_ns: if thin { THIN_LATENCY_NS } else { (latency / 2, latency * 2) },
+        byte_ns: if thin { THIN_BYTE_NS } else { dice.spread(100, 100_000) },
         overtaking_ns: dice.spread(SECOND / 1000, 2 * SECOND),
-        lost: dice.roll(40),
-        twice: dice.roll(40),
-        late_acks: dice.roll(40),
+        lost: dice.roll(80),
+        twice: dice.roll(80),
+        late_acks: dice.roll(80),
         queue: dice.spread(10, 1000) as usize,
         remembers: dice.per_mille(500),
         retained_again: dice.per_mille(500),

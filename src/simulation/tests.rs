@@ -3,63 +3,110 @@
 use super::Figures;
 use super::plan::Fault;
 use super::world;
+use std::io::Write;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
-/// Hours and seeds: a little in a debug build, the proof in a release build, all of it with `VARVED_FULL`.
-fn size() -> (i64, u64) {
-    let full = std::env::var("VARVED_FULL").is_ok_and(|v| !v.is_empty() && v != "0");
-    match (full, cfg!(debug_assertions)) {
-        (true, _) => (24, 5000),
-        // As many as fit beside the other tests.
-        (false, false) => (6, 200),
-        (false, true) => (6, 8),
+/// After so many bad seeds the rest are left alone.
+const ENOUGH_BAD: usize = 10;
+
+/// The stories of a range of seeds, told by as many threads as the machine has.
+struct Proof {
+    hours: i64,
+    seeds: Range<u64>,
+    next: AtomicU64,
+    began: Instant,
+    told: Mutex<Told>,
+}
+
+/// What has come of them so far.
+#[derive(Default)]
+struct Told {
+    stories: u64,
+    figures: Figures,
+    bad: Vec<String>,
+}
+
+impl Proof {
+    /// Hours and seeds: a little in a debug build, the proof in a release build, all of it with `VARVED_FULL`; the range
+    /// `VARVED_SEEDS`, such as `1000..2000`, instead of all seeds from 0 on.
+    fn new() -> Self {
+        let (hours, seeds) = match (is_full(), cfg!(debug_assertions)) {
+            (true, _) => (24, 5000),
+            (false, false) => (6, 1000),
+            (false, true) => (6, 8),
+        };
+        let chosen = std::env::var("VARVED_SEEDS").ok().filter(|range| !range.is_empty());
+        let seeds = chosen.map_or(0..seeds, |range| {
+            let ends = range.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
+            ends.unwrap_or_else(|| panic!("VARVED_SEEDS is {range:?}; write it as 1000..2000"))
+        });
+        let next = AtomicU64::new(seeds.start);
+        Self { hours, seeds, next, began: Instant::now(), told: Mutex::default() }
+    }
+
+    fn work(&self) {
+        loop {
+            let seed = self.next.fetch_add(1, Ordering::Relaxed);
+            if !self.seeds.contains(&seed) {
+                return;
+            }
+            let story = tell(seed, self.hours, None);
+            let mut told = self.told.lock().expect("no thread panics with it");
+            told.stories += 1;
+            match story {
+                Ok(figures) => told.figures += figures,
+                Err(why) => {
+                    told.bad.push(format!("seed {seed}: {why}"));
+                    self.say(&format!("seed {seed}: {why}"));
+                }
+            }
+            if told.bad.len() >= ENOUGH_BAD {
+                self.next.store(self.seeds.end, Ordering::Relaxed);
+            }
+            if is_full() && told.stories % 100 == 0 {
+                let seconds = self.began.elapsed().as_secs();
+                self.say(&format!("{} stories in {seconds} s, {} bad", told.stories, told.bad.len()));
+            }
+        }
+    }
+
+    /// Where it is seen at once, also where the output of tests is kept until they end.
+    fn say(&self, line: &str) {
+        let range = &self.seeds;
+        let _ = writeln!(std::io::stderr(), "simulation, seeds {range:?} of {} h: {line}", self.hours);
     }
 }
 
+fn is_full() -> bool {
+    std::env::var("VARVED_FULL").is_ok_and(|v| !v.is_empty() && v != "0")
+}
+
 fn tell(seed: u64, hours: i64, fault: Option<Fault>) -> Result<Figures, String> {
-    let here = std::path::Path::new("/dev/shm");
+    let here = Path::new("/dev/shm");
     let dir = if here.is_dir() { tempfile::tempdir_in(here) } else { tempfile::tempdir() };
     world::tell(seed, hours, fault, dir.expect("a directory").path())
 }
 
-/// The `part`th of `PARTS` shares of the seeds.
-fn tell_part(part: u64) {
-    let (hours, seeds) = size();
-    let (began, mut sum) = (std::time::Instant::now(), Figures::default());
-    for seed in (0..seeds).filter(|seed| seed % PARTS == part) {
-        match tell(seed, hours, None) {
-            Ok(figures) => sum += figures,
-            Err(why) => panic!(
-                "seed {seed}: {why}\n  again: VARVED_SEED={seed} cargo test --release --lib simulation::tests::one_seed -- --nocapture"
-            ),
-        }
-    }
-    println!("part {part}: {} stories in {:.1} s: {sum:#?}", seeds / PARTS, began.elapsed().as_secs_f64());
-}
-
-const PARTS: u64 = 4;
-
-/// Whatever happens on the way, what was committed arrives once, or its loss does. The first share of the seeds.
+/// Whatever happens on the way, what was committed arrives once, or its loss does.
 #[test]
-fn nothing_is_lost_or_doubled_1() {
-    tell_part(0);
-}
-
-/// The second share.
-#[test]
-fn nothing_is_lost_or_doubled_2() {
-    tell_part(1);
-}
-
-/// The third share.
-#[test]
-fn nothing_is_lost_or_doubled_3() {
-    tell_part(2);
-}
-
-/// The fourth share.
-#[test]
-fn nothing_is_lost_or_doubled_4() {
-    tell_part(3);
+fn nothing_is_lost_or_doubled() {
+    let proof = Proof::new();
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(|| proof.work()))));
+    let Told { stories, figures, bad } = proof.told.into_inner().expect("no thread panicked");
+    println!("{stories} stories in {:.1} s: {figures:#?}", proof.began.elapsed().as_secs_f64());
+    let hours = proof.hours;
+    assert!(
+        bad.is_empty(),
+        "{} of {stories} stories are bad:\n{}\n  again: VARVED_SEED=… VARVED_HOURS={hours} cargo test --release --lib \
+         simulation::tests::one_seed -- --nocapture",
+        bad.len(),
+        bad.join("\n")
+    );
 }
 
 /// One seed again: `VARVED_SEED`, and `VARVED_HOURS` where it was not six.

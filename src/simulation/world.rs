@@ -27,6 +27,7 @@ struct World {
     weather_at: i64,
     put_back_at: i64,
     copy_at: i64,
+    dark_at: i64,
 }
 
 /// Tells the story of `seed` in the empty directory `dir`.
@@ -34,7 +35,7 @@ pub(super) fn tell(seed: u64, hours: i64, fault: Option<Fault>, dir: &Path) -> R
     let mut world = World::new(seed, hours, fault, dir);
     let end = hours * HOUR_NS;
     world.run_until(end)?;
-    world.heal();
+    world.heal()?;
     world.run_until(end + CALM_NS)?;
     world.judge(hours)
 }
@@ -47,6 +48,7 @@ impl World {
         let end = hours * HOUR_NS;
         let put_back_at = if plan.weather.put_back { dice.between(end / 3, end) } else { i64::MAX };
         let copy_at = if plan.weather.put_back { dice.between(60 * SECOND, put_back_at) } else { i64::MAX };
+        let dark_at = plan.weather.blackout_ns.map_or(i64::MAX, |_| dice.between(0, end / 2));
         Self {
             now: 0,
             board: Board::new(plan.board.clone(), fault, dir),
@@ -57,6 +59,7 @@ impl World {
             weather_at: dice.spread(SECOND, plan.weather.mean_ns),
             put_back_at,
             copy_at,
+            dark_at,
             dice,
             plan,
         }
@@ -66,7 +69,7 @@ impl World {
         let mut idle = 0;
         while self.now < end {
             let next = self.board.next_at().min(self.hub.next_at()).min(self.net.next_at());
-            let next = next.min(self.weather_at).min(self.put_back_at).min(self.copy_at).min(end);
+            let next = next.min(self.weather_at).min(self.put_back_at).min(self.copy_at).min(self.dark_at).min(end);
             idle = if next <= self.now { idle + 1 } else { 0 };
             if idle > 10_000 {
                 return Err(format!("time stands still at {}", self.at()));
@@ -110,7 +113,8 @@ impl World {
             }
             Arrival::Disconnected(Side::Device) => self.board.disconnected(self.now),
             Arrival::Connected(Side::Fleet) => self.hub.connected(self.now),
-            Arrival::Disconnected(Side::Fleet) | Arrival::Taken => {}
+            Arrival::Disconnected(Side::Fleet) => {}
+            Arrival::Taken => self.board.passed(self.now),
             Arrival::ForDevice(message) => {
                 let (board, mut around) = self.at_the_board();
                 board.heard(&message, &mut around)?;
@@ -135,6 +139,12 @@ impl World {
             let (hub, mut around) = self.at_the_hub();
             let done = hub.put_back(&mut around)?;
             self.figures.put_back += u64::from(done);
+        }
+        if self.dark_at <= self.now {
+            self.dark_at = i64::MAX;
+            self.figures.blackouts += 1;
+            let lasts = self.plan.weather.blackout_ns.unwrap_or(0);
+            self.net.partition(Side::Device, self.now, lasts, &mut self.dice);
         }
         if self.weather_at <= self.now {
             let mean = self.plan.weather.mean_ns;
@@ -178,13 +188,15 @@ impl World {
             }
             12 if self.board.is_on() => {
                 let cleanly = self.dice.per_mille(500);
-                self.board.restart_service(cleanly, now, &mut self.net)
+                let (board, mut around) = self.at_the_board();
+                board.restart_service(cleanly, &mut around)
             }
             13..=15 if self.hub.is_on() => {
                 self.figures.fleet_power_cuts += 1;
                 let cuts = [Cut::Idle, Cut::BeforeCommit, Cut::BeforeAnswers, Cut::BetweenAnswers];
                 let cut = cuts[self.dice.roll(4) as usize];
-                self.hub.cut_power(cut, now, short, &mut self.net);
+                let (hub, mut around) = self.at_the_hub();
+                hub.cut_power(cut, short, &mut around);
                 Ok(())
             }
             16 => {
@@ -229,11 +241,13 @@ impl World {
     }
 
     /// From here on nothing goes wrong, and no more readings come.
-    fn heal(&mut self) {
+    fn heal(&mut self) -> Result<(), String> {
         (self.weather_at, self.put_back_at, self.copy_at) = (i64::MAX, i64::MAX, i64::MAX);
+        self.dark_at = i64::MAX;
         self.net.heal(self.now);
         self.hub.calm(self.now);
-        self.board.calm(self.now);
+        let (board, mut around) = self.at_the_board();
+        board.calm(&mut around)
     }
 
     fn judge(mut self, hours: i64) -> Result<Figures, String> {
@@ -254,6 +268,7 @@ impl World {
         let judged = self.account.judge(&data)?;
         let (readings, commits) = self.account.sizes();
         self.figures.hours = hours as u64;
+        self.figures.note(&self.plan);
         (self.figures.readings, self.figures.commits) = (readings, commits);
         self.figures.judged = judged;
         Ok(self.figures)

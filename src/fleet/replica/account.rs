@@ -103,3 +103,28 @@ impl Account {
         self.held.extend(numbers.iter());
     }
 }
+
+/// A look at a replica beside its receiver that is kept open, for tests that look often.
+#[cfg(test)]
+pub(crate) struct Beside(Connection);
+
+#[cfg(test)]
+impl Beside {
+    /// Opens the replica at `path`.
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        let fail = |e| StoreError::sql("read the replica", path, e);
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map(Self).map_err(fail)
+    }
+
+    /// Which of the numbers in `range` the file holds now, in any history.
+    pub(crate) fn held(&self, range: SeqRange) -> rusqlite::Result<RangeSet> {
+        let sql = "SELECT s.id & 0xFFFFFFFFFFFF, s.last_seq FROM store t JOIN segment s \
+                   ON s.id BETWEEN t.id << 48 AND (t.id << 48) + ?2 WHERE s.last_seq >= ?1 \
+                   AND s.id >= coalesce((SELECT max(b.id) FROM segment b WHERE b.id BETWEEN t.id << 48 AND (t.id << 48) + ?1), 0)";
+        let mut select = self.0.prepare_cached(sql)?;
+        let bounds = [range.first, range.last].map(|seq| seq.0 as i64);
+        let rows = select.query_map(bounds, |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+        let ranges: Vec<(i64, i64)> = rows.collect::<Result<_, _>>()?;
+        Ok(ranges.into_iter().filter_map(|(first, last)| SeqRange::new(first as u64, last as u64)).collect())
+    }
+}
