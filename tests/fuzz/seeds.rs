@@ -54,14 +54,8 @@ const CONFIGS: [(&str, &str); 5] = [
         "[[sensor]]\nkind = \"socket\"\nlisten = \"udp://0.0.0.0:8094\"\n[[sensor]]\nkind = \"exec\"\ncommand = [\"/bin/a\", \"b\"]\n\
          [[sensor]]\nkind = \"file\"\npath = \"/sys/x\"\nname = \"m/v\"\ninterval = \"1s\"\n",
     ),
-    (
-        "uplink",
-        "[uplink]\nbroker = \"mqtts://broker.example:8883\"\nca = \"/etc/ca.pem\"\n[control]\nlisten = \"off\"\n",
-    ),
-    (
-        "fleet",
-        "[fleet]\ndata = \"/var/lib/varved-fleet\"\nbroker = \"mqtt://127.0.0.1\"\nlisten = \"127.0.0.1:1883\"\n",
-    ),
+    ("uplink", "[uplink]\nbroker = \"mqtts://broker.example:8883\"\nca = \"/etc/ca.pem\"\n[control]\nlisten = \"off\"\n"),
+    ("fleet", "[fleet]\ndata = \"/var/lib/varved-fleet\"\nbroker = \"mqtt://127.0.0.1\"\nlisten = \"127.0.0.1:1883\"\n"),
 ];
 
 fn range(first: u64, last: u64) -> SeqRange {

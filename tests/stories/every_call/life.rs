@@ -110,9 +110,7 @@ impl Life {
         let mut counts: BTreeMap<(&str, &'static str), u64> = BTreeMap::new();
         for line in text.lines() {
             let (pid, rest) = line.split_once(' ').unwrap();
-            for call in
-                calls.iter().filter(|call| rest.trim_start().strip_prefix(**call).is_some_and(|r| r.starts_with('(')))
-            {
+            for call in calls.iter().filter(|call| rest.trim_start().strip_prefix(**call).is_some_and(|r| r.starts_with('('))) {
                 *counts.entry((pid, call)).or_default() += 1;
             }
         }
@@ -162,8 +160,7 @@ impl Life {
     /// Starts the service under strace, or attaches strace to one that has started.
     fn begin(self, dir: &Path, words: &[String]) -> Traced {
         let (site, trace) = (site(dir), dir.join("trace"));
-        let log =
-            || Stdio::from(std::fs::OpenOptions::new().create(true).append(true).open(dir.join("device.log")).unwrap());
+        let log = || Stdio::from(std::fs::OpenOptions::new().create(true).append(true).open(dir.join("device.log")).unwrap());
         let mut strace = Command::new("strace");
         strace.args(["-f", "-o"]).arg(&trace).args(words).stdin(Stdio::null());
         for file in watched(dir) {
@@ -289,9 +286,7 @@ fn look(dir: &Path, sent: u64, answered: u64) -> Result<(), String> {
     let row: Vec<u64> = answer["rows"][0].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect();
     let [n, distinct, sure, last, same] = row[..] else { return Err(format!("{answer}")) };
     if sure != answered || n != distinct || n != same || last > sent {
-        return Err(format!(
-            "{answered} of {sent} answered; count, distinct, answered, last, same: {row:?}; {events:?}"
-        ));
+        return Err(format!("{answered} of {sent} answered; count, distinct, answered, last, same: {row:?}; {events:?}"));
     }
     Ok(())
 }

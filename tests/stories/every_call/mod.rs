@@ -127,9 +127,7 @@ fn no_fault_at_any_call_loses_what_was_flushed() {
     let all: Vec<Point> = lives.iter().flat_map(|life| points(&bases[life], *life)).collect();
     let chosen: Vec<Point> = match full() {
         true => all.clone(),
-        false => {
-            all.iter().enumerate().filter(|(at, _)| at % 3 == seed() as usize % 3).map(|(_, p)| p.clone()).collect()
-        }
+        false => all.iter().enumerate().filter(|(at, _)| at % 3 == seed() as usize % 3).map(|(_, p)| p.clone()).collect(),
     };
     let (tallies, bad) = live_through(&chosen, &bases);
     println!("{} of {} faults in {:?}: {tallies:?}, {} bad", chosen.len(), all.len(), begun.elapsed(), bad.len());
