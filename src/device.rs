@@ -93,7 +93,7 @@ fn serve(desk: Desk, mut signals: Signals) -> Result<Report, DeviceError> {
         let wear = executor.spawn(desk.clone().watch_wear());
         let (stop_uplink, stopped) = bounded(1);
         let uplink = executor.spawn(desk.clone().upload(committed, stopped));
-        let control = desk.clone().serve_control(asks.clone(), &sensors, &executor)?;
+        let control = desk.clone().serve_control(asks.clone(), &sensors, &executor);
         watch::ready();
         log::info!("device {}: recording into {}", desk.config.device, desk.config.store.path.display());
 
@@ -127,8 +127,7 @@ fn serve(desk: Desk, mut signals: Signals) -> Result<Report, DeviceError> {
 async fn until_told(signals: &mut Signals, asks: &Sender<Ask>) {
     while signals.next().await == Call::Commit {
         // Not waited for: a second signal may say that the power is gone in a moment.
-        let (reply, _) = bounded(1);
-        let _ = asks.try_send(Ask::Flush(reply));
+        let _ = asks.try_send(Ask::Commit);
     }
 }
 
@@ -172,8 +171,11 @@ impl Desk {
         let shared = Arc::new(Shared::default());
         let (told, opener) = (shared.clone(), clock.clone());
         let (settings, root) = (config.store.clone(), config.root.clone());
-        let open = move || {
+        let open = move |unreadable: Option<&StoreError>| {
             let me = Identity::read(&root)?;
+            if let Some(why) = unreadable {
+                store::set_unreadable_aside(&settings, why, opener.now())?;
+            }
             Store::open(&settings, &me, opener.now()).map(|(store, _)| store)
         };
         let store = store::thread::spawn_opening(open, move |why| told.store_fault(why.to_string()))
@@ -251,7 +253,12 @@ impl Desk {
         let mut upkeep = Upkeep::new(self.clock.now());
         loop {
             Timer::after(UPKEEP_TICK).await;
-            let look = |store: &mut Store| store.look_at_medium().and_then(|()| store.facts());
+            let now = self.clock.now();
+            let look = move |store: &mut Store| {
+                store.look_at_place(now)?;
+                store.look_at_medium()?;
+                store.facts()
+            };
             let facts = match self.store.run(look).await {
                 Ok(Ok(facts)) => facts,
                 // What is wrong is told by the commits; upkeep leaves a medium in trouble alone.
@@ -302,8 +309,12 @@ impl Desk {
         DeviceError::LastCommit { readings: risk.readings, why: recorded.fault.unwrap_or_default() }
     }
 
-    /// Folds the log and closes the file.
+    /// Folds the log and closes the file, which must have its name: nothing is left of it otherwise.
     async fn close(&self) -> Result<Report, DeviceError> {
+        let now = self.clock.now();
+        if let Ok(Err(why)) = self.store.run(move |store| store.look_at_place(now)).await {
+            log::warn!("store: at the end: {why}");
+        }
         let closed = self.store.close().await.map_err(DeviceError::StoreGone)?;
         if let Err(why) = closed {
             // Committed is committed: the next start replays the log.
@@ -331,6 +342,7 @@ mod tests {
     use super::*;
     use std::path::PathBuf;
     use std::sync::mpsc;
+    use std::time::Instant;
 
     /// A service with its store at `store`, its control socket, and what it ends with.
     struct Service {
@@ -360,7 +372,7 @@ mod tests {
         }
     }
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const PATIENCE: Duration = Duration::from_secs(120);
 
     /// A fault of ours that ends the store's thread ends the service too, also where no reading is waiting: otherwise it
     /// would go on, answer the watchdog, and record nothing.
@@ -387,11 +399,15 @@ mod tests {
             told
         };
         let queries: Vec<_> = (0..8).map(|_| ask(Request::Query { sql: "SELECT 1".into() })).collect();
-        std::thread::sleep(Duration::from_millis(500));
+        // All but one worker wait for the store; the requests beyond them are told so at once.
+        let (mut told, until) = (Vec::new(), Instant::now() + PATIENCE);
+        while told.len() < 8 - (control::WORKERS - 1) && Instant::now() < until {
+            told.extend(queries.iter().filter_map(|q| q.try_recv().ok()).filter_map(Result::ok));
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let status = ask(Request::Status).recv_timeout(PATIENCE).expect("status answers").expect("a status");
         let Answer::Ok(status) = status else { panic!("{status:?}") };
         assert!(status["recorded"]["fault"].as_str().is_some_and(|why| why.contains("/proc/nothing")), "{status}");
-        let told: Vec<_> = queries.iter().filter_map(|q| q.try_recv().ok()).filter_map(Result::ok).collect();
         assert!(told.iter().all(|a| matches!(a, Answer::Error { exit: 75, .. })), "{told:?}");
         assert_eq!(told.len(), 8 - (control::WORKERS - 1));
     }

@@ -151,6 +151,24 @@ pub struct Loss {
     pub utc: Option<(UtcNanos, UtcNanos)>,
 }
 
+/// A moment of a boot.
+type Moment = (BootId, BootNanos);
+
+impl Loss {
+    /// It stands for that period too: from the earliest end that is known to the latest. An end that neither knows stays unknown.
+    pub fn reach(&mut self, from: Option<Moment>, to: Option<Moment>, utc: Option<(UtcNanos, UtcNanos)>) {
+        let ends = || [self.from, self.to, from, to].into_iter().flatten();
+        let (earliest, latest) = (ends().min(), ends().max());
+        // One that knows only where it ends may lie before another that knows only where it begins.
+        self.from = self.from.or(from).and(earliest);
+        self.to = self.to.or(to).and(latest);
+        self.utc = match (self.utc, utc) {
+            (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
+            (a, b) => a.or(b),
+        };
+    }
+}
+
 /// What a segment holds.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content {

@@ -45,6 +45,7 @@ mod neighbours;
 mod open;
 mod outgoing;
 mod padding;
+mod place;
 pub mod plain;
 mod quarantine;
 pub mod query;
@@ -59,7 +60,7 @@ mod rollup;
 pub(crate) mod sample;
 pub mod scan;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod thread;
 mod vfs;
 pub mod vtab;
@@ -71,7 +72,7 @@ pub use error::StoreError;
 pub use event::{Event, EventKind};
 pub use identity::Identity;
 pub use medium::Medium;
-pub use open::FreshWhy;
+pub use open::{FreshWhy, set_unreadable_aside};
 pub use outgoing::Shipment;
 pub use rollup::{History, RollupSpan};
 
@@ -107,6 +108,8 @@ pub struct Store {
     /// Something that was read or written showed the file to be damaged.
     damaged: Cell<bool>,
     log: Log,
+    /// Which files are open.
+    place: place::Place,
     /// As of the last step of upkeep.
     in_flight: Vec<(Uuid, SeqRange)>,
     compacted_to: compact::Cursor,

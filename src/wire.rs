@@ -17,7 +17,7 @@ mod rules;
 pub mod topics;
 
 pub use account::{Account, Done, SnapshotRequest, Stretch};
-pub use frames::{Assembled, Assembler, AssemblerLimits, frames, hash_of, piece, piece_bytes};
+pub use frames::{Assembled, Assembler, AssemblerLimits, GivenUp, frames, hash_of, piece, piece_bytes};
 
 use crate::clock::{Anchor, UtcNanos};
 use crate::fault::{Exit, Fault, Verdict};

@@ -18,6 +18,9 @@
 //! | [`stories::year`] | a year of readings keeps within its file, in flat memory, with the history that was promised |
 //! | [`stories::wear`] | a flash budget is kept by seldomer commits, and its account outlives everything |
 //! | [`stories::foreign`] | a receiver that was written from the pages alone gets every reading once |
+//! | [`stories::every_call`] | killed, or told an error, at any system call, the service keeps what it flushed |
+//! | [`stories::faults`] | a failing, full or meddled-with medium costs nothing that was acknowledged |
+//! | [`stories::power_cuts`] | what the real binaries wrote, cut at every boundary, still holds all that they acknowledged |
 //! | [`stories::demo`] | the README's first command, and that its account can fail |
 //! | [`stories::commands`] | what a technician types |
 

@@ -140,8 +140,13 @@ fn devices_command(arguments: &mut Arguments) -> Result<Exit, CliError> {
             other => return Err(arguments.unexpected(&other)),
         }
     }
-    let devices = report::devices(&place.data()?).map_err(CliError::fault)?;
-    output::print(&if json { report::json(&devices) + "\n" } else { report::table(&devices) })?;
+    let data = place.data()?;
+    let devices = report::devices(&data).map_err(CliError::fault)?;
+    let text = match json {
+        true => report::json(&devices) + "\n",
+        false => report::table(&devices, &report::of_nobody(&data).map_err(CliError::fault)?),
+    };
+    output::print(&text)?;
     Ok(Exit::Ok)
 }
 

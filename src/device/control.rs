@@ -10,6 +10,7 @@
 //! A fixed number of workers serve it, one client each at a time; a client that does not read, or does not ask, is hung up
 //! on, so that it can't keep a worker.
 
+use crate::sensor::{SocketFile, bind_unix};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use smol::Async;
@@ -58,6 +59,32 @@ pub enum Answer {
         /// In words, with what to do.
         text: String,
     },
+}
+
+/// Between two tries to make the socket.
+const BIND_AGAIN: Duration = Duration::from_secs(5);
+
+/// Makes the socket at `path`, for as long as it takes: a service that can't be asked still records.
+pub async fn bind(path: &Path) -> (Async<UnixListener>, SocketFile) {
+    let mut tries = 0_u32;
+    loop {
+        match bind_unix(path) {
+            Ok(made) => {
+                if tries > 0 {
+                    log::info!("control: listening on {}", path.display());
+                }
+                return made;
+            }
+            // Once, and then every hour.
+            Err(why) if tries % 720 == 0 => log::error!(
+                "control: no socket, `varved status` and `flush` can't be answered; it is tried again: {why}; make its \
+                 folder, owned by the user of the service, or set control.listen"
+            ),
+            Err(_) => {}
+        }
+        tries = tries.wrapping_add(1);
+        smol::Timer::after(BIND_AGAIN).await;
+    }
 }
 
 /// Serves one client after the other, for ever; [`WORKERS`] of these run on one listener.

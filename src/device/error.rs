@@ -15,8 +15,6 @@ pub enum DeviceError {
     StoreGone(StoreGone),
     /// A sensor can't be set up.
     Sensor(SensorError),
-    /// The control socket can't be made: why, with its path.
-    Control(std::io::Error),
     /// Signals can't be taken over.
     Signals(std::io::Error),
     /// At the end the medium took no writes.
@@ -34,10 +32,6 @@ impl fmt::Display for DeviceError {
             Self::Store(why) => why.fmt(f),
             Self::StoreGone(why) => write!(f, "{why}; the log above says why; start the service again"),
             Self::Sensor(why) => why.fmt(f),
-            Self::Control(why) => write!(
-                f,
-                "control socket {why}; make its folder, owned by the user of the service, or set control.listen"
-            ),
             Self::LastCommit { readings, why } => {
                 write!(f, "ended with {readings} readings in RAM that could not be committed: {why}")
             }
@@ -58,7 +52,6 @@ impl Fault for DeviceError {
             Self::Store(why) => why.exit(),
             Self::StoreGone(_) | Self::Signals(_) | Self::LastCommit { .. } => Exit::Io,
             Self::Sensor(why) => why.exit(),
-            Self::Control(_) => Exit::Config,
         }
     }
 }

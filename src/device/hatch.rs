@@ -5,14 +5,14 @@
 
 use super::control::{self, Answer, Request};
 use super::recorder::Ask;
-use super::{Desk, DeviceError, ask, lock, written_bytes};
+use super::{Desk, ask, lock, written_bytes};
 use crate::clock::{Now, SECOND, UtcNanos};
 use crate::fault::{Exit, Fault};
-use crate::sensor::{self, Counters, Inlets, Running, SocketFile};
+use crate::sensor::{Counters, Inlets, Running, SocketFile};
 use crate::store::{Store, StoreFacts};
 use crate::uplink::UplinkStatus;
 use serde_json::{Value as Json, json};
-use smol::channel::Sender;
+use smol::channel::{Sender, bounded};
 use smol::future::or;
 use smol::{Executor, Task, Timer};
 use std::os::unix::net::UnixListener;
@@ -68,32 +68,34 @@ impl Hatch {
 }
 
 impl Desk {
-    /// Makes the control socket, where one is configured, and its workers.
+    /// Makes the control socket, where one is configured, and its workers. Recording does not wait for it.
     pub(super) fn serve_control(
         self,
         asks: Sender<Ask>,
         sensors: &Running,
         executor: &Executor<'static>,
-    ) -> Result<Vec<Task<()>>, DeviceError> {
-        let Some(path) = self.config.control.listen.clone() else { return Ok(Vec::new()) };
-        let (listener, file) = sensor::bind_unix(&path).map_err(DeviceError::Control)?;
-        let hatch = Arc::new(Hatch {
-            listener,
-            _file: file,
-            desk: self,
-            asks,
-            counters: sensors.counters().to_vec(),
-            inlets: sensors.inlets(),
-            waiting: AtomicUsize::new(0),
-        });
-        let worker = || {
-            let hatch = hatch.clone();
+    ) -> Vec<Task<()>> {
+        let Some(path) = self.config.control.listen.clone() else { return Vec::new() };
+        let (counters, inlets) = (sensors.counters().to_vec(), sensors.inlets());
+        let (ready, hatches) = bounded::<Arc<Hatch>>(control::WORKERS);
+        let worker = |_| {
+            let hatches = hatches.clone();
             executor.spawn(async move {
+                let Ok(hatch) = hatches.recv().await else { return };
                 let hatch = &*hatch;
                 control::serve(&hatch.listener, |request| hatch.answer(request)).await;
             })
         };
-        Ok((0..control::WORKERS).map(|_| worker()).collect())
+        let mut tasks: Vec<_> = (0..control::WORKERS).map(worker).collect();
+        tasks.push(executor.spawn(async move {
+            let (listener, file) = control::bind(&path).await;
+            let waiting = AtomicUsize::new(0);
+            let hatch = Arc::new(Hatch { listener, _file: file, desk: self, asks, counters, inlets, waiting });
+            for _ in 0..control::WORKERS {
+                let _ = ready.send(hatch.clone()).await;
+            }
+        }));
+        tasks
     }
 
     /// Everything there is to know, as `status --json` prints it.

@@ -30,6 +30,8 @@ const RETRY_LAST: Duration = Duration::from_secs(15);
 /// What the control socket and the signals ask of the recorder.
 #[derive(Debug)]
 pub enum Ask {
+    /// Commit everything that has arrived. Nobody waits, so that many are one.
+    Commit,
     /// Commit everything that has arrived, then answer.
     Flush(Sender<()>),
     /// The same, then end: no reading is taken after this.
@@ -64,6 +66,8 @@ pub struct Recorder {
     /// Batches sealed so far; a flush waits for one of these numbers to be done.
     sealed: u64,
     waiting: Vec<(u64, Sender<()>)>,
+    /// The batch up to which a commit was asked for by somebody who doesn't wait.
+    wanted: u64,
     finishing: bool,
     desk: Desk,
 }
@@ -107,6 +111,7 @@ impl Recorder {
             asked: VecDeque::new(),
             sealed: 0,
             waiting: Vec::new(),
+            wanted: 0,
             finishing: false,
             desk,
         }
@@ -130,7 +135,7 @@ impl Recorder {
             match self.next().await {
                 Wake::Readings(readings) => self.take(readings),
                 Wake::Anchor(anchor) => self.anchors.push(anchor),
-                Wake::Ask(ask) => self.asked.push_back((self.taken + self.ends.readings.len() as u64, ask)),
+                Wake::Ask(ask) => self.note_ask(ask),
                 Wake::Done(outcome) => self.note_commit(&outcome?),
                 Wake::Due => {}
             }
@@ -187,6 +192,16 @@ impl Recorder {
         self.show_risk();
     }
 
+    /// Those who wait are as few as the workers of the control socket. Signals come as fast as somebody sends them: of those
+    /// for one state of the queue the first is enough.
+    fn note_ask(&mut self, ask: Ask) {
+        let after = self.taken + self.ends.readings.len() as u64;
+        let known = |(other, asked): &(u64, Ask)| *other == after && matches!(asked, Ask::Commit);
+        if !(matches!(ask, Ask::Commit) && self.asked.iter().any(known)) {
+            self.asked.push_back((after, ask));
+        }
+    }
+
     /// What was in the queue when they asked has been taken in: the batch that it is in is the one to wait for.
     fn hear_those_whose_turn_it_is(&mut self) {
         while self.asked.front().is_some_and(|(after, _)| *after <= self.taken) {
@@ -195,6 +210,10 @@ impl Recorder {
                 self.anchors.push(anchor);
             }
             let (reply, finish) = match ask {
+                Ask::Commit => {
+                    self.wanted = self.sealed + u64::from(self.batch.due_at().is_some());
+                    continue;
+                }
                 Ask::Flush(reply) => (reply, false),
                 Ask::Finish(reply) => (reply, true),
             };
@@ -206,7 +225,7 @@ impl Recorder {
 
     fn begin_commit_if_due(&mut self) {
         let now = self.desk.clock.boot();
-        let asked = self.waiting.iter().any(|(number, _)| *number > self.sealed);
+        let asked = self.wanted > self.sealed || self.waiting.iter().any(|(number, _)| *number > self.sealed);
         if self.committing.is_some() || !(asked || self.batch.due(now)) {
             return;
         }

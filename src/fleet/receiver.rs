@@ -9,7 +9,9 @@
 //! gave an id another meaning is found out before a reading of its is taken for another's. Until they are there the
 //! segment is not kept; the pages are asked for, and the device sends the segment again for want of an ack.
 
+mod answers;
 mod device;
+mod notices;
 mod retrievals;
 #[cfg(test)]
 mod tests;
@@ -18,20 +20,20 @@ use super::presence::Heard;
 use super::refusal::Refusal;
 use super::replica::roster::{Happened, Roster};
 use super::replica::{Arrived, Merged, Placed};
-use super::shelf::{Notice, Shelf};
+use super::shelf::{MAX_PREPARED, Shelf};
 use super::{FAR_SEQUENCE, FleetError, MAX_DEVICES, MAX_STORES_PER_DEVICE};
 use crate::clock::{BootNanos, Now, SECOND};
 use crate::reading::SegmentSeq;
-use crate::reading::ranges::both_ends;
 use crate::segment::{SegmentError, View};
 use crate::wire::topics::{self, Topic};
 use crate::wire::{
-    Ack, Assembled, Assembler, AssemblerLimits, CatalogPage, MAX_RANGES, MAX_STORES, Request, SegmentFrame, State,
-    StoreAck, StoreUuid, WireError, decode, encode,
+    Assembled, Assembler, AssemblerLimits, CatalogPage, SegmentFrame, State, StoreUuid, WireError, decode,
 };
 pub(in crate::fleet) use device::gaps as device_gaps;
 
+use answers::Answers;
 use device::Device;
+use notices::{Stranger, Strangers};
 use retrievals::Retrievals;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -39,23 +41,11 @@ use std::path::Path;
 /// The most messages of one group, which is committed together.
 pub const MAX_GROUP: usize = 1024;
 
-/// The longest `ack` payload, in bytes; a longer one names fewer ranges.
-const MAX_ACK_BYTES: usize = 100 * 1024;
-
 /// How often the roster is written at most.
 const SAVE_EVERY: i64 = 5 * SECOND;
 
-/// How often a message that is of no device is named in the log at most.
-const NAME_EVERY: i64 = 60 * SECOND;
-
 /// Acks that are published again at one tick after a reconnect.
 const ACKS_PER_TICK: usize = 64;
-
-/// Sessions of one device that took turns so often are two devices.
-const CONTEST: u32 = 4;
-
-/// Events that wait for the roster; more are counted only.
-const MAX_WAITING_EVENTS: usize = 1024;
 
 /// A message as it came.
 #[derive(Debug, Clone, Copy)]
@@ -92,13 +82,6 @@ pub struct Receiver {
     strangers: Strangers,
 }
 
-/// What a group of messages asks for beside the commit.
-#[derive(Default)]
-struct Answers {
-    acks: BTreeSet<String>,
-    catalogs: BTreeSet<String>,
-}
-
 impl Receiver {
     /// Opens the data folder, made where it isn't there, for devices below `prefix`.
     pub fn open(data: &Path, prefix: &str) -> Result<Self, FleetError> {
@@ -125,8 +108,9 @@ impl Receiver {
     pub fn apply(&mut self, group: &[Message<'_>], now: Now) -> Vec<Publication> {
         debug_assert!(group.len() <= MAX_GROUP, "one commit for too many messages");
         let mut answers = Answers::default();
-        for message in group {
-            self.take(*message, now, &mut answers);
+        for some in group.chunks(MAX_PREPARED) {
+            self.prepare(some, now);
+            some.iter().for_each(|message| self.take(*message, now, &mut answers));
         }
         self.commit(now);
         self.answer(answers, now)
@@ -170,25 +154,21 @@ impl Receiver {
 
     /// Messages whose topic is nobody's or not a device's to write, or whose device would be one too many.
     pub fn strangers(&self) -> u64 {
-        self.strangers.count
+        self.strangers.total()
     }
 
     fn take(&mut self, message: Message<'_>, now: Now, answers: &mut Answers) {
         if self.shelf.is_crowded() {
             self.commit(now);
         }
-        let Some((name, topic)) = topics::parse(&self.prefix, message.topic) else {
-            self.strangers.count(message.topic, "is no device's topic", now);
-            return;
-        };
-        if matches!(topic, Topic::Ack | Topic::Request) {
-            self.strangers.count(message.topic, "is the receiver's own to write", now);
-            return;
+        let parsed = topics::parse(&self.prefix, message.topic);
+        if let Some(kind) = Stranger::of(parsed.map(|(_, topic)| topic)) {
+            return self.stranger(message.topic, kind, now);
         }
+        let Some((name, topic)) = parsed else { return };
         if !self.devices.contains_key(name) {
             if self.devices.len() >= MAX_DEVICES {
-                self.strangers.count(message.topic, "would be of one device too many", now);
-                return;
+                return self.stranger(message.topic, Stranger::TooMany, now);
             }
             self.devices.insert(name.to_owned(), Device::default());
         }
@@ -205,11 +185,24 @@ impl Receiver {
         if !self.changed.contains(name) {
             self.changed.insert(name.to_owned());
         }
-        if let Err((why, detail)) = taken {
-            if device.entry.refused.count(why, now.boot) {
-                let total = device.entry.refused.total();
-                log::warn!("receiver: {name}: refused ({why}, {total} so far): {detail}");
-            }
+        if let Err(refused) = taken {
+            self.refused(name, refused, now);
+        }
+        self.given_up(now);
+    }
+
+    /// Makes the replicas of devices that `messages` are the first of, several at a time: the others wait meanwhile.
+    fn prepare(&mut self, messages: &[Message<'_>], now: Now) {
+        let mut new = Vec::new();
+        for message in messages {
+            let Some((name, Topic::Catalog(_))) = topics::parse(&self.prefix, message.topic) else { continue };
+            let is_new = self.shelf.stores_of(name).next().is_none() && self.devices.len() < MAX_DEVICES;
+            let page = is_new.then(|| decode::<CatalogPage>(message.payload).ok()).flatten();
+            new.extend(page.map(|page| (name.to_owned(), page.store)));
+        }
+        if new.len() > 1 {
+            let notices = self.shelf.prepare(&new, now.utc);
+            self.report(notices, now);
         }
     }
 
@@ -322,23 +315,6 @@ impl Receiver {
         Err((Refusal::Stores, format!("store {store} would be one more than {MAX_STORES_PER_DEVICE}")))
     }
 
-    /// Sessions of one name take turns: told when that is no accident any more, and at each doubling.
-    fn contest(&mut self, name: &str, state: &State, times: u32, now: Now) {
-        if times >= CONTEST && times.is_power_of_two() {
-            let detail = self.device(name).contest(state, times);
-            log::warn!("receiver: {name}: {detail}");
-            self.happened(name, detail, now);
-        }
-    }
-
-    /// Everyone who brought the store learns of a conflict.
-    fn conflict(&mut self, name: &str, store: StoreUuid, detail: String, now: Now, answers: &mut Answers) {
-        log::warn!("receiver: {name}: {detail}");
-        self.happened(name, detail, now);
-        let others = self.shelf.devices().filter(|(_, stores)| stores.contains(&store));
-        answers.acks.extend(others.map(|(other, _)| other.to_owned()).filter(|other| self.devices.contains_key(other)));
-    }
-
     fn commit(&mut self, now: Now) {
         for (store, cause) in self.shelf.commit() {
             log::error!("receiver: store {store} was not committed and is not acknowledged: {cause}");
@@ -361,105 +337,6 @@ impl Receiver {
         }
     }
 
-    fn answer(&mut self, answers: Answers, now: Now) -> Vec<Publication> {
-        let mut out = Vec::new();
-        for name in &answers.acks {
-            match self.ack(name, now) {
-                Ok((ack, gaps)) => {
-                    out.extend(self.publication(name, Topic::Ack, ack_payload(ack), true));
-                    let asked: Vec<Request> =
-                        gaps.into_iter().filter_map(|store| self.device(name).ask_for_gaps(store, now.boot)).collect();
-                    out.extend(asked.iter().filter_map(|r| self.publication(name, Topic::Request, encode(r), false)));
-                }
-                Err(cause) => log::error!("receiver: {name}: no ack now: {cause}"),
-            }
-        }
-        for name in &answers.catalogs {
-            if self.device(name).may_ask_for_catalog(now.boot) {
-                out.extend(self.publication(name, Topic::Request, encode(&Request::Catalog), false));
-            }
-        }
-        // What an answer had to open may have begun nothing, but nothing may stay open in a transaction either.
-        self.commit(now);
-        out
-    }
-
-    fn publication(
-        &self,
-        name: &str,
-        topic: Topic,
-        payload: Result<Vec<u8>, WireError>,
-        retain: bool,
-    ) -> Option<Publication> {
-        match payload {
-            Ok(payload) => Some(Publication { topic: topics::name(&self.prefix, name, topic), payload, retain }),
-            Err(error) => {
-                log::error!("receiver: {name}: {error}");
-                None
-            }
-        }
-    }
-
-    /// All that `name` may be told, and its stores with gaps.
-    fn ack(&mut self, name: &str, now: Now) -> Result<(Ack, Vec<StoreUuid>), FleetError> {
-        let mut stores = self.device(name).stores_to_tell();
-        if !self.device(name).has_stated() {
-            // A store that is not named is not held: without the device's word, all of them may be in its file.
-            let more: Vec<_> = self.shelf.stores_of(name).filter(|store| !stores.contains(store)).collect();
-            stores.extend(more);
-        }
-        stores.retain(|store| self.shelf.has(name, *store));
-        stores.truncate(MAX_STORES);
-        let mut ack = Ack { stores: Vec::new() };
-        let mut gaps = Vec::new();
-        for store in stores {
-            let recheck = self.device(name).brought(store).recheck;
-            let (replica, notices) = self.shelf.replica(name, store, now.utc)?;
-            let standing = replica.standing(name, recheck);
-            self.report(notices, now);
-            let standing = standing?;
-            let device = self.device(name);
-            if device.find_gaps(store, &standing.present, now.boot) {
-                gaps.push(store);
-            }
-            ack.stores.push(StoreAck {
-                store,
-                cumulative: standing.held.cumulative(),
-                ranges: standing.held.rest(MAX_RANGES),
-                high: standing.high,
-                conflicts: standing.conflicts.joined(MAX_RANGES),
-                verified: recheck.map(|nonce| (nonce, both_ends(standing.verified.iter().collect(), MAX_RANGES))),
-            });
-        }
-        Ok((ack, gaps))
-    }
-
-    fn report(&mut self, notices: Vec<Notice>, now: Now) {
-        for notice in notices {
-            let (device, detail) = match notice {
-                Notice::Moved { store, from, to } => (
-                    to,
-                    format!("brings store {store}, which came from {from} before: a card that was moved, or a clone"),
-                ),
-                Notice::SetAside { store, path } => {
-                    self.forget(store);
-                    (
-                        String::new(),
-                        format!("the replica of store {store} was damaged; set aside as {}", path.display()),
-                    )
-                }
-            };
-            log::warn!("receiver: {device}: {detail}");
-            self.happened(&device, detail, now);
-        }
-    }
-
-    fn happened(&mut self, device: &str, detail: String, now: Now) {
-        if self.events.len() < MAX_WAITING_EVENTS {
-            self.events.push(Happened { utc: now.utc, device: device.to_owned(), detail });
-        }
-    }
-
     fn save(&mut self, now: Now) {
         self.saved = Some(now.boot);
         if self.changed.is_empty() && self.events.is_empty() {
@@ -477,24 +354,6 @@ impl Receiver {
 
     fn device(&mut self, name: &str) -> &mut Device {
         self.devices.entry(name.to_owned()).or_default()
-    }
-}
-
-/// Messages that are of no device: counted, and now and then one is named in the log.
-#[derive(Default)]
-struct Strangers {
-    count: u64,
-    named: Option<BootNanos>,
-}
-
-impl Strangers {
-    fn count(&mut self, topic: &str, why: &str, now: Now) {
-        self.count = self.count.saturating_add(1);
-        if self.named.is_none_or(|then| now.boot.0.saturating_sub(then.0) >= NAME_EVERY) {
-            self.named = Some(now.boot);
-            let topic: String = topic.chars().take(200).collect();
-            log::warn!("receiver: {topic:?} {why} ({} such so far): check the broker's ACL", self.count);
-        }
     }
 }
 
@@ -525,23 +384,4 @@ fn bad_envelope(error: WireError) -> Refused {
 
 fn bad_replica(error: FleetError) -> Refused {
     (Refusal::Replica, error.to_string())
-}
-
-/// The payload of `ack`; where it would be too long, with fewer ranges: it may leave out any.
-fn ack_payload(mut ack: Ack) -> Result<Vec<u8>, WireError> {
-    let mut limit = MAX_RANGES;
-    loop {
-        let payload = encode(&ack)?;
-        if payload.len() <= MAX_ACK_BYTES || limit <= 1 {
-            return Ok(payload);
-        }
-        limit /= 2;
-        for store in &mut ack.stores {
-            store.ranges = both_ends(std::mem::take(&mut store.ranges), limit);
-            store.conflicts.truncate(limit);
-            if let Some((_, verified)) = &mut store.verified {
-                *verified = both_ends(std::mem::take(verified), limit);
-            }
-        }
-    }
 }

@@ -32,11 +32,13 @@ pub enum Refusal {
     Stores = 9,
     /// The replica can't be written or read; the cause is in the log.
     Replica = 10,
+    /// Pieces of a segment that were dropped before all had come: more are begun than brought to an end.
+    Unfinished = 11,
 }
 
 impl Refusal {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Envelope,
         Self::NewerEnvelope,
         Self::Segment,
@@ -48,6 +50,7 @@ impl Refusal {
         Self::CatalogFull,
         Self::Stores,
         Self::Replica,
+        Self::Unfinished,
     ];
 
     /// The word in the roster and in `devices`.
@@ -64,6 +67,7 @@ impl Refusal {
             Self::CatalogFull => "catalog-full",
             Self::Stores => "stores",
             Self::Replica => "replica",
+            Self::Unfinished => "unfinished",
         }
     }
 }
@@ -103,6 +107,11 @@ impl Refusals {
     /// The reasons that occurred, with their counts.
     pub fn iter(&self) -> impl Iterator<Item = (Refusal, u64)> + '_ {
         Refusal::ALL.into_iter().map(|why| (why, self.counts[why as usize])).filter(|(_, n)| *n > 0)
+    }
+
+    /// How often for this reason.
+    pub fn of(&self, why: Refusal) -> u64 {
+        self.counts[why as usize]
     }
 
     /// All of them together.

@@ -101,9 +101,8 @@ pub fn devices(data: &Path) -> Result<Vec<DeviceLine>, FleetError> {
         let state: Option<State> = entry.state.as_deref().and_then(|payload| decode(payload).ok());
         let stores = shelf.stores_of(&name).map(|store| store_line(&shelf, store, state.as_ref())).collect();
         let events = events.remove(&name).unwrap_or_default();
-        let event = |event: Happened| EventLine { utc: iso8601(event.utc), what: event.detail };
         DeviceLine {
-            events: events.into_iter().map(event).collect(),
+            events: events.into_iter().map(EventLine::of).collect(),
             seen: (entry.seen.0 != 0).then(|| iso8601(entry.seen)),
             online: entry.online,
             version: state.map(|state| state.version),
@@ -115,6 +114,22 @@ pub fn devices(data: &Path) -> Result<Vec<DeviceLine>, FleetError> {
         }
     };
     Ok(names.into_iter().map(line).collect())
+}
+
+/// What happened that is of no device, or of one that is not known, the newest first: topics of nobody, replicas that were set
+/// aside.
+///
+/// # Errors
+/// The roster can't be read.
+pub fn of_nobody(data: &Path) -> Result<Vec<EventLine>, FleetError> {
+    let events = roster::events(data, MAX_EVENTS)?.remove("").unwrap_or_default();
+    Ok(events.into_iter().map(EventLine::of).collect())
+}
+
+impl EventLine {
+    fn of(event: Happened) -> Self {
+        Self { utc: iso8601(event.utc), what: event.detail }
+    }
 }
 
 fn last_snapshot(asked: &[Standing], device: &str) -> Option<String> {
@@ -146,8 +161,9 @@ pub fn replicas(data: &Path, device: &str) -> Result<Vec<PathBuf>, FleetError> {
     }
 }
 
-/// The lines as a table, one store a line, for people; below it what is asked of devices, and the newest event of each.
-pub fn table(devices: &[DeviceLine]) -> String {
+/// The lines as a table, one store a line, for people; below it what is asked of devices, the newest event of each, and those
+/// `of_nobody`.
+pub fn table(devices: &[DeviceLine], of_nobody: &[EventLine]) -> String {
     let mut out = String::from("DEVICE\tSEEN\tONLINE\tSTORE\tREADINGS\tHELD\tGAPS\tLOSSES\tCONFLICTS\tREFUSED\n");
     for device in devices {
         let refused: u64 = device.refused.values().sum();
@@ -174,6 +190,9 @@ pub fn table(devices: &[DeviceLine]) -> String {
     let mut out = align(&out) + &requests::table(devices);
     for (device, event) in devices.iter().filter_map(|line| Some((&line.device, line.events.first()?))) {
         let _ = writeln!(out, "{device}: {}: {}", event.utc, event.what);
+    }
+    for event in of_nobody {
+        let _ = writeln!(out, "receiver: {}: {}", event.utc, event.what);
     }
     out
 }

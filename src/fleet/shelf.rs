@@ -19,14 +19,17 @@ use crate::wire::{StoreUuid, topics};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Replicas that are open at one time: three file handles and at most about 400 KiB each, of which 256 KiB are SQLite's cache.
 /// With more devices than this at work, replicas are closed and opened again, which reads the list of their segments.
 pub const MAX_OPEN: usize = 256;
 
-/// Commits that wait for the medium at one time. A file system joins the flushes of several files into one.
-const COMMITS_AT_A_TIME: usize = 16;
+/// Replicas that wait for the medium at one time. A file system joins the flushes of several files into one.
+const AT_A_TIME: usize = 16;
+
+/// Replicas that are opened ahead of their messages.
+pub const MAX_PREPARED: usize = MAX_OPEN / 2;
 
 /// The most that the catalogues of open replicas may take between two commits, in bytes: those used longest ago are closed.
 pub const MAX_OPEN_CATALOG_BYTES: usize = 128 << 20;
@@ -122,7 +125,8 @@ impl Shelf {
         }
         if !self.open.contains_key(&store) {
             self.make_room();
-            let (replica, notice) = self.open_file(device, store, now)?;
+            let home = self.home_of(device, store);
+            let (replica, notice) = open_file(&self.data.join(&home), &home, store, now)?;
             notices.extend(notice);
             self.open.insert(store, Open { replica, used: 0 });
         }
@@ -135,6 +139,37 @@ impl Shelf {
             }
             None => Err(FleetError::Config(format!("store {store} is not on the shelf"))),
         }
+    }
+
+    /// Opens or makes the replicas of `wanted`, stores by the device that brings each, several at a time: a new one waits for
+    /// the medium a dozen times, and the devices of a fleet may all be new at once. A failure is left to [`Shelf::replica`],
+    /// which tries again and tells.
+    pub fn prepare(&mut self, wanted: &[(String, StoreUuid)], now: UtcNanos) -> Vec<Notice> {
+        let wanted = &wanted[..wanted.len().min(MAX_PREPARED)];
+        let (mut notices, mut closed) = (Vec::new(), BTreeMap::new());
+        if self.make_folders(wanted).is_err() {
+            return notices;
+        }
+        for (device, store) in wanted {
+            let brought = if self.has(device, *store) { Ok(None) } else { self.bring(device, *store) };
+            let Ok(notice) = brought else { continue };
+            notices.extend(notice);
+            if !self.open.contains_key(store) {
+                closed.insert(*store, self.home_of(device, *store));
+            }
+        }
+        let (data, opened) = (&self.data, Mutex::new(Vec::new()));
+        at_a_time(closed.into_iter(), |(store, home)| {
+            let replica = open_file(&data.join(&home), &home, store, now);
+            locked(&opened).extend(replica.ok().map(|(replica, notice)| (store, replica, notice)));
+        });
+        for (store, replica, notice) in opened.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            self.make_room();
+            self.uses += 1;
+            self.open.insert(store, Open { replica, used: self.uses });
+            notices.extend(notice);
+        }
+        notices
     }
 
     /// Whether all that may be open is open and waits for a commit.
@@ -162,24 +197,12 @@ impl Shelf {
             .filter(|(_, open)| open.replica.has_uncommitted())
             .map(|(store, open)| (*store, &mut open.replica))
             .collect();
-        let threads = waiting.len().min(COMMITS_AT_A_TIME);
-        let (waiting, failed) = (Mutex::new(waiting.into_iter()), Mutex::new(Vec::new()));
-        let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let commit = || {
-            while let Some((store, replica)) = next() {
-                if let Err(cause) = replica.commit() {
-                    failed.lock().unwrap_or_else(PoisonError::into_inner).push((store, cause));
-                }
+        let failed = Mutex::new(Vec::new());
+        at_a_time(waiting.into_iter(), |(store, replica)| {
+            if let Err(cause) = replica.commit() {
+                locked(&failed).push((store, cause));
             }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..threads {
-                // Where the system gives no thread, the others do its part.
-                let _ = std::thread::Builder::new().spawn_scoped(scope, commit);
-            }
-            commit();
         });
-        drop(waiting);
         self.shed_catalogs();
         failed.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
@@ -195,6 +218,19 @@ impl Shelf {
     #[cfg(test)]
     pub(super) fn opened(&mut self, store: StoreUuid) -> Option<&mut Replica> {
         self.open.get_mut(&store).map(|open| &mut open.replica)
+    }
+
+    /// The folders of devices that have none, all made durable at once.
+    fn make_folders(&self, wanted: &[(String, StoreUuid)]) -> Result<(), FleetError> {
+        let own = |(device, _): &(String, StoreUuid)| self.data.join(device);
+        let made: Vec<PathBuf> = wanted.iter().map(own).filter(|own| fs::create_dir(own).is_ok()).collect();
+        if made.is_empty() {
+            return Ok(());
+        }
+        fsync(&self.data).inspect_err(|_| {
+            // What is there counts as durable.
+            made.iter().for_each(|own| drop(fs::remove_dir(own)));
+        })
     }
 
     /// The first device to bring a store gives it its place; for any other a link is made to it.
@@ -221,28 +257,9 @@ impl Shelf {
         Ok(moved)
     }
 
-    fn open_file(
-        &self,
-        device: &str,
-        store: StoreUuid,
-        now: UtcNanos,
-    ) -> Result<(Replica, Option<Notice>), FleetError> {
-        let home = self.homes.get(&store).map_or(device, String::as_str);
-        let path = self.path(home, store);
-        let fresh = !path.exists();
-        let opened = match Replica::open(&path, store, home, now) {
-            Err(StoreError::Damaged { what }) => {
-                log::error!("replica: {what}");
-                let aside = set_aside(&path)?;
-                let replica = Replica::open(&path, store, home, now)?;
-                (replica, Some(Notice::SetAside { store, path: aside }))
-            }
-            other => (other?, None),
-        };
-        if fresh || opened.1.is_some() {
-            fsync(&self.data.join(home))?;
-        }
-        Ok(opened)
+    /// Whose folder the replica of `store` lies in, or is to lie in where `device` brings it first.
+    fn home_of(&self, device: &str, store: StoreUuid) -> String {
+        self.homes.get(&store).map_or(device, String::as_str).to_owned()
     }
 
     /// Closes the replica that was used longest ago and may be closed.
@@ -288,6 +305,53 @@ impl Shelf {
     }
 }
 
+/// Opens or makes the replica of `store` in `folder`, that of the device `home`.
+fn open_file(
+    folder: &Path,
+    home: &str,
+    store: StoreUuid,
+    now: UtcNanos,
+) -> Result<(Replica, Option<Notice>), FleetError> {
+    let path = folder.join(file_name(store));
+    let fresh = !path.exists();
+    let opened = match Replica::open(&path, store, home, now) {
+        Err(StoreError::Damaged { what }) => {
+            log::error!("replica: {what}");
+            let aside = set_aside(&path)?;
+            let replica = Replica::open(&path, store, home, now)?;
+            (replica, Some(Notice::SetAside { store, path: aside }))
+        }
+        other => (other?, None),
+    };
+    if fresh || opened.1.is_some() {
+        fsync(folder)?;
+    }
+    Ok(opened)
+}
+
+/// Does `work` with each, [`AT_A_TIME`] at one time.
+fn at_a_time<T: Send>(all: impl ExactSizeIterator<Item = T> + Send, work: impl Fn(T) + Sync) {
+    let threads = all.len().min(AT_A_TIME);
+    let all = Mutex::new(all);
+    let next = || locked(&all).next();
+    let work = || {
+        while let Some(one) = next() {
+            work(one);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            // Where the system gives no thread, the others do its part.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
+        }
+        work();
+    });
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn file_name(store: StoreUuid) -> String {
     format!("{store}.db")
 }
@@ -327,4 +391,29 @@ fn fsync(path: &Path) -> Result<(), FleetError> {
 
 fn folder(path: &Path, cause: std::io::Error) -> FleetError {
     FleetError::Folder { path: path.to_owned(), cause }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Condvar;
+    use std::time::Duration;
+
+    /// As many as may wait for the medium do so at one time, no more, and each piece of work is done once.
+    #[test]
+    fn so_many_wait_at_a_time() {
+        let (inside, changed) = (Mutex::new((0, 0, 0)), Condvar::new());
+        at_a_time(0..3 * AT_A_TIME, |_| {
+            let mut at = locked(&inside);
+            at.0 += 1;
+            at.1 = at.1.max(at.0);
+            changed.notify_all();
+            // The first wait for each other; the rest find that they have met.
+            let met = changed.wait_timeout_while(at, Duration::from_secs(60), |at| at.1 < AT_A_TIME);
+            let mut at = met.unwrap_or_else(PoisonError::into_inner).0;
+            (at.0, at.2) = (at.0 - 1, at.2 + 1);
+        });
+        let (now, most, done) = *locked(&inside);
+        assert_eq!((now, most, done), (0, AT_A_TIME, 3 * AT_A_TIME));
+    }
 }

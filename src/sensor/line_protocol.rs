@@ -22,7 +22,8 @@ mod number;
 use super::name::{BadName, Name};
 use crate::clock::UtcNanos;
 use crate::reading::{Kind, MAX_TEXT_BYTES, Scale, SeriesDef, Value};
-use number::{read_bare, read_short_number, read_usual_stamp};
+use number::read_bare;
+pub(super) use number::{read_short_number, read_usual_stamp};
 use std::fmt::Write as _;
 use std::ops::Range;
 
@@ -127,13 +128,23 @@ impl FieldValue {
         }
     }
 
+    /// The value itself, where it is a number or a truth.
+    pub fn number(&self) -> Option<Value> {
+        match self {
+            Self::Int(i) => Some(Value::Int(*i)),
+            Self::Float(f) => Some(Value::Float(*f)),
+            Self::Bool(b) => Some(Value::Bool(*b)),
+            Self::Text(_) => None,
+        }
+    }
+
     /// The value itself; `line` is the line it was read from.
     pub fn value(&self, line: &str) -> Value {
         match self {
+            Self::Text(range) => Value::Text(unquote(&line[range.clone()])),
             Self::Int(i) => Value::Int(*i),
             Self::Float(f) => Value::Float(*f),
             Self::Bool(b) => Value::Bool(*b),
-            Self::Text(range) => Value::Text(unquote(&line[range.clone()])),
         }
     }
 }

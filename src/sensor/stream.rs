@@ -4,8 +4,6 @@
 //! at most [`MAX_LINE_BYTES`]; a longer line is thrown away up to its newline, and the lines after it are good again.
 //! It does not look into the lines.
 
-use std::io::BufRead as _;
-
 /// The longest line, its newline not counted. A text value may be 16 KiB; this leaves room for four of them.
 pub const MAX_LINE_BYTES: usize = 64 * 1024;
 
@@ -35,7 +33,7 @@ impl LineBuffer {
 
     /// Takes the next bytes of the stream and hands every line in them to `each`, in order.
     pub(super) fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(Found<'_>)) {
-        while let Some(newline) = newline(bytes) {
+        while let Some(newline) = memchr::memchr(b'\n', bytes) {
             let (line, rest) = (&bytes[..newline], &bytes[newline + 1..]);
             bytes = rest;
             if std::mem::take(&mut self.skipping) {
@@ -76,14 +74,6 @@ impl LineBuffer {
         self.held.extend_from_slice(bytes);
         true
     }
-}
-
-/// Where the first newline is. The standard library's own search for a byte is the fast one, and is reached this way only.
-fn newline(bytes: &[u8]) -> Option<usize> {
-    let mut rest = bytes;
-    // Reading from memory does not fail.
-    let skipped = rest.skip_until(b'\n').unwrap_or(0);
-    skipped.checked_sub(1).filter(|last| bytes[*last] == b'\n')
 }
 
 /// The front of some bytes, escaped for a log line.

@@ -61,6 +61,7 @@ impl Store {
         anchors: &[Anchor],
         now: Now,
     ) -> Result<Committed, StoreError> {
+        self.look_at_place(now)?;
         let done = self.commit_in_room(Draft { batch, defs, anchors }, now);
         self.watched(done)
     }

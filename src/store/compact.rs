@@ -131,20 +131,20 @@ impl Store {
             let before = text_bytes;
             text_bytes += part.content.text_bytes();
             if before > 0 && text_bytes > MOST_TEXT_BYTES {
-                return false;
+                return Ok(false);
             }
             if rolled.is_some_and(|upto| part.range.first > upto) {
-                full = !rollups.add(&part, &timebase, |series| self.scale_of(no, series));
+                full = !rollups.add(&part, &timebase, |series| self.scale_of(no, series))?;
             }
             if full || (waits && !outlook.has_room(&part)) {
-                return false;
+                return Ok(false);
             }
             if all_losses {
                 losses.push(part)
             } else {
                 merge.add(&part)
             }
-            true
+            Ok(true)
         })?;
         if full {
             // More figures than go with it: they come first.
@@ -233,13 +233,13 @@ impl Store {
         &self,
         no: StoreNo,
         run: &'a [SegmentHead],
-        mut take: impl FnMut(Segment) -> bool,
+        mut take: impl FnMut(Segment) -> Result<bool, StoreError>,
     ) -> Result<(usize, Option<(&'a SegmentHead, SegmentError)>), StoreError> {
         for (parts, head) in run.iter().enumerate() {
             let body = self.body_of(no, head.range.first)?.unwrap_or_default();
             match segment::decode(&body) {
                 Ok(part) if part.range == head.range => {
-                    if !take(part) {
+                    if !take(part)? {
                         return Ok((parts, None));
                     }
                 }
@@ -380,12 +380,7 @@ fn join_losses(parts: &[Segment]) -> Result<Segment, StoreError> {
             return Err(SegmentError::Unfit("losses of different reasons").into());
         }
         all.readings = all.readings.zip(readings).map(|(a, b)| a + b);
-        all.from = all.from.or(from);
-        all.to = to.or(all.to);
-        all.utc = match (all.utc, utc) {
-            (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
-            (a, b) => a.or(b),
-        };
+        all.reach(from, to, utc);
     }
     let range = SeqRange { first: first.range.first, last: last.range.last };
     Ok(Segment { range, content: Content::Loss(all) })

@@ -57,8 +57,12 @@ impl PlainFile {
     }
 
     /// Fills `bytes` from `at` on; false where the file ends before.
-    pub(crate) fn read_at(&self, bytes: &mut [u8], at: u64) -> bool {
-        self.file.read_exact_at(bytes, at).is_ok()
+    pub(crate) fn read_at(&self, bytes: &mut [u8], at: u64) -> Result<bool, StoreError> {
+        match self.file.read_exact_at(bytes, at) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => Ok(false),
+            Err(e) => Err(self.fail("read", e)),
+        }
     }
 
     /// Writes all of `bytes` at `at`.

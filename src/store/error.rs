@@ -57,6 +57,11 @@ pub enum StoreError {
         /// Where.
         what: String,
     },
+    /// The open file lost its name: all of it was written anew, and that is opened now.
+    Moved {
+        /// The name.
+        path: PathBuf,
+    },
     /// A setting did not take: what this build or file system gives is not what durability needs.
     Setting {
         /// The pragma.
@@ -87,6 +92,13 @@ impl StoreError {
             return Self::Full { path: path.to_owned() };
         }
         Self::Io { doing, path: path.to_owned(), source }
+    }
+
+    /// Whether a part of a file could not be read: on a worn medium it never will be. (Where SQLite reads, it says itself that
+    /// the file is damaged.)
+    pub(crate) fn is_unreadable(&self) -> bool {
+        let eio = rustix::io::Errno::IO.raw_os_error();
+        matches!(self, Self::Io { doing: "read", source, .. } if source.raw_os_error() == Some(eio))
     }
 
     /// What SQLite's answer means here.
@@ -151,6 +163,12 @@ impl fmt::Display for StoreError {
             Self::Damaged { what } => {
                 write!(f, "damaged: {what}; restart varved, it sets the file aside and salvages what is readable")
             }
+            Self::Moved { path } => write!(
+                f,
+                "{} was moved, deleted or replaced while it was open; what was committed has been written anew, stop varved \
+                 before its files are changed",
+                path.display()
+            ),
             Self::Setting { name, wanted, got } => write!(
                 f,
                 "SQLite has {name} = {got} where {wanted} is needed; put store.path on a local file system and use the \
@@ -200,6 +218,7 @@ impl Fault for StoreError {
             | Self::Full { .. }
             | Self::Held { .. }
             | Self::Busy { .. }
+            | Self::Moved { .. }
             | Self::Sqlite { .. } => Verdict::Retry,
             Self::Segment(_) => Verdict::Reject,
             Self::Damaged { .. } | Self::Setting { .. } | Self::Newer { .. } | Self::Exhausted { .. } => Verdict::Halt,
@@ -208,7 +227,7 @@ impl Fault for StoreError {
 
     fn exit(&self) -> Exit {
         match self {
-            Self::InUse { .. } | Self::Held { .. } | Self::Busy { .. } => Exit::TryAgain,
+            Self::InUse { .. } | Self::Held { .. } | Self::Busy { .. } | Self::Moved { .. } => Exit::TryAgain,
             Self::Io { .. } | Self::Full { .. } | Self::Sqlite { .. } => Exit::Io,
             Self::Damaged { .. } | Self::Newer { .. } | Self::Segment(_) | Self::Exhausted { .. } => Exit::Data,
             Self::Setting { .. } => Exit::Config,

@@ -31,6 +31,8 @@ pub enum EventKind {
     Rebuild,
     /// There was no room for what the WAL keeps in reserve.
     NoReserve,
+    /// The open file lost its name, and was written anew under it.
+    Moved,
 }
 
 impl EventKind {
@@ -46,6 +48,7 @@ impl EventKind {
             Self::Newer => "newer-format",
             Self::Rebuild => "rebuild",
             Self::NoReserve => "no-reserve",
+            Self::Moved => "moved",
         }
     }
 }

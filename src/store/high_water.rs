@@ -62,7 +62,8 @@ impl HighWater {
             file.fsync()?;
             sync_directory(db)?;
         }
-        let newest = SLOT_AT.iter().filter_map(|&at| read_slot(&file, at)).max_by_key(|(counter, _)| *counter);
+        let slots = [read_slot(&file, SLOT_AT[0])?, read_slot(&file, SLOT_AT[1])?];
+        let newest = slots.into_iter().flatten().max_by_key(|(counter, _)| *counter);
         Ok(Self { file, counter: newest.map_or(0, |(c, _)| c), mark: newest.map(|(_, m)| m) })
     }
 
@@ -102,11 +103,12 @@ fn write_slot(counter: u64, mark: Mark) -> [u8; SLOT_BYTES] {
     slot
 }
 
-fn read_slot(file: &PlainFile, at: u64) -> Option<(u64, Mark)> {
+fn read_slot(file: &PlainFile, at: u64) -> Result<Option<(u64, Mark)>, StoreError> {
     let mut slot = [0; SLOT_BYTES];
-    if !file.read_at(&mut slot, at) {
-        return None;
-    }
+    Ok(if file.read_at(&mut slot, at)? { parse(&slot) } else { None })
+}
+
+fn parse(slot: &[u8; SLOT_BYTES]) -> Option<(u64, Mark)> {
     let crc = crc32fast::hash(&slot[..37]).to_le_bytes();
     if &slot[..4] != MAGIC || slot[4] != VERSION || slot[37..] != crc {
         return None;

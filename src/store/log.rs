@@ -27,6 +27,8 @@ pub(super) struct Log {
     frames: u64,
     /// Frames of those that are in the database.
     folded: u64,
+    /// Folds since the open, whole or in part.
+    folds: u64,
     /// It holds frames of a transaction that failed; see [`super::wal_scan`].
     restart_due: bool,
     /// A reader was in the way: not tried again before the log has so many frames.
@@ -49,6 +51,7 @@ impl Log {
             touched: Touched::new(page_bytes),
             frames: 0,
             folded: 0,
+            folds: 0,
             restart_due: false,
             again_at: 0,
         };
@@ -59,6 +62,16 @@ impl Log {
     /// Frames in the log after the last look.
     pub(super) fn frames(&self) -> u64 {
         self.frames
+    }
+
+    /// How often it was folded: what makes the database longer or shorter.
+    pub(super) fn folds(&self) -> u64 {
+        self.folds
+    }
+
+    /// Bytes that its frames take.
+    pub(super) fn bytes(&self) -> u64 {
+        self.frames * (self.touched.page_bytes() + file::FRAME_HEADER_BYTES)
     }
 
     /// Frames in the log, and frames of them in the database.
@@ -168,10 +181,18 @@ impl Log {
         if !self.powersafe && frames > folded {
             match self.touched.complete(conn, path) {
                 // On a medium without room for it: to stand still would be worse than the small risk.
-                Err(e @ StoreError::Full { .. }) => log::warn!("store: a checkpoint without its blocks whole: {e}"),
-                done => drop(done?),
+                Err(e @ StoreError::Full { .. }) => {
+                    self.failed();
+                    log::warn!("store: a checkpoint without its blocks whole: {e}");
+                }
+                Err(e) => {
+                    self.failed();
+                    return Err(e);
+                }
+                Ok(_) => {}
             }
         }
+        self.folds += 1;
         let (busy, frames, folded) = checkpoint(conn, mode)?;
         self.see(conn, frames, folded)?;
         Ok(busy)

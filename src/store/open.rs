@@ -21,6 +21,7 @@ use super::high_water::{HighWater, Mark};
 use super::identity::Identity;
 use super::line::{Line, lines};
 use super::log::Log;
+use super::place::{self, Place};
 use super::retention::Retention;
 use super::wal_scan::{self, WalScan};
 use super::{Bounds, Store, ack, catalog, commit, compact, disk, padding, quarantine, rebuild};
@@ -180,6 +181,21 @@ impl Store {
     }
 }
 
+/// Sets a file aside of which a part can't be read, so that the next open begins anew and takes over what can. Where it is
+/// the side file of a newer one, nothing is done: which of both is ill is for a person to say.
+///
+/// # Errors
+/// Those of the file system, which may be out of use as a whole; the files stay as they are.
+pub fn set_unreadable_aside(cfg: &StoreConfig, why: &StoreError, now: Now) -> Result<(), StoreError> {
+    if side_file(&cfg.path).exists() {
+        return Ok(());
+    }
+    let _lock = Lock::take(&cfg.path)?;
+    let aside = quarantine::set_aside(&cfg.path, now)?;
+    log::error!("store: {why}; what was there is set aside as {}", aside.display());
+    Ok(())
+}
+
 /// An open file that was found good, and what is known of it.
 struct Ready {
     conn: Connection,
@@ -190,6 +206,7 @@ struct Ready {
 /// A usable file at `path`: the one that is there, or, where that is beyond use, a new one in its place.
 fn ready(path: &Path, cfg: &StoreConfig, now: Now, events: &mut Vec<Event>) -> Result<Ready, StoreError> {
     quarantine::finish_move(path)?;
+    place::install(path, now)?;
     ground::settle_cache(path)?;
     if ground::length(path)? == 0 && quarantine::remains(path)? {
         // Without its database a log means nothing, and a mark would be taken for this file's.
@@ -345,6 +362,7 @@ impl Ready {
             let boot = boot_row(conn, current, &me.boot_uuid)?;
             Ok((boot, begin_run(conn, me, events, now)?))
         })?;
+        let place = Place::of(path, &log)?;
         let next_series = next_series(&conn, lines.last())?;
         let bounds = Bounds::of(cfg);
         if let Some(line) = lines.last() {
@@ -367,6 +385,7 @@ impl Ready {
             anchor: None,
             damaged: Cell::new(false),
             log,
+            place,
             in_flight: Vec::new(),
             compacted_to: compact::Cursor::default(),
             commits: 0,

@@ -45,8 +45,10 @@ fn complete(log: &PlainFile, end: u64, boundary: u64, frame_bytes: usize) -> Res
         return Ok(false);
     }
     let (mut magic, mut last, mut there) = ([0; 4], vec![0; frame_bytes], vec![0; before]);
-    if !log.read_at(&mut magic, 0) || !log.read_at(&mut last, end - frame_bytes as u64) || !log.read_at(&mut there, end)
-    {
+    let there_is = log.read_at(&mut magic, 0)?
+        && log.read_at(&mut last, end - frame_bytes as u64)?
+        && log.read_at(&mut there, end)?;
+    if !there_is {
         return Ok(false);
     }
     let copy = Frame(&last).copy_behind(magic[3] & 1 == 1);

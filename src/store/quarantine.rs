@@ -179,15 +179,12 @@ impl Store {
     }
 
     fn take_over(&mut self, from: &Path, now: Now) -> Result<Salvaged, StoreError> {
-        // No shared memory and no locks: nobody else has a file that was set aside, and a log without -shm is still read.
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let fail = |e| StoreError::sql("read what was set aside", from, e);
-        let old = Connection::open_with_flags(file::uri(from, "mode=ro&vfs=unix-none"), flags).map_err(fail)?;
-        old.pragma_update(None, "locking_mode", "exclusive").map_err(fail)?;
-        let mut statement = old.prepare("SELECT id, uuid FROM store WHERE variant = 0 ORDER BY id").map_err(fail)?;
-        let stores =
-            statement.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))).map_err(fail)?;
-        let stores: Vec<(i64, String)> = stores.filter_map(Result::ok).collect();
+        // Where the log can't be read, or is another file's, what had been folded is there still.
+        let (old, stores) = look_into(from, "mode=ro&vfs=unix-none").or_else(|why| {
+            let without = look_into(from, "mode=ro&vfs=unix-none&immutable=1").map_err(|_| why)?;
+            log::warn!("store: {} is taken over without its log", from.display());
+            Ok::<_, StoreError>(without)
+        })?;
         let mut all = Salvaged::default();
         for (old_no, uuid) in stores {
             let Ok(uuid) = Uuid::parse_str(&uuid) else { continue };
@@ -231,6 +228,21 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// What was set aside, and the stores in it. No shared memory and no locks: nobody else has it, and a log without -shm is
+/// still read.
+fn look_into(from: &Path, query: &str) -> Result<(Connection, Vec<(i64, String)>), StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let fail = |e| StoreError::sql("read what was set aside", from, e);
+    let old = Connection::open_with_flags(file::uri(from, query), flags).map_err(fail)?;
+    old.pragma_update(None, "locking_mode", "exclusive").map_err(fail)?;
+    let stores = {
+        let mut statement = old.prepare("SELECT id, uuid FROM store WHERE variant = 0 ORDER BY id").map_err(fail)?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(fail)?;
+        rows.filter_map(Result::ok).collect()
+    };
+    Ok((old, stores))
 }
 
 struct Page {

@@ -54,9 +54,12 @@ struct Figures {
 #[derive(Debug, Default)]
 pub(super) struct Rollups {
     figures: BTreeMap<(i64, SeriesId), Figures>,
-    scales: BTreeMap<SeriesId, Scale>,
+    /// None for a series that the file doesn't know.
+    scales: BTreeMap<SeriesId, Option<Scale>>,
     /// Readings that had no room: see [`MOST_FIGURES`].
     left_out: u64,
+    /// Readings of series that the file doesn't know.
+    unknown: u64,
 }
 
 /// How many rows the tables have; kept, since counting them reads them.
@@ -100,26 +103,47 @@ impl Figures {
 impl Rollups {
     /// Adds the readings of `segment` whose UTC is known, unless the figures of several segments would be more than one step
     /// writes; whether it did. `scale_of` says what a whole number of a series counts.
-    pub(super) fn add(&mut self, segment: &Segment, timebase: &Timebase, scale_of: impl Fn(SeriesId) -> Scale) -> bool {
+    ///
+    /// # Errors
+    /// Those of `scale_of`; nothing was added then.
+    pub(super) fn add(
+        &mut self,
+        segment: &Segment,
+        timebase: &Timebase,
+        scale_of: impl Fn(SeriesId) -> Result<Option<Scale>, StoreError>,
+    ) -> Result<bool, StoreError> {
         let mut own = Self { scales: std::mem::take(&mut self.scales), ..Self::default() };
-        own.add_one(segment, timebase, scale_of);
+        own.add_one(segment, timebase, scale_of)?;
         self.scales = own.scales;
         let fresh = own.figures.keys().filter(|key| !self.figures.contains_key(key)).count();
         if !self.figures.is_empty() && self.figures.len() + fresh > MOST_FIGURES {
-            return false;
+            return Ok(false);
         }
         self.left_out += own.left_out;
+        self.unknown += own.unknown;
         own.figures.into_iter().for_each(|(key, figures)| self.count(key, figures, usize::MAX));
-        true
+        Ok(true)
     }
 
-    fn add_one(&mut self, segment: &Segment, timebase: &Timebase, scale_of: impl Fn(SeriesId) -> Scale) {
-        let Content::Data { readings, .. } = &segment.content else { return };
+    fn add_one(
+        &mut self,
+        segment: &Segment,
+        timebase: &Timebase,
+        scale_of: impl Fn(SeriesId) -> Result<Option<Scale>, StoreError>,
+    ) -> Result<(), StoreError> {
+        let Content::Data { readings, .. } = &segment.content else { return Ok(()) };
         let times: Vec<Option<Vec<i64>>> = readings.timelines.iter().map(|t| utc_of(t, timebase)).collect();
         let most = MOST_FIGURES.max(2 * readings.columns.len());
         for column in &readings.columns {
             let Some(times) = times.get(column.timeline).and_then(Option::as_ref) else { continue };
-            let scale = *self.scales.entry(column.series).or_insert_with(|| scale_of(column.series));
+            let scale = match self.scales.get(&column.series) {
+                Some(scale) => *scale,
+                None => *self.scales.entry(column.series).or_insert(scale_of(column.series)?),
+            };
+            let Some(scale) = scale else {
+                self.unknown += times.len() as u64;
+                continue;
+            };
             let missing: BTreeSet<u32> = column.missing.iter().map(|m| m.at).collect();
             for (i, at) in times.iter().enumerate().filter(|(i, _)| !missing.contains(&(*i as u32))) {
                 if let Some(value) = column.values.get(i).and_then(|value| number(&value, scale)) {
@@ -127,6 +151,7 @@ impl Rollups {
                 }
             }
         }
+        Ok(())
     }
 
     fn count(&mut self, key: (i64, SeriesId), figures: Figures, most: usize) {
@@ -372,10 +397,15 @@ impl Store {
     /// After the transaction with `rolling`.
     pub(super) fn rolled(&mut self, at: usize, rolling: &Rolling) {
         self.lines[at].rolled = rolling.upto;
-        if rolling.rollups.left_out > 0 {
-            let n = rolling.rollups.left_out;
+        let Rollups { left_out, unknown, .. } = rolling.rollups;
+        if left_out > 0 {
             log::warn!(
-                "store: {n} readings of a segment with stamps of too many different hours are in no hourly figures"
+                "store: {left_out} readings of a segment with stamps of too many different hours are in no hourly figures"
+            );
+        }
+        if unknown > 0 {
+            log::warn!(
+                "store: {unknown} readings of series that the file doesn't know are in no hourly figures; run `varved verify`"
             );
         }
     }
@@ -395,17 +425,27 @@ impl Store {
         for (at, head) in run.iter().enumerate().filter(|(_, head)| !head.loss) {
             let body = self.body_of(no, head.range.first)?.unwrap_or_default();
             match segment::decode(&body) {
-                Ok(part) if rollups.add(&part, &timebase, |series| self.scale_of(no, series)) => {}
-                Ok(_) => return Ok((rollups, at)),
+                Ok(part) => {
+                    if !rollups.add(&part, &timebase, |series| self.scale_of(no, series))? {
+                        return Ok((rollups, at));
+                    }
+                }
                 Err(why) => log::warn!("store: segment {} has no hourly figures: {why}", head.range),
             }
         }
         Ok((rollups, run.len()))
     }
 
-    /// What a whole number of `series` counts. One that the file doesn't know is damage that others report.
-    pub(super) fn scale_of(&self, no: StoreNo, series: SeriesId) -> Scale {
-        self.watched(super::compact::def_of(&self.conn, no, series)).map_or(Scale::ONE, |def| def.scale)
+    /// What a whole number of `series` counts; `None` where the file doesn't know the series.
+    ///
+    /// # Errors
+    /// Its row can't be read: what it counts is not known then, and a figure that may be wrong is worse than none.
+    pub(super) fn scale_of(&self, no: StoreNo, series: SeriesId) -> Result<Option<Scale>, StoreError> {
+        match self.watched(super::compact::def_of(&self.conn, no, series)) {
+            Ok(def) => Ok(Some(def.scale)),
+            Err(StoreError::Segment(_)) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 }
 

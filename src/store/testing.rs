@@ -11,19 +11,19 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// A directory with a database in it, and the machine that runs it.
-pub(super) struct Bench {
+pub(crate) struct Bench {
     pub(super) dir: tempfile::TempDir,
     pub(super) cfg: StoreConfig,
     pub(super) me: Identity,
 }
 
 /// Second `s` of the test.
-pub(super) fn at(s: i64) -> Now {
+pub(crate) fn at(s: i64) -> Now {
     Now { boot: BootNanos(s * SECOND), utc: UtcNanos((1_790_000_000 + s) * SECOND), trusted: true }
 }
 
 impl Bench {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let cfg = StoreConfig {
             path: dir.path().join("v.db"),
@@ -47,7 +47,7 @@ impl Bench {
     }
 
     /// Opens where nothing is expected to have happened.
-    pub(super) fn open_calm(&self) -> Store {
+    pub(crate) fn open_calm(&self) -> Store {
         let (store, events) = self.open();
         assert_eq!(events, []);
         store
@@ -77,8 +77,14 @@ impl Bench {
 }
 
 /// Commits `n` readings of each of `series` series, taken at second `s`.
-pub(super) fn put(store: &mut Store, series: u32, n: usize, s: i64) -> Result<Committed, StoreError> {
+pub(crate) fn put(store: &mut Store, series: u32, n: usize, s: i64) -> Result<Committed, StoreError> {
     put_with(store, series, n, s, &[])
+}
+
+/// Whoever reads the body of segment `seq` from now on finds damage; its row says nothing of it.
+pub(crate) fn spoil(store: &Store, seq: SegmentSeq) {
+    let sql = "UPDATE segment SET body = zeroblob(length(body)) WHERE first_seq = ?1";
+    store.conn.execute(sql, [seq.0 as i64]).unwrap();
 }
 
 pub(super) fn put_with(

@@ -19,6 +19,10 @@ const QUEUE: usize = 8;
 /// Between two tries to open a store that could not be opened.
 const OPEN_AGAIN: Duration = Duration::from_secs(5);
 
+/// After so many tries to open a file that can't be read it is set aside: what is lost on the medium stays lost, and readings
+/// wait in RAM meanwhile.
+const UNREADABLE_TRIES: u32 = 3;
+
 /// SQLite's own needs are below 100 KiB here; the rest is for decoding and merging segments.
 const STACK_BYTES: usize = 512 << 10;
 
@@ -55,16 +59,17 @@ pub fn spawn(store: Store) -> Result<StoreHandle, StoreError> {
 }
 
 /// The same with a store that is yet to be opened. One that can't be opened now, but may be later (a full disk, a file system
-/// that is read-only), is tried again on that thread; calls wait until then. Each failure is `told`.
+/// that is read-only), is tried again on that thread; calls wait until then. Each failure is `told`. `open` is given the
+/// reason where the file could not be read several times in a row, so that it sets it aside.
 ///
 /// # Errors
 /// Of the first try, where another would be no better, or where another process has the file; [`StoreError::Io`] where the
 /// system gives no thread.
 pub fn spawn_opening(
-    mut open: impl FnMut() -> Result<Store, StoreError> + Send + 'static,
+    mut open: impl FnMut(Option<&StoreError>) -> Result<Store, StoreError> + Send + 'static,
     told: impl Fn(&StoreError) + Send + 'static,
 ) -> Result<StoreHandle, StoreError> {
-    let first = match open() {
+    let first = match open(None) {
         Err(why) if why.verdict() != Verdict::Retry || matches!(why, StoreError::InUse { .. }) => return Err(why),
         other => other,
     };
@@ -74,7 +79,7 @@ pub fn spawn_opening(
             log::error!("store: {} is damaged; it is opened again, which sets it aside", damaged.path().display());
             let carried = damaged.carried();
             drop(damaged);
-            let mut store = opened(open(), &mut open, &told, closing)?;
+            let mut store = opened(open(None), &mut open, &told, closing)?;
             store.carry_on(carried);
             Some(store)
         });
@@ -94,18 +99,19 @@ fn on_thread(run: impl FnOnce(&Receiver<Job>, &AtomicBool) + Send + 'static) -> 
 /// Tries until the store is open; `None` once nobody wants it any more.
 fn opened(
     mut tried: Result<Store, StoreError>,
-    open: &mut impl FnMut() -> Result<Store, StoreError>,
+    open: &mut impl FnMut(Option<&StoreError>) -> Result<Store, StoreError>,
     told: &impl Fn(&StoreError),
     closing: &AtomicBool,
 ) -> Option<Store> {
+    let mut unreadable = 0;
     loop {
-        match tried {
+        let why = match tried {
             Ok(store) => return Some(store),
-            Err(why) => {
-                log::error!("store: not open; readings wait in RAM: {why}");
-                told(&why);
-            }
-        }
+            Err(why) => why,
+        };
+        log::error!("store: not open; readings wait in RAM: {why}");
+        told(&why);
+        unreadable = if why.is_unreadable() { unreadable + 1 } else { 0 };
         let again = Instant::now() + OPEN_AGAIN;
         while Instant::now() < again {
             if closing.load(Relaxed) {
@@ -113,7 +119,7 @@ fn opened(
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        tried = open();
+        tried = open(Some(&why).filter(|_| unreadable >= UNREADABLE_TRIES));
     }
 }
 
@@ -177,9 +183,9 @@ mod tests {
     use super::*;
     use smol::future::block_on;
 
-    fn opener(bench: &Bench) -> impl FnMut() -> Result<Store, StoreError> + Send + use<> {
+    fn opener(bench: &Bench) -> impl FnMut(Option<&StoreError>) -> Result<Store, StoreError> + Send + use<> {
         let (cfg, me) = (bench.cfg.clone(), bench.me);
-        move || Store::open(&cfg, &me, at(0)).map(|(store, _)| store)
+        move |_| Store::open(&cfg, &me, at(0)).map(|(store, _)| store)
     }
 
     /// A store that can't be opened for now is opened later; calls that were made meanwhile are answered then. Where
@@ -189,12 +195,12 @@ mod tests {
         let bench = Bench::new();
         let mut open = opener(&bench);
         let mut failures = 1;
-        let late = move || {
+        let late = move |why: Option<&StoreError>| {
             if failures > 0 {
                 failures -= 1;
                 return Err(StoreError::Busy { doing: "open" });
             }
-            open()
+            open(why)
         };
         let (tell, told) = bounded(8);
         let handle = spawn_opening(late, move |why| drop(tell.try_send(why.to_string()))).unwrap();
@@ -245,7 +251,7 @@ mod tests {
         type Read = fn(&mut Store, uuid::Uuid) -> Option<StoreError>;
         let reads: [Read; 3] = [
             |store, _| store.compact_step(&[], at(90_000)).err(),
-            |store, uuid| store.outgoing(uuid, crate::reading::SegmentSeq(9), at(90_000)).err(),
+            |store, uuid| store.outgoing(uuid, crate::reading::SegmentSeq(9), None, at(90_000)).err(),
             |store, uuid| store.body(uuid, crate::reading::SegmentSeq(9)).err(),
         ];
         for read in reads {

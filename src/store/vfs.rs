@@ -379,7 +379,7 @@ fn let_go(file: *mut ffi::sqlite3_file) -> c_int {
     }
     let code = beneath!(log, file.xWrite(tail.bytes.as_ptr().cast(), tail.bytes.len() as c_int, tail.at));
     if code == ffi::SQLITE_OK {
-        tail.bytes.clear();
+        tail.went_out();
     }
     code
 }
@@ -416,9 +416,11 @@ unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
         ffi::SQLITE_OK => beneath!(log, file.xSync(flags)),
         code => code,
     };
-    if code == ffi::SQLITE_OK {
-        // SAFETY: as in `log`.
-        unsafe { log(file) }.tail.lock().synced();
+    // SAFETY: as in `log`.
+    let mut tail = unsafe { log(file) }.tail.lock();
+    match code {
+        ffi::SQLITE_OK => tail.synced(),
+        _ => tail.failed(),
     }
     code
 }

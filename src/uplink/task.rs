@@ -221,6 +221,9 @@ impl Task {
 
     fn tell(&mut self, event: Event) {
         self.notice(&event);
+        if matches!(event, Event::Disconnected | Event::NotPublished) {
+            self.voice.disconnected();
+        }
         self.machine.on(event, self.now());
         let mut status = lock(&self.status);
         status.stands(self.machine.standing(), self.clock.now().utc);

@@ -335,9 +335,9 @@ fn requests_are_answered_and_leave_is_taken() {
     let store = device.ask(|store| store.uuid());
     let before = fleet.held.lock().expect("lock").duplicates;
     fleet.request(&Request::Segments { store, ranges: vec![SeqRange::new(3, 5).expect("a range")] });
-    eventually("three come again", || fleet.held.lock().expect("lock").duplicates == before + 3);
+    eventually("three come again", || fleet.held.lock().expect("lock").duplicates >= before + 3);
     fleet.request(&Request::Snapshot(SnapshotRequest { nonce: 7, only: None, done: vec![] }));
-    eventually("all come again", || fleet.held.lock().expect("lock").duplicates == before + 13);
+    eventually("all come again", || fleet.held.lock().expect("lock").duplicates >= before + 13);
     device.stop.try_send(()).expect("asked to stop");
     eventually("offline", || fleet.held.lock().expect("lock").states.last().is_some_and(|state| !state.online));
 }

@@ -5,9 +5,10 @@
 //! and one frame in RAM, not all of them.
 
 use super::answers::Found;
-use super::machine::{Cut, Event, Purpose, Rest};
+use super::machine::{Action, Cut, Event, Purpose, Rest};
 use crate::clock::{Now, UtcNanos};
 use crate::reading::SeqRange;
+use crate::store::Shipment;
 use crate::wire::topics::{self, Topic};
 use crate::wire::{self, Account, CatalogPage, SegmentFrame, State, StoreState, StoreUuid};
 
@@ -54,6 +55,17 @@ pub(crate) struct Voice {
     max_payload: usize,
     /// CRC of each catalogue page as last published.
     pages: Vec<Option<u32>>,
+    /// The segment of which some messages went out. There is one: what has begun is brought to its end before another begins.
+    begun: Option<Begun>,
+}
+
+/// A segment that is being cut.
+#[derive(Debug, Clone)]
+struct Begun {
+    store: StoreUuid,
+    shipment: Shipment,
+    /// Of its body.
+    hash: u32,
 }
 
 /// What the topics are made of.
@@ -96,8 +108,8 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 enum Words {
     None,
-    Segment { topic: String, store: StoreUuid, range: SeqRange, body: Vec<u8>, max_payload: usize },
-    Piece { topic: String, store: StoreUuid, range: SeqRange, body: Vec<u8>, max_payload: usize, from: usize },
+    Segment { topic: String, store: StoreUuid, shipment: Shipment, max_payload: usize },
+    Piece { topic: String, segment: Begun, max_payload: usize, from: usize },
     Catalog { names: Names, pages: Vec<CatalogPage>, said: Vec<Option<u32>> },
     One(Outgoing),
 }
@@ -106,7 +118,7 @@ impl Voice {
     /// One that has said nothing yet, whose payloads have at most `max_payload` bytes.
     pub(crate) fn new(prefix: &str, device: &str, session: Session, max_payload: usize) -> Self {
         let names = Names { prefix: prefix.to_owned(), device: device.to_owned() };
-        Self { names, session, max_payload, pages: Vec::new() }
+        Self { names, session, max_payload, pages: Vec::new(), begun: None }
     }
 
     /// The most bytes of a catalogue page.
@@ -114,27 +126,37 @@ impl Voice {
         self.max_payload.saturating_sub(PAGE_OVERHEAD).min(PAGE_BYTES)
     }
 
+    /// The segment that `action` goes on with, if it is the one that has begun.
+    pub(crate) fn begun(&self, action: &Action) -> Option<Shipment> {
+        let (Action::Send { cut, .. } | Action::Copy { cut, .. }) = action else { return None };
+        let begun = self.begun.as_ref().filter(|begun| cut.rest.is_some_and(|rest| begun.is(&rest)));
+        begun.map(|begun| begun.shipment.clone())
+    }
+
+    /// The connection is gone, and with it what went out of a segment.
+    pub(crate) fn disconnected(&mut self) {
+        self.begun = None;
+    }
+
     /// Puts into words what was found.
-    pub(crate) fn answer(&self, found: Found, now: Now) -> Answer {
+    pub(crate) fn answer(&mut self, found: Found, now: Now) -> Answer {
         match found {
             Found::Told(after) => Answer { before: None, after, words: Words::None },
-            Found::Segment { store, range, body, purpose, cut } if cut.whole => {
-                let after = Event::Sent { store, range, bytes: body.len() as u64, purpose };
-                self.segment(store, range, body, cut.payload_bytes, after)
-            }
-            Found::Segment { store, range, body, purpose, cut } => {
-                let after = Event::Sent { store, range, bytes: body.len() as u64, purpose };
-                self.piece(store, range, body, cut, |rest| match rest {
+            Found::Segment { store, shipment, purpose, cut } => {
+                let (range, bytes) = (shipment.range, shipment.body.len() as u64);
+                let after = Event::Sent { store, range, bytes, purpose };
+                if cut.whole {
+                    return self.segment(store, shipment, cut.payload_bytes, after);
+                }
+                self.piece(store, shipment, cut, |rest| match rest {
                     Some(rest) => Event::Piece(Rest { purpose, ..rest }),
                     None => after,
                 })
             }
-            Found::Copy { store, within, told, body, cut } => {
-                self.piece(store, told.range, body, cut, |rest| match rest {
-                    Some(rest) => Event::CopyPiece(rest),
-                    None => Event::Copied { store, within, told: Some(told) },
-                })
-            }
+            Found::Copy { store, within, told, shipment, cut } => self.piece(store, shipment, cut, |rest| match rest {
+                Some(rest) => Event::CopyPiece(rest),
+                None => Event::Copied { store, within, told: Some(told) },
+            }),
             Found::Account(account) => self.account(account),
             Found::Catalog { version, pages, all } => {
                 let said = if all { Vec::new() } else { self.pages.clone() };
@@ -158,9 +180,9 @@ impl Voice {
         Some(Outgoing { topic: self.names.topic(Topic::State), retain: true, payload, page: None })
     }
 
-    fn segment(&self, store: StoreUuid, range: SeqRange, body: Vec<u8>, payload_bytes: usize, after: Event) -> Answer {
+    fn segment(&self, store: StoreUuid, shipment: Shipment, payload_bytes: usize, after: Event) -> Answer {
         let (topic, max_payload) = (self.names.topic(Topic::Segment), self.max_payload.min(payload_bytes));
-        Answer { before: None, after, words: Words::Segment { topic, store, range, body, max_payload } }
+        Answer { before: None, after, words: Words::Segment { topic, store, shipment, max_payload } }
     }
 
     /// On the topic of segments, so that it comes after those that it is of.
@@ -180,23 +202,27 @@ impl Voice {
     /// The next message of a segment, or its first where it is not the one that had begun; `after` names what is told then,
     /// by what is left.
     fn piece(
-        &self,
+        &mut self,
         store: StoreUuid,
-        range: SeqRange,
-        body: Vec<u8>,
+        shipment: Shipment,
         cut: Cut,
         after: impl FnOnce(Option<Rest>) -> Event,
     ) -> Answer {
-        let hash = wire::hash_of(&body);
-        let begun = cut.rest.filter(|rest| (rest.store, rest.range, rest.hash) == (store, range, hash));
-        let from = begun.map_or(0, |rest| rest.through as usize);
+        let segment = match self.begun.take().filter(|begun| begun.shipment.is_same_as(&shipment)) {
+            Some(begun) => begun,
+            None => Begun { store, hash: wire::hash_of(&shipment.body), shipment },
+        };
+        let (range, bytes) = (segment.shipment.range, segment.shipment.body.len());
+        let from = cut.rest.filter(|rest| segment.is(rest)).map_or(0, |rest| rest.through as usize);
         let max_payload = self.max_payload.min(cut.payload_bytes);
-        let bytes = body.len() as u64;
-        let through = u32::try_from(from + wire::piece_bytes(from, body.len(), max_payload)).unwrap_or(u32::MAX);
-        let rest = Rest { store, range, hash, bytes, through, purpose: Purpose::Wanted };
-        let after = after((u64::from(through) < bytes).then_some(rest));
+        let through = u32::try_from(from + wire::piece_bytes(from, bytes, max_payload)).unwrap_or(u32::MAX);
+        let bytes = bytes as u64;
+        let rest = Rest { store, range, hash: segment.hash, bytes, through, purpose: Purpose::Wanted };
+        let more = u64::from(through) < bytes;
+        self.begun = more.then(|| segment.clone());
+        let after = after(more.then_some(rest));
         let topic = self.names.topic(Topic::Segment);
-        Answer { before: None, after, words: Words::Piece { topic, store, range, body, max_payload, from } }
+        Answer { before: None, after, words: Words::Piece { topic, segment, max_payload, from } }
     }
 
     fn state(&self, stores: Vec<StoreState>, now: Now) -> Answer {
@@ -214,6 +240,13 @@ impl Voice {
     }
 }
 
+impl Begun {
+    /// Whether that is what is left of it.
+    fn is(&self, rest: &Rest) -> bool {
+        (self.store, self.shipment.range, self.hash) == (rest.store, rest.range, rest.hash)
+    }
+}
+
 impl Answer {
     /// What is to be published, in this order, each made when it is asked for.
     pub(crate) fn messages(&self) -> Box<dyn Iterator<Item = Outgoing> + Send + '_> {
@@ -224,13 +257,13 @@ impl Answer {
                 let numbered = (0..=u16::MAX).zip(pages);
                 Box::new(numbered.filter_map(|(number, page)| names.page(number, page, said)))
             }
-            Words::Segment { topic, store, range, body, max_payload } => {
+            Words::Segment { topic, store, shipment: Shipment { range, body, .. }, max_payload } => {
                 let frames = wire::frames(*store, *range, body, *max_payload);
                 Box::new(frames.filter_map(move |frame| segment_message(topic, *store, *range, frame)))
             }
-            Words::Piece { topic, store, range, body, max_payload, from } => {
-                let frame = wire::piece(*store, *range, body, *from, *max_payload);
-                Box::new(segment_message(topic, *store, *range, frame).into_iter())
+            Words::Piece { topic, segment: Begun { store, shipment, hash }, max_payload, from } => {
+                let frame = wire::piece(*store, shipment.range, &shipment.body, *hash, *from, *max_payload);
+                Box::new(segment_message(topic, *store, shipment.range, frame).into_iter())
             }
         }
     }
@@ -304,7 +337,8 @@ mod tests {
         let range = SeqRange::new(3, 9).expect("a range");
         let store = StoreUuid::from_u128(1);
         let cut = Cut { payload_bytes: 8192, whole: true, rest: None };
-        let found = Found::Segment { store, range, body: vec![1; 5000], purpose: Purpose::Live, cut };
+        let shipment = Shipment::for_tests(range, vec![1; 5000]);
+        let found = Found::Segment { store, shipment, purpose: Purpose::Live, cut };
         let answer = voice().answer(found, NOW);
         let payloads: Vec<_> = answer.messages().map(|message| message.payload.len()).collect();
         assert_eq!(payloads.len(), 6);
@@ -321,9 +355,10 @@ mod tests {
         let mut assembler = wire::Assembler::new(wire::AssemblerLimits::default());
         let mut rest = None;
         for payload_bytes in [8192, 1024, 2048, 1100, 1024, 1024, 1024] {
-            let max = Voice::new("p", "pump", Session { number: 5, run: 1 }, 1500);
+            let mut max = Voice::new("p", "pump", Session { number: 5, run: 1 }, 1500);
             let cut = Cut { payload_bytes, whole: false, rest };
-            let found = |body| Found::Segment { store, range, body, purpose: Purpose::Backlog, cut };
+            let shipment = |body| Shipment::for_tests(range, body);
+            let found = |body| Found::Segment { store, shipment: shipment(body), purpose: Purpose::Backlog, cut };
             if let Some(before) = rest {
                 let other = max.answer(found(vec![7; 5000]), NOW);
                 assert!(matches!(other.after, Event::Piece(Rest { through, .. }) if through < 1500), "{before:?}");

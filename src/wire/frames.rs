@@ -49,7 +49,8 @@ pub fn piece_bytes(from: usize, total: usize, max_payload: usize) -> usize {
     left.div_ceil(left.div_ceil(room).max(1))
 }
 
-/// The payload that carries [`piece_bytes`] of `body` from `from` on: all of it, where it fits.
+/// The payload that carries [`piece_bytes`] of `body` from `from` on: all of it, where it fits. `hash` is that of the body, of
+/// all of it: who cuts many pieces works it out once.
 ///
 /// # Errors
 /// As [`frames`].
@@ -57,6 +58,7 @@ pub fn piece(
     store: StoreUuid,
     range: SeqRange,
     body: &[u8],
+    hash: u32,
     from: usize,
     max_payload: usize,
 ) -> Result<Vec<u8>, WireError> {
@@ -64,7 +66,7 @@ pub fn piece(
     if bytes.len() == body.len() {
         return encode(&SegmentFrame::Whole { store, range, body });
     }
-    let (hash, offset, total) = (hash_of(body), from as u32, body.len() as u32);
+    let (offset, total) = (from as u32, body.len() as u32);
     encode(&SegmentFrame::Chunk { store, range, hash, offset, total, bytes })
 }
 
@@ -113,12 +115,19 @@ pub struct Assembler {
     /// Counts chunks; orders partials by their last.
     ticks: u64,
     dropped: u64,
+    given_up: Vec<GivenUp>,
 }
+
+/// The segment whose pieces were dropped for want of room: device, store, range.
+pub type GivenUp = (Box<str>, StoreUuid, SeqRange);
+
+/// The most of [`Assembler::take_given_up`]; more are only counted.
+const MAX_GIVEN_UP: usize = 64;
 
 impl Assembler {
     /// One that holds nothing yet.
     pub fn new(limits: AssemblerLimits) -> Self {
-        Self { limits, partials: BTreeMap::new(), bytes: 0, ticks: 0, dropped: 0 }
+        Self { limits, partials: BTreeMap::new(), bytes: 0, ticks: 0, dropped: 0, given_up: Vec::new() }
     }
 
     /// Takes in a decoded frame of `device`; gives the segment that it is or completes.
@@ -161,6 +170,11 @@ impl Assembler {
         self.dropped
     }
 
+    /// What was dropped for want of room since this was asked last.
+    pub fn take_given_up(&mut self) -> Vec<GivenUp> {
+        std::mem::take(&mut self.given_up)
+    }
+
     fn keep(&mut self, key: &Key, offset: u32, bytes: &[u8]) {
         self.ticks += 1;
         let partial = self.partials.entry(key.clone()).or_default();
@@ -191,6 +205,9 @@ impl Assembler {
         if let Some(key) = oldest.map(|(key, _)| key.clone()) {
             self.drop_partial(&key);
             self.dropped += 1;
+            if self.given_up.len() < MAX_GIVEN_UP {
+                self.given_up.push((key.device, key.store, key.range));
+            }
         }
     }
 

@@ -65,6 +65,18 @@ impl Scene {
         }
     }
 
+    /// On until the story has had what it is about, for ten times as long at the most.
+    fn record_until(&mut self, seconds: u64, per_second: u64, enough: impl Fn(&Proxy) -> bool, what: &str) {
+        self.record(seconds, per_second);
+        for _ in 0..10 * seconds {
+            if enough(&self.proxy) {
+                return;
+            }
+            self.record(1, per_second);
+        }
+        panic!("in vain: {what}");
+    }
+
     /// Until nothing waits.
     fn drain(&mut self, seconds: u64) {
         let (site, progress) = (&self.site, &mut self.progress);
@@ -110,10 +122,10 @@ fn late(latency_ms: u64, window_s: u64) {
     scene.close(Duration::from_secs(window_s));
 }
 
-/// 15 ms each way: everything arrives, and acknowledgements keep coming.
+/// 15 ms each way: everything arrives, and acknowledgements keep coming: none waits for what a device sends again, after 30 s.
 #[test]
 fn fifteen_milliseconds_of_latency_lose_nothing() {
-    late(15, 5);
+    late(15, 15);
 }
 
 /// 2 s each way, as over a satellite: connecting alone takes three round trips of 4 s; then everything arrives.
@@ -132,9 +144,9 @@ fn cuts_every_700_ms_lose_nothing_and_stop_nothing() {
     let mut scene = Scene::with(dir.path(), Way::late(15), "commit_interval = \"200ms\"", true);
     scene.back.set_both(Way::late(700));
     scene.proxy.cut_every(Duration::from_millis(700));
-    scene.record(length(10, 120), 1000);
+    let cuts = length(4, 50);
+    scene.record_until(length(10, 120), 1000, |proxy| proxy.cuts() >= cuts, "so many cuts");
     scene.drain(150);
-    assert!(scene.proxy.cuts() >= length(4, 50), "only {} connections were cut", scene.proxy.cuts());
     scene.close(Duration::from_secs(30));
 }
 
@@ -197,9 +209,8 @@ fn flipped_bits_reach_no_replica() {
     let dir = tempfile::tempdir().unwrap();
     let way = Way { false_one_in: 5000, ..Way::late(15) };
     let mut scene = Scene::with(dir.path(), way, "commit_interval = \"250ms\"", true);
-    scene.record(length(12, 120), 2000);
-    let falsified = scene.proxy.falsified(Direction::Up) + scene.proxy.falsified(Direction::Down);
-    assert!(falsified > 0, "no bit was flipped");
+    let falsified = |proxy: &Proxy| proxy.falsified(Direction::Up) + proxy.falsified(Direction::Down) > 0;
+    scene.record_until(length(12, 120), 2000, falsified, "a flipped bit");
     // A segment that was damaged three times in a row would wait for minutes: the proof is that it comes.
     scene.proxy.set_both(Way::late(15));
     scene.drain(300);

@@ -5,7 +5,7 @@ use crate::support::*;
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Resident KiB of an idle service that is connected: mqtt://, mqtts://. The pages of code in it differ by 200 from run to
 /// run.
@@ -80,6 +80,20 @@ fn settled(pid: u32, counts: (usize, usize)) -> Option<Taken> {
     })
 }
 
+/// What it takes once its counts have been the same for two seconds.
+fn at_rest(pid: u32) -> Taken {
+    let mut last = (Taken::by(pid), Instant::now());
+    wait_for("the service to be at rest", 30, || {
+        let now = Taken::by(pid);
+        if now.counts() != last.0.counts() {
+            last = (now, Instant::now());
+            return None;
+        }
+        (last.1.elapsed() >= Duration::from_secs(2)).then_some(())
+    });
+    Taken::by(pid)
+}
+
 /// An idle service that is connected keeps within the bound, in the clear and with TLS.
 #[test]
 fn an_idle_service_fits_a_small_board() {
@@ -127,8 +141,7 @@ fn clients_and_reconnects_leave_nothing_behind() {
     clients(&site, 20);
     site.flush();
     reconnect(&mut broker, &site);
-    std::thread::sleep(Duration::from_secs(2));
-    let before = Taken::by(device.pid());
+    let before = at_rest(device.pid());
 
     clients(&site, 200);
     (0..50).for_each(|_| site.flush());

@@ -148,7 +148,7 @@ fn a_receiver_written_from_the_pages_gets_every_reading_once() {
         }
     };
     send(0..LINES / 2);
-    wait_for("the first segments to be filed", 20, || (foreign.says(": new") > 1).then_some(()));
+    wait_for("the first segments to be filed", 30, || (foreign.says(": new") > 1).then_some(()));
     receiver.kill9();
     send(LINES / 2..LINES * 3 / 4);
     site.flush();

@@ -64,12 +64,35 @@ impl Scene {
         let begun = Instant::now();
         self.plant.send(&self.site, LIVE);
         assert!(self.plant.flush(&self.site));
-        let last = self.site.query("SELECT max(last_seq) AS seq FROM segment")[0]["seq"].as_u64().unwrap();
+        let last = self.site.high();
         self.acks.wait_for(SegmentSeq(last), 120) - begun
     }
 
     fn pending(&self) -> u64 {
         wait_for("the account of what waits", 30, || self.site.ask("status")?["pending"]["readings"].as_u64())
+    }
+
+    /// Records a backlog while the broker is away.
+    fn is_away(&mut self, broker: &mut Broker, readings: u64) {
+        broker.kill9();
+        wait_for("the loss of the link", 30, || (self.site.ask("status")?["link"]["state"] == "down").then_some(()));
+        for _ in 0..readings / 20_000 {
+            self.plant.send(&self.site, 20_000);
+        }
+        assert!(self.plant.flush(&self.site));
+        broker.restart();
+        self.link_opens();
+    }
+
+    /// What is live while a backlog goes out.
+    fn measure(&mut self, backlog: u64, latencies: &mut Vec<Duration>) {
+        while self.pending() > backlog / 10 && latencies.len() < 40 {
+            let latency = self.latency();
+            // Only what was acknowledged before the backlog was counts.
+            if self.pending() > LIVE {
+                latencies.push(latency);
+            }
+        }
     }
 
     fn link_opens(&self) {
@@ -101,22 +124,13 @@ fn live_readings_do_not_wait_behind_the_backlog() {
     scene.latency();
     let without: Vec<_> = (0..9).map(|_| scene.latency()).collect();
 
-    broker.kill9();
-    wait_for("the loss of the link", 30, || (scene.site.ask("status")?["link"]["state"] == "down").then_some(()));
-    for _ in 0..backlog / 20_000 {
-        scene.plant.send(&scene.site, 20_000);
-    }
-    assert!(scene.plant.flush(&scene.site));
-    broker.restart();
-    let carried = proxy.carried(Direction::Up);
-    scene.link_opens();
-    let begun = Instant::now();
+    let (carried, begun) = (proxy.carried(Direction::Up), Instant::now());
     let mut with = Vec::new();
-    while scene.pending() > backlog / 10 && with.len() < 40 {
-        let latency = scene.latency();
-        // Only what was acknowledged before the backlog was counts.
-        if scene.pending() > LIVE {
-            with.push(latency);
+    // On a machine that is slow beside the link, one backlog is out before there is much to measure.
+    for _ in 0..4 {
+        if with.len() < 5 {
+            scene.is_away(&mut broker, backlog);
+            scene.measure(backlog, &mut with);
         }
     }
     println!("without a backlog: {without:?}\nwith {backlog} readings waiting: {with:?}");
@@ -125,7 +139,7 @@ fn live_readings_do_not_wait_behind_the_backlog() {
     println!("medians: {without:?} without, {with:?} with");
     wait_for("the backlog to go out", 600, || (scene.pending() == 0).then_some(()));
     let (bytes, took) = (proxy.carried(Direction::Up) - carried, begun.elapsed());
-    println!("the backlog took {took:?}: {bytes} bytes, {:.0} a second", bytes as f64 / took.as_secs_f64());
+    println!("all of it took {took:?}: {bytes} bytes, {:.0} a second", bytes as f64 / took.as_secs_f64());
     scene.plant.assert_arrived(&fleet, DEVICE);
     assert!(with <= without * 2 + CHUNK, "live latency {with:?} with a backlog, {without:?} without");
     assert_eq!(device.stop(), Some(0));

@@ -2,6 +2,7 @@
 
 pub(crate) mod plant;
 pub(crate) mod proxy;
+pub(crate) mod strace;
 
 use serde_json::Value as Json;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -35,8 +36,13 @@ pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Asks until `ready` answers, and fails with `what` after `seconds`.
+/// A machine that is busy with other things may take so many times as long as one that is not.
+const SLOW: u64 = 4;
+
+/// Asks until `ready` answers, and fails with `what` after `seconds`, of a machine that has nothing else to do: a slow one gets
+/// [`SLOW`] times as many.
 pub(crate) fn wait_for<T>(what: &str, seconds: u64, mut ready: impl FnMut() -> Option<T>) -> T {
+    let seconds = seconds * SLOW;
     let end = Instant::now() + Duration::from_secs(seconds);
     loop {
         if let Some(answer) = ready() {
@@ -233,6 +239,11 @@ impl Site {
 
     pub fn count(&self, what: &str) -> i64 {
         self.query(&format!("SELECT count(*) AS n FROM {what}"))[0]["n"].as_i64().unwrap()
+    }
+
+    /// The highest sequence number in the file: how many commits there were, whatever has become of their segments.
+    pub fn high(&self) -> u64 {
+        self.query("SELECT coalesce(max(last_seq), 0) AS seq FROM segment")[0]["seq"].as_u64().unwrap()
     }
 }
 

@@ -16,6 +16,9 @@ const SERIES: u64 = 50;
 const START_NS: i64 = 1_790_000_000_000_000_000;
 const STEP_NS: i64 = 500_003;
 
+/// See [`Progress`].
+const MOST_BETWEEN: Duration = Duration::from_secs(1);
+
 /// Twelve noisy bits in hundredths: such a reading takes about 1.6 bytes on the wire.
 fn hundredths(n: u64) -> u64 {
     let mixed = n * 2_654_435_761 % (1 << 32) / 32;
@@ -137,17 +140,19 @@ impl Plant {
     }
 }
 
-/// How long the acknowledged number has stood still.
+/// How long the acknowledged number has stood still, as far as somebody looked: what passes between two looks counts for
+/// [`MOST_BETWEEN`] at most. They come many times a second, and where they don't, all of the machine stood still.
 pub(crate) struct Progress {
     acked: u64,
-    grew_at: Instant,
+    looked_at: Instant,
+    stood: Duration,
     /// The longest so far, while something waited.
     pub longest: Duration,
 }
 
 impl Progress {
     pub fn new() -> Self {
-        Self { acked: 0, grew_at: Instant::now(), longest: Duration::ZERO }
+        Self { acked: 0, looked_at: Instant::now(), stood: Duration::ZERO, longest: Duration::ZERO }
     }
 
     /// Takes in a `status`; true where it says that nothing waits.
@@ -156,11 +161,13 @@ impl Progress {
         // A store that is busy or not open yet leaves them out.
         let (Some(pending), Some(held)) = (count("/pending/readings"), count("/store/readings")) else { return false };
         let acked = held.saturating_sub(pending);
+        let since = std::mem::replace(&mut self.looked_at, Instant::now()).elapsed();
+        self.stood += since.min(MOST_BETWEEN);
         if pending > 0 {
-            self.longest = self.longest.max(self.grew_at.elapsed());
+            self.longest = self.longest.max(self.stood);
         }
         if acked != self.acked || pending == 0 {
-            (self.acked, self.grew_at) = (acked, Instant::now());
+            (self.acked, self.stood) = (acked, Duration::ZERO);
         }
         pending == 0
     }

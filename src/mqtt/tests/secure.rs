@@ -203,14 +203,14 @@ fn the_protocol_of_a_shared_port_is_asked_for() {
     let (port, agreed) = server(dir.path(), "x-amzn-mqtt-ca");
     let asking = |alpn: Option<&str>| {
         let tls = Tls { alpn: alpn.map(str::to_owned), ..files(dir.path(), "ca", None) };
-        let client = start(Settings { tls: Some(tls), ..device("d", port) });
-        (agreed.recv_timeout(Duration::from_secs(20)).expect("a handshake"), next_fault(&client.1))
+        start(Settings { tls: Some(tls), ..device("d", port) })
     };
-    assert_eq!(asking(Some("x-amzn-mqtt-ca")).0.as_deref(), Some(&b"x-amzn-mqtt-ca"[..]));
-    while agreed.recv_timeout(Duration::from_millis(500)).is_ok() {}
-    assert_eq!(asking(None).0, None);
-    while agreed.recv_timeout(Duration::from_millis(500)).is_ok() {}
-    assert_eq!(asking(Some("mqtt")).1, LinkFault::Alpn { asked: "mqtt".into() });
+    for alpn in [Some("x-amzn-mqtt-ca"), None] {
+        let _client = asking(alpn);
+        // A client goes on trying, and the one before may have tried once more meanwhile.
+        while agreed.recv_timeout(PATIENCE).expect("a handshake").as_deref() != alpn.map(str::as_bytes) {}
+    }
+    assert_eq!(next_fault(&asking(Some("mqtt")).1), LinkFault::Alpn { asked: "mqtt".into() });
 }
 
 /// Nothing that can be printed of the settings holds a password or a key.

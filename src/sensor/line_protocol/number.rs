@@ -15,7 +15,7 @@ const EXACT: u64 = 1 << 53;
 /// What sensors send: at most 18 digits, with a point or an `i`, read in one walk to where the value ends. `None` is
 /// everything else, good or bad. A quotient of two exact doubles is rounded once, so it is the double nearest to the
 /// decimal, which is what the slower way gives too (Clinger, "How to Read Floating Point Numbers Accurately", 1990).
-pub(super) fn read_short_number(bytes: &[u8], at: usize) -> Option<(FieldValue, usize)> {
+pub(in crate::sensor) fn read_short_number(bytes: &[u8], at: usize) -> Option<(FieldValue, usize)> {
     let negative = bytes.get(at) == Some(&b'-');
     let begin = at + usize::from(negative);
     let (mut number, mut point, mut end) = (0_u64, None, begin);
@@ -68,7 +68,7 @@ fn read_float(text: &str) -> Result<FieldValue, Refusal> {
 }
 
 /// A stamp of at most 18 digits, or of 19 that begin with a 1: any from 1970 to 2033.
-pub(super) fn read_usual_stamp(digits: &[u8]) -> Option<UtcNanos> {
+pub(in crate::sensor) fn read_usual_stamp(digits: &[u8]) -> Option<UtcNanos> {
     if !(digits.len() <= 18 || digits.len() == 19 && digits[0] == b'1') {
         return None;
     }

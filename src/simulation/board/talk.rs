@@ -44,7 +44,8 @@ impl Board {
                 continue;
             }
             let action = running.as_it_believes(action);
-            let asked = Asked { now: moment, nonce: around.dice.word(), page_bytes: running.voice.page_bytes() };
+            let (page_bytes, begun) = (running.voice.page_bytes(), running.voice.begun(&action));
+            let asked = Asked { now: moment, nonce: around.dice.word(), page_bytes, begun };
             let found = answers::find(&mut running.store, action, asked).map_err(|e| format!("the store: {e}"))?;
             let answer = running.voice.answer(found, moment);
             if let Some(before) = answer.before.clone() {
@@ -101,6 +102,9 @@ impl Board {
     fn tell(&mut self, event: Event, now: i64) {
         let moment = self.moment(now);
         if let Some(running) = &mut self.running {
+            if matches!(event, Event::Disconnected | Event::NotPublished) {
+                running.voice.disconnected();
+            }
             running.machine.on(event, moment.boot);
             running.wake_at = now;
         }

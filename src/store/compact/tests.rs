@@ -3,7 +3,7 @@
 use super::super::testing::{Bench, at, compact_all, def, held, put};
 use super::*;
 use crate::reading::ranges::RangeSet;
-use crate::reading::{Kind, Scale};
+use crate::reading::{BootId, Kind, Scale};
 use crate::segment::{Column, Timeline, Values, decode};
 
 fn range(first: u64, last: u64) -> SeqRange {
@@ -116,6 +116,26 @@ fn losses_of_one_reason_are_joined() {
     put(&mut store, 1, 1, 3).unwrap();
     compact_all(&mut store, at(4));
     assert_eq!(ranges(&store), [(1, 9), (10, 10)]);
+}
+
+/// A joined loss begins no later than it ends: one that knows only its end, before one that knows only its beginning, or a part
+/// whose boot is an earlier one than that of the part before. (It began in the later boot and ended in the earlier one.)
+#[test]
+fn a_joined_loss_begins_before_it_ends() {
+    let moment = |boot, s| Some((BootId(boot), at(s).boot));
+    let join = |ends: &[(Option<_>, Option<_>)]| {
+        let loss = |(from, to)| Loss { reason: LossReason::Void, readings: Some(1), from, to, utc: None };
+        let segment = |(n, ends)| Segment { range: range(n, n), content: Content::Loss(loss(ends)) };
+        let parts: Vec<Segment> = (1..).zip(ends.iter().copied()).map(segment).collect();
+        let Content::Loss(all) = join_losses(&parts).unwrap().content else { panic!("not a loss") };
+        (all.from, all.to)
+    };
+    let whole = (moment(1, 5), moment(2, 9));
+    assert_eq!(join(&[(None, moment(1, 5)), (moment(2, 9), None)]), whole);
+    assert_eq!(join(&[(moment(2, 8), moment(2, 9)), (moment(1, 5), moment(1, 6))]), whole);
+    assert_eq!(join(&[(moment(1, 5), moment(1, 7)), (moment(1, 6), moment(2, 9))]), whole);
+    assert_eq!(join(&[(None, moment(1, 5)), (None, moment(2, 9))]), (None, moment(2, 9)));
+    assert_eq!(join(&[(None, None), (moment(1, 5), None)]), (moment(1, 5), None));
 }
 
 /// A body that doesn't decode becomes a loss that says how much it was, and those around it are still compacted.

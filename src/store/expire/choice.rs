@@ -109,13 +109,8 @@ impl Store {
             let part = if head.loss { self.loss_at(line.no, head)? } else { None };
             let readings = part.map_or(Some(head.n), |loss| loss.readings);
             loss.readings = loss.readings.zip(readings).map(|(a, b)| a + b);
-            loss.from = loss.from.or(part.map_or(head.from, |loss| loss.from));
-            loss.to = part.map_or(head.to, |loss| loss.to).or(loss.to);
-            let utc = part.map_or(head.utc, |loss| loss.utc);
-            loss.utc = match (loss.utc, utc) {
-                (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
-                (a, b) => a.or(b),
-            };
+            let (from, to, utc) = part.map_or((head.from, head.to, head.utc), |loss| (loss.from, loss.to, loss.utc));
+            loss.reach(from, to, utc);
         }
         Ok(Some((SeqRange { first: first.range.first, last: last.range.last }, loss)))
     }

@@ -114,6 +114,32 @@ fn what_was_compacted_before_the_clock_was_right_is_counted_later() {
     assert_eq!(counted(&store), 3 * 60 * 201);
 }
 
+/// Where the row of a series can't be read, what its whole numbers count is not known: counting stops with the error, and nothing
+/// is counted as if the scale were 1. A series that has no row has no figures, and the others have theirs.
+#[test]
+fn a_scale_that_cannot_be_read_is_an_error() {
+    for (damage, others) in
+        [("UPDATE series SET scale = 'ten' WHERE id = 2", None), ("DELETE FROM series WHERE id = 2", Some(2))]
+    {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        put_with(&mut store, 3, 60, 0, &[anchor(0)]).unwrap();
+        minutes(&mut store, 1, 20);
+        store.conn.execute(damage, []).unwrap();
+        let at_once = (0..50).find_map(|_| match store.roll_step(at(100_000)) {
+            Ok(Step::Idle) => Some(Ok(())),
+            Ok(_) => None,
+            Err(e) => Some(Err(e)),
+        });
+        match others {
+            None => assert!(matches!(at_once, Some(Err(StoreError::Damaged { .. }))), "{at_once:?}"),
+            Some(series) => assert!(matches!(at_once, Some(Ok(()))) && counted(&store) == series * 60 * 20),
+        }
+        let sql = "SELECT count(*) FROM rollup WHERE series = 2";
+        assert_eq!(store.conn.query_row(sql, [], |r| r.get::<_, i64>(0)).unwrap(), 0);
+    }
+}
+
 /// A boot that ended without a trusted clock has no figures, and doesn't hold up those of the boots around it.
 #[test]
 fn a_boot_without_a_clock_is_left_out() {

@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 pub(super) struct Tail {
     pub(super) at: i64,
     pub(super) bytes: Vec<u8>,
+    /// What went out last, and where to, until an fsync went through.
+    sent: (i64, Vec<u8>),
     /// Where the last write ended.
     written_to: i64,
     /// Whether an fsync came after it.
@@ -33,6 +35,20 @@ impl Tail {
     /// An fsync went through.
     pub(super) fn synced(&mut self) {
         self.synced = true;
+        self.sent.1.clear();
+    }
+
+    /// What was held has been written.
+    pub(super) fn went_out(&mut self) {
+        self.sent = (self.at, std::mem::take(&mut self.bytes));
+    }
+
+    /// An fsync failed: what it was for may never arrive. SQLite writes its frames again, and what it takes for long there
+    /// has to go out before them once more, or nothing behind it could be read.
+    pub(super) fn failed(&mut self) {
+        if self.bytes.is_empty() {
+            (self.at, self.bytes) = std::mem::take(&mut self.sent);
+        }
     }
 
     pub(super) fn hold(&mut self, at: i64, piece: &[u8]) {
@@ -105,6 +121,21 @@ mod tests {
         let mut anew = Tail::default();
         anew.synced();
         assert!(!anew.is_tail(0, &[1; 32]), "the header of a log that begins anew");
+    }
+
+    /// What went out in vain goes out again, and once is enough.
+    #[test]
+    fn what_a_failed_fsync_may_have_dropped_goes_out_again() {
+        let mut tail = Tail::default();
+        tail.hold(4096, &[2; 200]);
+        tail.went_out();
+        assert_eq!(tail.end(), 0);
+        tail.failed();
+        assert_eq!((tail.at, tail.end()), (4096, 4296));
+        tail.went_out();
+        tail.synced();
+        tail.failed();
+        assert_eq!(tail.end(), 0);
     }
 
     /// A read sees what is held as if it were in the file.

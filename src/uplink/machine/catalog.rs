@@ -16,6 +16,8 @@ pub(super) struct Catalog {
     /// That which is known to have reached the broker: a segment that went out after it was acknowledged. A page that was
     /// taken for publication may have died with its connection.
     arrived: Option<u64>,
+    /// Its pages are going out: some may have been taken for publication.
+    going_out: bool,
     /// The fleet wants all of it. Its clock runs from the last answer to such a wish and from nothing else: a page that
     /// was published a moment ago may be what the fleet is asking for.
     asked: Due,
@@ -49,8 +51,14 @@ impl Catalog {
         self.published.is_none() || self.asked.when(CATALOG_NS).is_some_and(|when| when <= now)
     }
 
+    /// Its pages begin to go out.
+    pub(super) fn goes_out(&mut self) {
+        self.going_out = true;
+    }
+
     /// It went out; whether the fleet had asked for that.
     pub(super) fn published(&mut self, version: u64, all: bool, now: BootNanos) -> bool {
+        self.going_out = false;
         (self.published, self.known, self.sent) = (Some(version), version, Some(now));
         let answers = all && self.asked.wanted;
         if answers {
@@ -66,9 +74,11 @@ impl Catalog {
         }
     }
 
-    /// The connection is gone: what is not known to have arrived goes out again.
+    /// The connection is gone: what is not known to have arrived goes out again, also where it broke between two pages. (Those
+    /// that had gone out by then were taken for said, and the fleet had to ask for them.)
     pub(super) fn disconnected(&mut self) {
-        if self.published != self.arrived {
+        let between_pages = std::mem::take(&mut self.going_out);
+        if between_pages || self.published != self.arrived {
             self.published = None;
         }
     }

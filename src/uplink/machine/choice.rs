@@ -28,10 +28,11 @@ impl Machine {
             self.unaffordable_until = Some(until);
             return None;
         }
-        match state {
-            true => Some(Action::PublishState),
-            false => Some(Action::PublishCatalog { all: self.catalog.whole(now) }),
+        if state {
+            return Some(Action::PublishState);
         }
+        self.catalog.goes_out();
+        Some(Action::PublishCatalog { all: self.catalog.whole(now) })
     }
 
     pub(super) fn state_when(&self) -> Option<BootNanos> {

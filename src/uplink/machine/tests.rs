@@ -577,6 +577,32 @@ fn pages_that_may_be_lost_go_out_again() {
     assert_eq!(story.run(), ["state"], "the ack has shown that it arrived");
 }
 
+/// Where a connection breaks between two pages of a changed catalogue, the pages that had gone out go out again: they may have
+/// died with it. (They were taken for said; the fleet had to ask for them, a round trip later.)
+#[test]
+fn a_catalogue_that_broke_between_its_pages_goes_out_again() {
+    let mut story = Story::new(&[line(CURRENT, true, 3)]);
+    story.on(Event::Connected).on(ack(&[stated(CURRENT, 3, 3)])).run();
+    story.lines[0].high = SegmentSeq(4);
+    story.wait(1).on(Event::Committed).run();
+    story.wait(1).on(ack(&[stated(CURRENT, 4, 4)])).run();
+    story.on(Event::Disconnected).wait(5).on(Event::Connected).on(ack(&[stated(CURRENT, 4, 4)]));
+    assert_eq!(story.run(), ["state"], "what has arrived is not said again");
+    (story.catalog, story.lines[0].high) = (2, SegmentSeq(5));
+    story.wait(1).on(Event::Committed);
+    let next = loop {
+        match story.next() {
+            Some(action @ Action::PublishCatalog { .. }) => break action,
+            Some(action) => story.perform(action),
+            None => panic!("no catalogue: {:?}", story.done),
+        }
+    };
+    assert_eq!(next, Action::PublishCatalog { all: false });
+    story.done.clear();
+    story.on(Event::NotPublished).on(Event::Disconnected).wait(5).on(Event::Connected);
+    assert_eq!(story.run(), ["state", "catalog all"]);
+}
+
 /// A fleet that lacks a page asks for all; what it could not take is sent right after, without waiting for the timer.
 #[test]
 fn a_missing_page_costs_one_round_trip() {

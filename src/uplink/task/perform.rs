@@ -24,7 +24,8 @@ enum Either {
 
 impl Task {
     pub(super) async fn perform(&mut self, action: Action) -> Result<Event, Failed> {
-        let asked = Asked { now: self.clock.now(), nonce: random(), page_bytes: self.voice.page_bytes() };
+        let (now, page_bytes, begun) = (self.clock.now(), self.voice.page_bytes(), self.voice.begun(&action));
+        let asked = Asked { now, nonce: random(), page_bytes, begun };
         let found = self.store.run(move |store| answers::find(store, action, asked)).await??;
         let answer = self.voice.answer(found, self.clock.now());
         if let Some(before) = answer.before.clone() {

@@ -111,17 +111,23 @@ fn a_second_service_on_one_file_is_told_who_has_it() {
     assert_eq!(device.stop(), Some(0));
 }
 
-/// A service that could not be asked does not start: it ends with 78 and says which folder to make.
+/// A service that can't be asked records all the same: recording comes first. The log says which folder to make, and once it
+/// is there the service can be asked.
 #[test]
-fn a_service_without_a_place_for_its_control_socket_says_so() {
+fn a_service_without_a_place_for_its_control_socket_records() {
     let dir = tempfile::tempdir().unwrap();
-    let site = patient(dir.path(), "");
+    let site = Site::new(dir.path(), "pump-17", "commit_interval = \"100ms\"", "");
     let config = std::fs::read_to_string(&site.config).unwrap();
     std::fs::write(&site.config, config.replace("control.sock", "no/such/control.sock")).unwrap();
-    let (code, why) = told(&site.command("run"));
-    let why = why.lines().last().unwrap();
-    assert!(code == 78 && why.ends_with("or set control.listen"), "{code}: {why}");
-    assert_eq!(why.matches("no/such/control.sock").count(), 1, "{why}");
+    let device = site.spawn();
+    site.send("m v=1i 1\n");
+    wait_for("the reading to be committed", 20, || (site.db().exists() && site.count("reading") == 1).then_some(()));
+    let log = device.log_text();
+    let why: Vec<&str> = log.lines().filter(|line| line.contains("no/such/control.sock")).collect();
+    assert!(why.len() == 1 && why[0].ends_with("or set control.listen"), "{log}");
+    std::fs::create_dir_all(dir.path().join("no/such")).unwrap();
+    wait_for("the device to answer", 30, || site.try_status());
+    assert_eq!(device.stop(), Some(0));
 }
 
 /// SIGUSR1 and SIGPWR commit at once, and the service goes on.

@@ -2,6 +2,7 @@
 
 use super::super::*;
 use super::rig::*;
+use crate::fleet::report;
 use crate::segment;
 
 /// The payload of a whole segment in an envelope that says `range`, whatever the body is.
@@ -14,7 +15,8 @@ fn body_of(device: &Unit, seq: u64) -> Vec<u8> {
     segment::encode(&device.commit(seq)).expect("a body")
 }
 
-/// Each kind of bad message is refused for its own reason, and between them another device's segments are held.
+/// Each kind of bad message is refused for its own reason and named with its device, and between them another device's segments
+/// are held.
 #[test]
 fn bad_messages_are_refused_each_for_its_reason() {
     let bad = Unit::new("bad", 1);
@@ -48,11 +50,12 @@ fn bad_messages_are_refused_each_for_its_reason() {
         let heard = rig.hear(&[vec![message], good.commits([i as u64 + 1])].concat());
         *expected.entry(why).or_default() += 1;
         assert_eq!(rig.refused(&bad), expected.clone().into_iter().collect::<Vec<_>>(), "case {i}");
+        assert_eq!(rig.named(&bad), expected.keys().copied().collect(), "case {i}");
         assert_eq!(heard.ack(&bad), None, "case {i}");
         assert_eq!(heard.of(&good).cumulative, SegmentSeq(i as u64 + 1), "case {i}");
     }
     assert!(rig.readings(&bad).is_empty());
-    assert!(rig.refused(&good).is_empty());
+    assert!(rig.refused(&good).is_empty() && rig.told("good").is_empty());
     let heard = rig.hear(&bad.commits([1]));
     assert_eq!(heard.of(&bad).cumulative, SegmentSeq(1), "and nothing is held against it");
 }
@@ -89,6 +92,7 @@ fn foreign_topics_and_paths_touch_nothing() {
     let receiver = rig.receiver.as_ref().expect("running");
     assert_eq!(receiver.strangers(), 5);
     assert!(receiver.devices.is_empty());
+    assert_eq!(rig.told(""), [r#""x" is no device's topic (1 such so far): check the broker's ACL"#]);
 }
 
 /// Someone else was first with a store id and said that its numbers are lost: the device that has the readings is not
@@ -129,6 +133,7 @@ fn a_device_gets_so_many_stores_and_no_more() {
     rig.start();
     rig.hear(&device.pages());
     assert_eq!(rig.refused(&device), vec![(Refusal::Stores, 1)]);
+    assert_eq!(rig.named(&device), BTreeSet::from([Refusal::Stores]));
     assert!(!rig.path(&device).exists());
 }
 
@@ -145,6 +150,7 @@ fn a_store_gets_so_many_histories_and_no_more() {
     }
     let histories = crate::fleet::replica::MAX_HISTORIES;
     assert_eq!(rig.refused(&device), vec![(Refusal::Histories, 20 - histories as u64)]);
+    assert_eq!(rig.named(&device), BTreeSet::from([Refusal::Histories]));
     assert_eq!(rig.readings(&device).len(), 2 * histories);
 }
 
@@ -160,6 +166,39 @@ fn names_in_the_body_must_be_those_of_the_catalogue() {
     }
     rig.hear(&[device.message(&segment)]);
     assert_eq!(rig.refused(&device), vec![(Refusal::OtherNames, 1)]);
+    assert_eq!(rig.named(&device), BTreeSet::from([Refusal::OtherNames]));
+}
+
+/// A flood of bad messages is counted in full and told at the first, the tenth, the hundredth: who sends it is named, over a
+/// restart too, and what else happened is not pushed out. What someone else has written is told without what a terminal obeys.
+#[test]
+fn a_flood_is_named_and_pushes_nothing_out() {
+    let bad = Unit::new("bad", 1);
+    let mut rig = Rig::new();
+    let message = (bad.topic(Topic::Segment), b"hello".to_vec());
+    let odd = ("plant/varved/v1/\u{1b}[2J/segment".to_owned(), Vec::new());
+    for _ in 0..150 {
+        rig.hear(&[message.clone(), odd.clone()]);
+    }
+    rig.pass(10);
+    rig.tick();
+    rig.kill();
+    rig.start();
+    rig.hear(&vec![message; 1000]);
+    let mut counts: Vec<u64> = Vec::new();
+    for told in rig.told("bad") {
+        let n = told.strip_prefix("refused (envelope, ").and_then(|rest| rest.split_once(" so far): "));
+        counts.push(n.expect("a refusal").0.parse().expect("a count"));
+    }
+    counts.sort_unstable();
+    assert_eq!(counts, [1, 10, 100, 1000]);
+    assert_eq!(rig.refused(&bad), vec![(Refusal::Envelope, 1150)]);
+    rig.tick();
+    let table = report::table(&[], &report::of_nobody(rig.dir.path()).expect("a roster"));
+    assert!(table.starts_with("DEVICE") && table.contains("100 such so far"), "{table}");
+    let strangers = rig.told("");
+    assert_eq!(strangers.len(), 3);
+    assert!(strangers.iter().all(|told| told.contains("v1/") && !told.contains('\u{1b}')), "{strangers:?}");
 }
 
 /// An ack with as many ranges as there may be in as many stores as there may be still fits a payload.

@@ -258,7 +258,7 @@ fn a_range_is_verified_like_the_whole() {
     assert!(look(&rig, id).verified);
     let devices = report::devices(rig.dir.path()).expect("an account");
     assert_eq!(devices[0].snapshot_verified, None, "it was none");
-    let table = report::table(&devices);
+    let table = report::table(&devices, &[]);
     assert!(table.contains(&format!("3..=5 of store {}", device.store)), "{table}");
     assert!(table.contains("verified, 3 of 3 numbers"), "{table}");
 

@@ -2,11 +2,14 @@
 
 use super::super::*;
 use crate::clock::{Anchor, UtcNanos};
+pub(super) use crate::fleet::receiver::answers::{MAX_ACK_BYTES, ack_payload};
+use crate::fleet::replica::roster;
 use crate::fleet::replica::tests as replica;
 use crate::reading::{BootId, Kind, Scale, SeqRange, SeriesDef, SeriesId};
 use crate::segment::{
     self, Column, Content, Loss, LossReason, Readings, Segment, Timeline, TimelineClock, Values, merge,
 };
+pub(super) use crate::wire::{Ack, MAX_RANGES, MAX_STORES, Request, StoreAck, encode};
 use crate::wire::{CatalogBoot, StoreState, frames};
 use std::path::PathBuf;
 
@@ -62,6 +65,21 @@ impl Rig {
 
     pub(super) fn readings(&self, device: &Unit) -> Vec<replica::Row> {
         replica::readings(&self.path(device))
+    }
+
+    /// What `varved-fleet devices` could tell of `device`, or of nobody for `""`: each event that the roster has or is to get.
+    pub(super) fn told(&self, device: &str) -> Vec<String> {
+        let waiting = &self.receiver.as_ref().expect("running").events;
+        let mut events = roster::events(self.dir.path(), 10_000).expect("a roster").remove(device).unwrap_or_default();
+        events.extend(waiting.iter().filter(|event| event.device == device).cloned());
+        events.into_iter().map(|event| event.detail).collect()
+    }
+
+    /// The reasons for which messages of `device` were refused, each named with its count and what was wrong.
+    pub(super) fn named(&self, device: &Unit) -> BTreeSet<Refusal> {
+        let told = self.told(&device.name);
+        let is_told = |why: &Refusal| told.iter().any(|told| told.starts_with(&format!("refused ({why}, 1 so far): ")));
+        Refusal::ALL.into_iter().filter(is_told).collect()
     }
 
     pub(super) fn refused(&self, device: &Unit) -> Vec<(Refusal, u64)> {

@@ -520,7 +520,7 @@ fn two_devices_of_one_name_are_told() {
     for part in [one.store.to_string(), other.store.to_string(), "run 9 ".into(), "`device`".into()] {
         assert!(told[0].contains(&part), "{told:?}");
     }
-    let table = report::table(&report::devices(rig.dir.path()).expect("an account"));
+    let table = report::table(&report::devices(rig.dir.path()).expect("an account"), &[]);
     assert!(table.contains("two devices have this name"), "{table}");
 }
 
@@ -565,7 +565,7 @@ fn the_account_names_what_is_there_and_what_is_not() {
     assert_eq!((store.readings, store.high, store.gaps), (10, 8, 2), "5 and 8 are missing");
     assert_eq!((store.losses, store.readings_lost, store.conflicts), (1, 30, 1));
     assert_eq!(store.held, ["1..=4", "6..=7"]);
-    assert!(report::table(&lines).contains("1..=4 and 1 more"), "{}", report::table(&lines));
+    assert!(report::table(&lines, &[]).contains("1..=4 and 1 more"), "{}", report::table(&lines, &[]));
     assert!(serde_json::from_str::<serde_json::Value>(&report::json(&lines)).is_ok());
 
     let replicas = report::replicas(rig.dir.path(), "pump-17").expect("two replicas");

@@ -1,0 +1,149 @@
+//! What is fuzzed: each function takes bytes from nowhere, and must neither panic nor take memory beyond its figure.
+//!
+//! `fuzz/fuzz_targets` gives them to cargo-fuzz, which needs a nightly compiler; `tests/fuzz` runs them with seeded changes of
+//! `fuzz/corpus` beside the other tests. What lies behind a checksum is reached by putting it right.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use varved::batch::Registry;
+use varved::clock::{BootNanos, Now, UtcNanos};
+use varved::config::{Config, FleetConfig};
+use varved::fleet::receiver::{Message, Receiver};
+use varved::segment::{self, View};
+use varved::sensor::Counters;
+use varved::sensor::ingest::Ingest;
+use varved::wire::{self, Ack, Assembler, AssemblerLimits, CatalogPage, Request, SegmentFrame, State};
+
+/// Series that a line may make: few, so that the cap is met.
+const MAX_SERIES: u32 = 64;
+
+/// Readings up to which a segment is written again: more cost seconds and show nothing else.
+const MAX_ENCODED: usize = 2000;
+
+thread_local! {
+    static INGEST: RefCell<Ingest> = RefCell::new(ingest());
+    static ASSEMBLER: RefCell<Assembler> =
+        RefCell::new(Assembler::new(AssemblerLimits { partials_per_device: 2, bytes: 4 << 20 }));
+    static RECEIVER: RefCell<Option<(tempfile::TempDir, Receiver)>> = const { RefCell::new(None) };
+}
+
+fn ingest() -> Ingest {
+    Ingest::new(Arc::new(Registry::new(MAX_SERIES)), Arc::new(Counters::new("fuzz")))
+}
+
+/// Line protocol: lines as a client of the socket sends them. A good line gives what it says, a bad one nothing.
+pub fn line_protocol(bytes: &[u8]) {
+    INGEST.with(|ingest| {
+        let (mut ingest, mut out) = (ingest.borrow_mut(), Vec::new());
+        for line in bytes.split(|byte| *byte == b'\n') {
+            ingest.line(line, BootNanos(1), &mut out);
+        }
+    });
+}
+
+/// Both configurations: a good one, or an error with file and remedy.
+pub fn config(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for error in [
+        Config::parse_on(&text, "varved.toml", "host").err().map(|e| e.to_string()),
+        FleetConfig::parse(&text, "fleet.toml").err().map(|e| e.to_string()),
+    ]
+    .into_iter()
+    .flatten()
+    {
+        assert!(error.contains(".toml"), "an error names the file: {error}");
+    }
+}
+
+/// The segment decoder, whole and column by column; what it takes is written again as the same.
+pub fn segment(bytes: &[u8]) {
+    decode_segment(bytes);
+    decode_segment(&with_crc(bytes));
+}
+
+fn decode_segment(body: &[u8]) {
+    let Ok(view) = View::parse(body) else {
+        assert!(segment::decode(body).is_err());
+        return;
+    };
+    let (_, _) = (view.bounds(), view.cites());
+    (0..view.columns().len()).for_each(|column| drop(view.column(column)));
+    let Ok(whole) = segment::decode(body) else { return };
+    if view.n() > MAX_ENCODED {
+        return;
+    }
+    // By bytes: a NaN is not equal to itself.
+    let Ok(once) = segment::encode(&whole) else { return };
+    let again = segment::decode(&once).expect("what was encoded is decoded");
+    assert_eq!(segment::encode(&again).expect("and encoded again"), once);
+}
+
+/// Every envelope of the wire, and segments in pieces. The first byte chooses which.
+pub fn wire(bytes: &[u8]) {
+    let Some((kind, payload)) = bytes.split_first() else { return };
+    for payload in [payload, &with_crc(payload)] {
+        match kind % 5 {
+            0 => ASSEMBLER.with(|assembler| {
+                let Ok(frame) = wire::decode::<SegmentFrame<'_>>(payload) else { return };
+                let mut assembler = assembler.borrow_mut();
+                drop(assembler.accept("fuzz", frame));
+                assert!(assembler.bytes() <= 4 << 20, "{} bytes", assembler.bytes());
+            }),
+            1 => same::<CatalogPage>(payload),
+            2 => same::<State>(payload),
+            3 => same::<Ack>(payload),
+            _ => same::<Request>(payload),
+        }
+    }
+}
+
+/// What is decoded is encoded, and decoded as the same.
+fn same<T>(payload: &[u8])
+where
+    T: for<'a> wire::Envelope<'a> + PartialEq + std::fmt::Debug,
+{
+    let Ok(message) = wire::decode::<T>(payload) else { return };
+    let Ok(encoded) = wire::encode(&message) else { return };
+    assert_eq!(wire::decode::<T>(&encoded).expect("what was encoded is decoded"), message);
+}
+
+/// The receiver, end to end: messages of two devices, as a broker delivers them, to real replicas. Each is a byte for device and
+/// topic, two for its length, and its payload.
+pub fn receiver(bytes: &[u8]) {
+    RECEIVER.with(|slot| {
+        let mut slot = slot.borrow_mut();
+        let (_, receiver) = slot.get_or_insert_with(|| {
+            let ram = std::path::Path::new("/dev/shm");
+            let dir = if ram.is_dir() { tempfile::tempdir_in(ram) } else { tempfile::tempdir() }.expect("a folder");
+            let receiver = Receiver::open(dir.path(), "varved").expect("a receiver");
+            (dir, receiver)
+        });
+        let messages = messages(bytes);
+        let group: Vec<Message<'_>> =
+            messages.iter().map(|(topic, payload)| Message { topic, payload }).collect();
+        let now = Now { boot: BootNanos(1), utc: UtcNanos(1_790_000_000_000_000_000), trusted: true };
+        let answers = receiver.apply(&group, now);
+        assert!(answers.len() <= 8 * (group.len() + 2), "{} answers to {} messages", answers.len(), group.len());
+        receiver.tick(now);
+    });
+}
+
+fn messages(mut bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let mut all = Vec::new();
+    while let [kind, low, high, rest @ ..] = bytes {
+        let length = usize::from(u16::from_le_bytes([*low, *high])).min(rest.len());
+        let tail = ["segment", "catalog/0", "catalog/1", "state", "ack", "request", "", "segment/x"][usize::from(kind & 7)];
+        let device = if kind & 8 == 0 { "one" } else { "two" };
+        let payload = if kind & 16 == 0 { with_crc(&rest[..length]) } else { rest[..length].to_vec() };
+        all.push((format!("varved/v1/{device}/{tail}"), payload));
+        bytes = &rest[length..];
+    }
+    all
+}
+
+/// `bytes` with the last four replaced by the checksum of those before.
+fn with_crc(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes[..bytes.len().saturating_sub(4)].to_vec();
+    bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+    bytes
+}
