@@ -269,7 +269,8 @@ fn a_power_cut_takes_nothing_that_the_fleet_has_acknowledged() {
 fn a_replica_that_acknowledges_too_early_is_caught() {
     for (lies, early) in [(Lies::default(), true), (Lies { fsync: true }, false)] {
         let mut proof = Proof::default();
-        let effort = Effort { per_boundary: 4, again_one_in: usize::MAX, again: 0, most_bad: 3, until_lost: true };
+        let effort =
+            Effort { one_in: 1, per_boundary: 4, again_one_in: usize::MAX, again: 0, most_bad: 3, until_lost: true };
         let mut work = Work::begin(3, lies, early);
         receives(&mut work);
         proof.run(&work.end("too early", Threat::Garbage), effort, &mut Chance::new(3));

@@ -92,7 +92,8 @@ fn a_power_cut_after_a_failed_fsync_loses_no_commit() {
 fn opening_again_after_a_failed_fsync_is_caught() {
     let broken = Broken { reopens: true, ..Broken::default() };
     let mut proof = Proof::default();
-    let effort = Effort { per_boundary: 6, again_one_in: usize::MAX, again: 0, most_bad: 3, until_lost: true };
+    let effort =
+        Effort { one_in: 1, per_boundary: 6, again_one_in: usize::MAX, again: 0, most_bad: 3, until_lost: true };
     for no in 0..300 {
         let case = failing("reopened", no, false, broken, service);
         proof.run(&case, effort, &mut Chance::new(no));

@@ -179,8 +179,14 @@ fn files(cfg: &StoreConfig) -> Image {
 
 /// Where the live frames of a log end, without the copies of the last one (sqlite.org/fileformat2.html §4).
 fn end_without_copies(log: &[u8]) -> usize {
-    let frames: Vec<&[u8]> = log[32..].chunks_exact(536).take_while(|frame| frame[8..16] == log[16..24]).collect();
+    let mut frames: Vec<&[u8]> = log[32..].chunks_exact(536).take_while(|frame| frame[8..16] == log[16..24]).collect();
     let same = |a: &[u8], b: &[u8]| a[..8] == b[..8] && a[24..] == b[24..];
+    // What the store holds back of the last copy is not in the file.
+    if let [.., before, last] = frames[..] {
+        if before[..8] == last[..8] && !same(before, last) {
+            frames.pop();
+        }
+    }
     let copies = frames.iter().rev().take_while(|frame| same(frame, frames[frames.len() - 1])).count();
     32 + (frames.len() - copies + 1) * 536
 }

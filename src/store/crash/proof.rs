@@ -79,9 +79,11 @@ impl Figures {
     }
 }
 
-/// How much is done. Every boundary is cut at.
+/// How much is done.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Effort {
+    /// One boundary in so many is cut at: every one, but in a debug build.
+    pub(crate) one_in: usize,
     /// Images per boundary, those of everything and of nothing included.
     pub(crate) per_boundary: usize,
     /// One image in so many is cut again.
@@ -97,10 +99,12 @@ pub(crate) struct Effort {
 impl Effort {
     /// About `images` at the boundaries of `case`, and at most so many at each.
     pub(crate) fn of(case: &Case, images: u64, most: usize) -> Self {
-        let per_boundary = (images / case.boundaries().max(1)).clamp(3, most as u64) as usize;
+        let boundaries = case.boundaries().max(1);
+        let per_boundary = (images / boundaries).clamp(3, most as u64) as usize;
+        let one_in = if cfg!(debug_assertions) { (boundaries * 3 / images.max(1)).max(1) as usize } else { 1 };
         // Each of them has to be gone on with, which costs as much as three others.
         let again_one_in = if super::run::is_full() { 30 } else { 10 };
-        Self { per_boundary, again_one_in, again: 8, most_bad: 20, until_lost: false }
+        Self { one_in, per_boundary, again_one_in, again: 8, most_bad: 20, until_lost: false }
     }
 }
 
@@ -162,7 +166,7 @@ impl Proof {
                 _ => {}
             }
             let changed = medium.take(entry);
-            if at < from {
+            if at < from || !chance.one_in(effort.one_in) {
                 continue;
             }
             self.figures.boundaries += u64::from(changed);

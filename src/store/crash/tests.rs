@@ -68,7 +68,8 @@ fn shows(name: &str, threat: Threat, broken: Broken, until_lost: bool, work: fn(
     let begun = Instant::now();
     let mut proof = Proof::default();
     let signs = |figures: &Figures| if until_lost { figures.lost } else { figures.bad_count };
-    let effort = Effort { per_boundary: 6, again_one_in: usize::MAX, again: 0, most_bad: ENOUGH, until_lost };
+    let effort =
+        Effort { one_in: 1, per_boundary: 6, again_one_in: usize::MAX, again: 0, most_bad: ENOUGH, until_lost };
     for seed in seed().map_or(1..=20, |seed| seed..=seed) {
         let mut doing = Work::begin(seed, broken);
         work(&mut doing);
