@@ -51,6 +51,11 @@ fn a_partition_that_fills_costs_only_what_overflows_and_that_is_counted() {
     assert_eq!(device.stop(), Some(0));
 }
 
+/// Whether this may mount a file system with a medium under it: who is root of a name space of his own may not.
+fn is_really_root() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
 /// A loop device with an ext4 in it, that becomes read-only at its first error.
 struct Ext4 {
     path: PathBuf,
@@ -62,7 +67,7 @@ impl Ext4 {
         let (image, path) = (dir.join("image"), dir.join("ext4"));
         std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
         std::fs::create_dir_all(&path).unwrap();
-        ok(Command::new("mkfs.ext4").args(["-q", "-F", "-e", "remount-ro"]).arg(&image));
+        ok(Command::new("/usr/sbin/mkfs.ext4").args(["-q", "-F", "-e", "remount-ro"]).arg(&image));
         let device = ok(Command::new("losetup").args(["-f", "--show"]).arg(&image)).trim().to_owned();
         let ext4 = Self { path, device };
         ext4.mount();
@@ -102,6 +107,10 @@ fn ok(command: &mut Command) -> String {
 /// is there when the medium is.
 #[test]
 fn a_file_system_that_turns_read_only_loses_nothing_acknowledged() {
+    if !is_really_root() {
+        println!("left out: an ext4 on a loop device needs root, and not of a name space of one's own");
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let medium = Ext4::new(dir.path());
     let site = site_on(dir.path(), &medium.path.join("varved.db"), "commit_interval = \"200ms\"");
