@@ -22,13 +22,13 @@ fn a_partition_that_fills_costs_only_what_overflows_and_that_is_counted() {
     });
     assert!(full.contains("free space"), "{full}");
     let before = rss_kib(device.pid());
-    let status = wait_for("the buffer to be full", 120, || {
+    let status = wait_for("the buffer to overflow", 120, || {
         plant.send(&site, 4000);
-        // An overflow is told once it is committed: until then it shows in what is at risk no longer growing.
-        let (one, two) = (site.try_status()?, site.try_status()?);
-        let taken = |s: &Json| s["recorded"]["taken"].as_u64().unwrap();
-        let risk = |s: &Json| s["risk"]["readings"].as_u64().unwrap();
-        (taken(&two) - 1000 > plant.sent / 2 && risk(&one) == risk(&two) && plant.sent > 120_000).then_some(two)
+        let status = site.try_status()?;
+        let count = |at: &str| status.pointer(at).and_then(Json::as_u64).unwrap();
+        // What overflows is told with the loss, once that is committed; until then it is what is in none of the accounts.
+        let kept = count("/recorded/committed") + count("/risk/readings");
+        (told(&status).is_some() && count("/recorded/taken") > kept + 10_000).then_some(status)
     });
     println!("at risk {}, RSS {} to {} KiB", status["risk"], before, rss_kib(device.pid()));
     assert!(rss_kib(device.pid()) < before + 4096, "memory is bounded: {before} to {} KiB", rss_kib(device.pid()));
@@ -51,6 +51,11 @@ fn a_partition_that_fills_costs_only_what_overflows_and_that_is_counted() {
     assert_eq!(device.stop(), Some(0));
 }
 
+/// Whether this may mount a file system with a medium under it: who is root of a name space of his own may not.
+fn is_really_root() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
 /// A loop device with an ext4 in it, that becomes read-only at its first error.
 struct Ext4 {
     path: PathBuf,
@@ -62,7 +67,7 @@ impl Ext4 {
         let (image, path) = (dir.join("image"), dir.join("ext4"));
         std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
         std::fs::create_dir_all(&path).unwrap();
-        ok(Command::new("mkfs.ext4").args(["-q", "-F", "-e", "remount-ro"]).arg(&image));
+        ok(Command::new("/usr/sbin/mkfs.ext4").args(["-q", "-F", "-e", "remount-ro"]).arg(&image));
         let device = ok(Command::new("losetup").args(["-f", "--show"]).arg(&image)).trim().to_owned();
         let ext4 = Self { path, device };
         ext4.mount();
@@ -102,6 +107,10 @@ fn ok(command: &mut Command) -> String {
 /// is there when the medium is.
 #[test]
 fn a_file_system_that_turns_read_only_loses_nothing_acknowledged() {
+    if !is_really_root() {
+        println!("left out: an ext4 on a loop device needs root, and not of a name space of one's own");
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let medium = Ext4::new(dir.path());
     let site = site_on(dir.path(), &medium.path.join("varved.db"), "commit_interval = \"200ms\"");
