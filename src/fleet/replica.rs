@@ -21,6 +21,8 @@
 pub mod account;
 mod brought;
 pub mod compare;
+#[cfg(test)]
+mod crash;
 mod history;
 mod known;
 mod placing;
@@ -131,6 +133,7 @@ impl Replica {
     /// it; else as SQLite says.
     pub fn open(path: &Path, uuid: StoreUuid, device: &str, now: UtcNanos) -> Result<Self, StoreError> {
         let conn = file::open_rw(path, &Pragmas::replica())?;
+        file::restart_unfilled_log(&conn, path)?;
         file::create_schema(&conn, env!("CARGO_PKG_VERSION"))?;
         let major: i64 = file::meta(&conn, "format_major")?.unwrap_or(file::FORMAT_MAJOR);
         if major > file::FORMAT_MAJOR {
