@@ -135,17 +135,15 @@ impl Replica {
         let conn = file::open_rw(path, &Pragmas::replica())?;
         file::restart_unfilled_log(&conn, path)?;
         file::create_schema(&conn, env!("CARGO_PKG_VERSION"))?;
+        Brought::create(&conn)?;
         let major: i64 = file::meta(&conn, "format_major")?.unwrap_or(file::FORMAT_MAJOR);
         if major > file::FORMAT_MAJOR {
             return Err(StoreError::Newer { major });
         }
-        match file::meta::<String>(&conn, "fleet_owner/0")? {
-            // A replica of an earlier version may lack the table.
-            Some(_) => Brought::create(&conn)?,
-            None => file::in_transaction(&conn, path, "begin a replica", |conn| {
-                Brought::create(conn)?;
+        if file::meta::<String>(&conn, "fleet_owner/0")?.is_none() {
+            file::in_transaction(&conn, path, "begin a replica", |conn| {
                 History::create(conn, &uuid, 0, device, now).map(drop)
-            })?,
+            })?;
         }
         let mut replica = Self {
             conn,
