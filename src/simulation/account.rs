@@ -138,7 +138,9 @@ impl Account {
         for range in news.iter() {
             let held = beside.held(range).map_err(|e| format!("the replica: {e}"))?;
             if !held.covers(range) {
-                return Err(format!("acks named {range} of store {store}, and of that the replica holds only {held:?}"));
+                return Err(format!(
+                    "acks named {range} of store {store}, and of that the replica holds only {held:?}"
+                ));
             }
         }
         Ok(())

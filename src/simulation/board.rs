@@ -249,9 +249,12 @@ impl Board {
         let will = wire::encode(&session.farewell()).map_err(|e| format!("the will: {e}"))?;
         let topic = topics::name(PREFIX, DEVICE, Topic::State);
         around.net.power_on(Side::Device, now, Some(Message { topic, payload: will, retain: true }));
-        let mut machine = Machine::new(self.plan.snapshot_every, moment.boot)
-            .numbered_from(session.number)
-            .paced(self.plan.pace, self.plan.max_payload, false, moment.boot);
+        let mut machine = Machine::new(self.plan.snapshot_every, moment.boot).numbered_from(session.number).paced(
+            self.plan.pace,
+            self.plan.max_payload,
+            false,
+            moment.boot,
+        );
         if let Some(text) = store.traffic().map_err(|e| format!("the account of traffic: {e}"))? {
             if !machine.resume_account(&text) {
                 return Err(format!("the account of traffic can't be read: {text}"));
@@ -385,7 +388,6 @@ impl Running {
             Chore::Compact => self.store.compact_step(&in_flight, now),
         }
     }
-
 }
 
 fn def(k: u32) -> SeriesDef {
