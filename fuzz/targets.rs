@@ -119,8 +119,7 @@ pub fn receiver(bytes: &[u8]) {
             (dir, receiver)
         });
         let messages = messages(bytes);
-        let group: Vec<Message<'_>> =
-            messages.iter().map(|(topic, payload)| Message { topic, payload }).collect();
+        let group: Vec<Message<'_>> = messages.iter().map(|(topic, payload)| Message { topic, payload }).collect();
         let now = Now { boot: BootNanos(1), utc: UtcNanos(1_790_000_000_000_000_000), trusted: true };
         let answers = receiver.apply(&group, now);
         assert!(answers.len() <= 8 * (group.len() + 2), "{} answers to {} messages", answers.len(), group.len());
@@ -132,7 +131,8 @@ fn messages(mut bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut all = Vec::new();
     while let [kind, low, high, rest @ ..] = bytes {
         let length = usize::from(u16::from_le_bytes([*low, *high])).min(rest.len());
-        let tail = ["segment", "catalog/0", "catalog/1", "state", "ack", "request", "", "segment/x"][usize::from(kind & 7)];
+        let tail =
+            ["segment", "catalog/0", "catalog/1", "state", "ack", "request", "", "segment/x"][usize::from(kind & 7)];
         let device = if kind & 8 == 0 { "one" } else { "two" };
         let payload = if kind & 16 == 0 { with_crc(&rest[..length]) } else { rest[..length].to_vec() };
         all.push((format!("varved/v1/{device}/{tail}"), payload));

@@ -25,6 +25,8 @@ mod sum;
 mod tests;
 mod view;
 
+#[cfg(test)]
+pub(crate) use body::UNCHECKED;
 pub use body::encode;
 pub use contains::contains;
 pub(crate) use merge::Timelines;

@@ -27,7 +27,7 @@ mod catalog;
 mod commit;
 mod compact;
 #[cfg(test)]
-mod crash;
+pub(crate) mod crash;
 mod disk;
 pub mod error;
 pub mod event;

@@ -39,25 +39,41 @@ pub struct Asked {
 /// # Errors
 /// The device, its store or the range is not known, too much is under way, or the roster can't be written.
 pub fn ask(data: &Path, device: &str, wanted: Wanted, nonce: u64, now: UtcNanos) -> Result<Asked, FleetError> {
-    let shelf = report::shelf(data)?;
-    let entry = roster::read(data)?.0.remove(device);
-    if entry.is_none() && shelf.stores_of(device).next().is_none() {
-        return Err(FleetError::NoDevice { device: device.to_owned() });
-    }
-    let entry = entry.unwrap_or_default();
+    let (shelf, entry) = known(data, device)?;
     let what = match wanted {
         Wanted::Snapshot => What::Snapshot,
         Wanted::Range(range, store) => range_of(&shelf, device, range, store, &entry)?,
     };
     let question = Question { device, nonce, what, asked: now, by_device: false };
-    let roster = Roster::open_beside(data)?;
-    let mut roster = roster.ok_or_else(|| FleetError::NoRoster { data: data.to_owned() })?;
-    let (request, known) = match roster.ask(&question)? {
+    let (request, known) = match open(data)?.ask(&question)? {
         Added::New(id) => (id, false),
         Added::Same(id) => (id, true),
         Added::TooMany => return Err(FleetError::TooManyRequests { device: device.to_owned() }),
     };
     Ok(Asked { request, known, online: entry.online })
+}
+
+/// Ends all that was asked of `device` and is under way; how many requests that were. The receiver asks for no more of them; what
+/// the device has begun to send comes to its end, and is filed as ever.
+///
+/// # Errors
+/// The device is not known, or the roster can't be written.
+pub fn cancel(data: &Path, device: &str, now: UtcNanos) -> Result<usize, FleetError> {
+    known(data, device)?;
+    Ok(open(data)?.cancel(device, now)?)
+}
+
+fn known(data: &Path, device: &str) -> Result<(Shelf, Entry), FleetError> {
+    let shelf = report::shelf(data)?;
+    let entry = roster::read(data)?.0.remove(device);
+    if entry.is_none() && shelf.stores_of(device).next().is_none() {
+        return Err(FleetError::NoDevice { device: device.to_owned() });
+    }
+    Ok((shelf, entry.unwrap_or_default()))
+}
+
+fn open(data: &Path) -> Result<Roster, FleetError> {
+    Roster::open_beside(data)?.ok_or_else(|| FleetError::NoRoster { data: data.to_owned() })
 }
 
 /// How a request stands; `None` where it is no longer remembered.

@@ -302,13 +302,22 @@ pub(super) fn take_blob(flags: u8, bytes: &mut &[u8]) -> Result<Vec<u8>, Segment
     Ok(blob)
 }
 
+#[cfg(test)]
+thread_local! {
+    /// A planted fault: on this thread no checksum of a body is looked at.
+    pub(crate) static UNCHECKED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
 /// The version, flags and range of a frame, and what follows them; the checksum is right.
 pub(super) fn open(body: &[u8]) -> Result<(u8, SeqRange, &[u8]), SegmentError> {
     if body.len() < SHORTEST {
         return Err(SegmentError::Truncated);
     }
     let (frame, crc) = body.split_at(body.len() - 4);
-    if crc32fast::hash(frame).to_le_bytes() != crc {
+    let checks = crc32fast::hash(frame).to_le_bytes() == crc;
+    #[cfg(test)]
+    let checks = checks || UNCHECKED.get();
+    if !checks {
         return Err(SegmentError::Checksum);
     }
     if frame[0] == 0 {

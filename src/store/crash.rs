@@ -11,15 +11,21 @@
 //! | `vfs`, `log` | the recorder |
 //! | `medium` | the threat model: from the log to images |
 //! | `held` | what a store holds, in comparable numbers |
-//! | `proof` | images opened and judged, a share of them cut again |
+//! | `proof`, `run` | images opened and judged, a share of them cut again; how many |
+//! | `board` | what opens them: the store of a board. The replica of a receiver is in `fleet/replica/crash.rs` |
 //! | `work`, `tests` | workloads, and each protection switched off to see the proof fail |
+//! | `faults` | fsyncs that fail, and then the power |
+//! | `flips` | single bits that rot |
 
-mod chance;
-mod held;
-pub(super) mod log;
-mod medium;
-mod proof;
-#[cfg(test)]
+mod board;
+pub(crate) mod chance;
+mod faults;
+mod flips;
+pub(crate) mod held;
+pub(crate) mod log;
+pub(crate) mod medium;
+pub(crate) mod proof;
+pub(crate) mod run;
 mod tests;
 mod vfs;
 mod work;

@@ -83,16 +83,20 @@ impl PlainFile {
 
     /// Waits until the file is on the medium.
     pub(crate) fn fsync(&self) -> Result<(), StoreError> {
-        self.fsynced(self.file.sync_all())
+        self.fsynced(File::sync_all)
     }
 
     /// Waits until content and length are on the medium, the times not: in a block that exists, one write.
     pub(crate) fn fdatasync(&self) -> Result<(), StoreError> {
-        self.fsynced(self.file.sync_data())
+        self.fsynced(File::sync_data)
     }
 
-    fn fsynced(&self, done: io::Result<()>) -> Result<(), StoreError> {
-        done.map_err(|e| self.fail("fsync", e))?;
+    fn fsynced(&self, fsync: fn(&File) -> io::Result<()>) -> Result<(), StoreError> {
+        #[cfg(test)]
+        if log::fsync_fails(&self.path) {
+            return Err(self.fail("fsync", log::eio()));
+        }
+        fsync(&self.file).map_err(|e| self.fail("fsync", e))?;
         #[cfg(test)]
         log::tell(&self.path, Change::Fsync);
         Ok(())
@@ -125,6 +129,10 @@ pub(crate) fn empty(path: &Path) -> Result<(), StoreError> {
 
 /// Fsyncs a directory, so that names made, moved or removed in it stay so.
 pub(crate) fn fsync_directory(directory: &Path) -> Result<(), StoreError> {
+    #[cfg(test)]
+    if log::fsync_fails(&directory.join("names")) {
+        return Err(StoreError::io("fsync the directory", directory, log::eio()));
+    }
     let done = File::open(directory).and_then(|d| d.sync_all());
     done.map_err(|e| StoreError::io("fsync the directory", directory, e))?;
     #[cfg(test)]

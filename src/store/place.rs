@@ -116,7 +116,8 @@ impl Store {
     /// Writes everything that the open files hold into a new one, and gives it the database's name.
     fn rescue(&mut self, what: &Path, now: Now) -> Result<(), StoreError> {
         let (part, whole) = (beside(&self.path, "-rescue"), beside(&self.path, "-rescued"));
-        let detail = format!("{} was moved, deleted or replaced while it was open; it was written anew", what.display());
+        let detail =
+            format!("{} was moved, deleted or replaced while it was open; it was written anew", what.display());
         let event = Event::new(EventKind::Moved, detail);
         ::log::error!("store: {event}; stop varved before its files are changed");
         disk::remove(&part)?;

@@ -24,7 +24,7 @@ pub(crate) fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         all.push(("wire", name, [&[kind], payload.as_slice()].concat()));
     }
     for (name, messages) in conversations() {
-        let one = |(kind, payload): &(u8, Vec<u8>)| {
+        let one = |(kind, payload): &Said| {
             let length = u16::try_from(payload.len()).unwrap().to_le_bytes();
             [&[*kind][..], &length, payload].concat()
         };
@@ -54,8 +54,14 @@ const CONFIGS: [(&str, &str); 5] = [
         "[[sensor]]\nkind = \"socket\"\nlisten = \"udp://0.0.0.0:8094\"\n[[sensor]]\nkind = \"exec\"\ncommand = [\"/bin/a\", \"b\"]\n\
          [[sensor]]\nkind = \"file\"\npath = \"/sys/x\"\nname = \"m/v\"\ninterval = \"1s\"\n",
     ),
-    ("uplink", "[uplink]\nbroker = \"mqtts://broker.example:8883\"\nca = \"/etc/ca.pem\"\n[control]\nlisten = \"off\"\n"),
-    ("fleet", "[fleet]\ndata = \"/var/lib/varved-fleet\"\nbroker = \"mqtt://127.0.0.1\"\nlisten = \"127.0.0.1:1883\"\n"),
+    (
+        "uplink",
+        "[uplink]\nbroker = \"mqtts://broker.example:8883\"\nca = \"/etc/ca.pem\"\n[control]\nlisten = \"off\"\n",
+    ),
+    (
+        "fleet",
+        "[fleet]\ndata = \"/var/lib/varved-fleet\"\nbroker = \"mqtt://127.0.0.1\"\nlisten = \"127.0.0.1:1883\"\n",
+    ),
 ];
 
 fn range(first: u64, last: u64) -> SeqRange {
@@ -177,8 +183,11 @@ fn payloads() -> Vec<(&'static str, u8, Vec<u8>)> {
     ]
 }
 
+/// Device and topic of a message, and its payload.
+type Said = (u8, Vec<u8>);
+
 /// What devices say to the receiver: the low bits of a message choose its topic, as in the target.
-fn conversations() -> Vec<(&'static str, Vec<(u8, Vec<u8>)>)> {
+fn conversations() -> Vec<(&'static str, Vec<Said>)> {
     let (birth, page) = ((3, wire::encode(&state(40)).unwrap()), (1, wire::encode(&page()).unwrap()));
     let segment = |n: usize| (0, whole(&segments()[n].1));
     let other = |(kind, payload): (u8, Vec<u8>)| (kind | 8, payload);

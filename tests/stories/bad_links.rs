@@ -22,6 +22,8 @@ struct Scene {
     device: Process,
     receiver: Process,
     broker: Broker,
+    /// When it began.
+    slowness: u32,
 }
 
 impl Scene {
@@ -42,7 +44,8 @@ impl Scene {
         let back = Proxy::to(broker.port, seed());
         let fleet = Fleet::new(&dir.join("fleet"), &back.url());
         let (device, receiver) = (site.run(), fleet.run());
-        Self { plant: Plant::default(), progress: Progress::new(), proxy, back, site, fleet, device, receiver, broker }
+        let (plant, progress, slowness) = (Plant::default(), Progress::new(), slowness());
+        Self { plant, progress, proxy, back, site, fleet, device, receiver, broker, slowness }
     }
 
     /// The broker comes; from here on the progress counts.
@@ -87,7 +90,8 @@ impl Scene {
         self.progress.look(&self.site.ask("status").expect("a status"));
     }
 
-    /// The account of the story, and that the acknowledged number never stood still for longer than `window`.
+    /// The account of the story, and that the acknowledged number never stood still for longer than `window`, on a machine that
+    /// has nothing else to do.
     fn close(self, window: Duration) {
         let (up, down) = (self.proxy.carried(Direction::Up), self.proxy.carried(Direction::Down));
         println!(
@@ -102,7 +106,7 @@ impl Scene {
         );
         self.plant.assert_arrived(&self.fleet, DEVICE);
         assert_eq!(self.plant.confirmed(), self.plant.sent, "everything was confirmed");
-        let stood = self.progress.longest;
+        let (stood, window) = (self.progress.longest, window * self.slowness.max(slowness()));
         assert!(stood <= window, "the acknowledged number stood still for {stood:?}; at most {window:?} is allowed");
         assert_eq!(self.device.stop(), Some(0));
         assert_eq!(self.receiver.stop(), Some(0));
@@ -122,10 +126,10 @@ fn late(latency_ms: u64, window_s: u64) {
     scene.close(Duration::from_secs(window_s));
 }
 
-/// 15 ms each way: everything arrives, and acknowledgements keep coming: none waits for what a device sends again, after 30 s.
+/// 15 ms each way: everything arrives, and acknowledgements keep coming.
 #[test]
 fn fifteen_milliseconds_of_latency_lose_nothing() {
-    late(15, 15);
+    late(15, 5);
 }
 
 /// 2 s each way, as over a satellite: connecting alone takes three round trips of 4 s; then everything arrives.
@@ -189,16 +193,16 @@ fn hole(direction: Direction) {
     scene.close(Duration::from_secs(75));
 }
 
-/// What the device sends vanishes while the connection stays open, without FIN or RST: it is noticed, and all arrives.
+/// What the device sends vanishes while the connection stays open, without FIN or RST; or what the broker sends does,
+/// acknowledgements and its answers to pings: it is noticed, and all arrives. Both at one time, since each is mostly a wait for
+/// the end of the keep-alive.
 #[test]
-fn a_black_hole_on_the_way_up_is_noticed() {
-    hole(Direction::Up);
-}
-
-/// What the broker sends vanishes: acknowledgements, and its answers to pings. It is noticed, and all arrives.
-#[test]
-fn a_black_hole_on_the_way_down_is_noticed() {
-    hole(Direction::Down);
+fn a_black_hole_on_either_way_is_noticed() {
+    std::thread::scope(|scope| {
+        for direction in [Direction::Up, Direction::Down] {
+            scope.spawn(move || hole(direction));
+        }
+    });
 }
 
 /// One byte in 5,000 has a bit flipped, in both directions, without TLS to notice: what MQTT takes for a message is found out

@@ -72,6 +72,9 @@ fn a_snapshot_brings_back_what_the_fleet_lost() {
     refused(&[DEVICE, "9-3"], 64, "neither `snapshot` nor a range");
     refused(&[DEVICE, "900000-900001"], 65, "has numbers up to ");
     refused(&[DEVICE, "1", "--store", "00000000-0000-0000-0000-000000000001"], 65, "has no store");
+    refused(&[DEVICE, "cancel", "--wait", "1"], 64, "no --wait");
+    let out = fleet.command(&["request", DEVICE, "cancel"]);
+    assert!(out.status.success() && text(&out).contains("0 requests"), "{}", text(&out));
 
     // Without the device the request waits.
     assert_eq!(device.stop(), Some(0));

@@ -53,6 +53,14 @@ pub(crate) fn wait_for<T>(what: &str, seconds: u64, mut ready: impl FnMut() -> O
     }
 }
 
+/// How many times as long as by itself something takes on this machine now: as many as processes want each core.
+pub(crate) fn slowness() -> u32 {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap();
+    let load: f64 = load.split_whitespace().next().and_then(|minute| minute.parse().ok()).unwrap();
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    (load / cores as f64).ceil().max(1.0) as u32
+}
+
 /// A process that does not outlive its value; its output goes to a file that failures name.
 pub(crate) struct Process {
     child: Child,

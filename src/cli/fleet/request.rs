@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 
 pub(super) const REQUEST: Command = Command {
     name: "request",
-    args: "DEVICE snapshot|RANGE [--store UUID] [--wait SECONDS] [--config F] [--data DIR]",
+    args: "DEVICE snapshot|RANGE|cancel [--store UUID] [--wait SECONDS] [--config F] [--data DIR]",
     brief: "asks a device for all that its file holds, or for a range, verified at the end",
     long: "
   snapshot        everything: all segments of all stores in the device's file, and the catalogue
+  cancel          ends what was asked of the device and is under way; what it has begun to send comes to its end
   RANGE           sequence numbers, FIRST-LAST or FIRST..=LAST, or one number; `varved-fleet devices` shows which there are
   --store UUID    of which store; default: the one that the device writes to
   --wait SECONDS  shows how far it is, and returns when it has ended: 0 verified, 65 not verified, 75 not in time
@@ -54,11 +55,21 @@ fn request_command(arguments: &mut Arguments) -> Result<Exit, CliError> {
         }
     }
     let (Some(device), Some(word)) = (device, word) else {
-        return Err(arguments.wrong("a device is needed, and `snapshot` or a range"));
+        return Err(arguments.wrong("a device is needed, and `snapshot`, a range or `cancel`"));
     };
+    let now = SystemClock::new(Path::new("/")).now().utc;
+    if word == "cancel" {
+        if store.is_some() || wait.is_some() {
+            return Err(
+                arguments.wrong("`cancel` ends all that was asked of the device, at once: no --store, no --wait")
+            );
+        }
+        let ended = ask::cancel(&place.data()?, &device, now).map_err(CliError::fault)?;
+        output::print(&format!("{ended} requests to {device} are cancelled\n"))?;
+        return Ok(Exit::Ok);
+    }
     let wanted = wanted(&word, store, arguments)?;
     let data = place.data()?;
-    let now = SystemClock::new(Path::new("/")).now().utc;
     let nonce = uuid::Uuid::new_v4().as_u64_pair().1;
     let asked = ask::ask(&data, &device, wanted, nonce, now).map_err(CliError::fault)?;
     output::print(&told(&device, asked))?;

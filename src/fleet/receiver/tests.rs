@@ -1,7 +1,9 @@
 //! Stories of devices and one receiver, with real replicas in a folder of their own.
 
+mod conflicts;
 mod floods;
 mod fuzz;
+mod gaps;
 mod hostile;
 mod random;
 mod requests;

@@ -1,8 +1,8 @@
 //! Retrievals in the roster: what was asked of devices, how far it is, how it ended.
 //!
 //! What enters: questions, from the command line or from a device's own interval; progress and outcomes, from the receiver.
-//! What leaves: the same, to the receiver at its tick and to whoever looks. The command line only adds rows, the receiver alone
-//! changes them. Bounded: [`MAX_OPEN`] under way, [`MAX_OPEN_PER_DEVICE`] of one device, the newest `MAX_ENDED` that ended.
+//! What leaves: the same, to the receiver at its tick and to whoever looks. The command line adds rows and ends them, the receiver
+//! alone says how far they are; a row that has ended stays as it is. Bounded: [`MAX_OPEN`] under way, [`MAX_OPEN_PER_DEVICE`] of one device, the newest `MAX_ENDED` that ended.
 
 use crate::clock::UtcNanos;
 use crate::fleet::retrieval::{Outcome, Progress, Retrieval, What};
@@ -140,7 +140,14 @@ pub(super) fn is_known(conn: &Connection, device: &str, nonce: u64) -> Result<bo
         .map_err(|e| sql_of(conn, "look for a request", e))
 }
 
-/// Writes how far it is, and how it ended if it did.
+/// Ends all that operators have asked of `device` and that are under way; how many there were.
+pub(super) fn cancel(conn: &Connection, device: &str, at: UtcNanos) -> Result<usize, StoreError> {
+    let sql =
+        "UPDATE retrieval SET ended = ?2, words = 'cancelled' WHERE device = ?1 AND ended IS NULL AND by_device = 0";
+    execute(conn, "cancel requests", sql, params![device, at.0])
+}
+
+/// Writes how far it is, and how it ended if it did; unless it has ended.
 pub(super) fn save(
     conn: &Connection,
     retrieval: &Retrieval,
@@ -151,7 +158,8 @@ pub(super) fn save(
         words.insert(0, why);
     }
     let verified = matches!(ended, Some((_, Outcome::Verified)));
-    let sql = "UPDATE retrieval SET ended = ?2, verified = ?3, words = ?4, progress = ?5 WHERE id = ?1";
+    let sql = "UPDATE retrieval SET ended = ?2, verified = ?3, words = ?4, progress = ?5 \
+               WHERE id = ?1 AND ended IS NULL";
     let values =
         params![retrieval.id, ended.map(|(at, _)| at.0), verified, words.join("; "), packed(&retrieval.progress())];
     execute(conn, "write a request", sql, values).map(drop)

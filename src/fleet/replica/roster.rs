@@ -123,6 +123,11 @@ impl Roster {
         file::in_transaction(&self.conn, &self.path, "write a request", |conn| retrievals::add(conn, question))
     }
 
+    /// Ends what operators have asked of `device`; how many that were.
+    pub fn cancel(&mut self, device: &str, at: UtcNanos) -> Result<usize, StoreError> {
+        retrievals::cancel(&self.conn, device, at)
+    }
+
     /// The retrievals under way, oldest first.
     pub fn open_retrievals(&self) -> Result<Vec<Retrieval>, StoreError> {
         retrievals::open(&self.conn)

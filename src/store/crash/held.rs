@@ -13,20 +13,20 @@ use std::collections::hash_map::Entry;
 
 /// The readings of a store, and the account of those that are no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Held {
+pub(crate) struct Held {
     /// Readings.
-    pub(super) n: u64,
+    pub(crate) n: u64,
     /// Sum of a hash of each.
-    pub(super) sum: u64,
+    pub(crate) sum: u64,
     /// Readings that losses stand for.
-    pub(super) lost: u64,
+    pub(crate) lost: u64,
     /// Sum of the highest numbers of all lines.
-    pub(super) high: u64,
+    pub(crate) high: u64,
 }
 
 /// What bodies were found to hold: the same ones come up in every image.
 #[derive(Default)]
-pub(super) struct Bodies(HashMap<(u64, usize), Body>);
+pub(crate) struct Bodies(HashMap<(u64, usize), Body>);
 
 #[derive(Clone)]
 enum Body {
@@ -36,7 +36,7 @@ enum Body {
 }
 
 /// Numbers that were given, and that neither a segment nor a loss nor an acknowledgement accounts for.
-pub(super) fn unaccounted(store: &Store) -> Result<(), String> {
+pub(crate) fn unaccounted(store: &Store) -> Result<(), String> {
     for line in &store.lines {
         let Some(given) = SeqRange::new(1, line.high.0) else { continue };
         let heads = store.held(line.uuid, SegmentSeq(0), 1 << 20).map_err(|e| e.to_string())?;
@@ -49,7 +49,7 @@ pub(super) fn unaccounted(store: &Store) -> Result<(), String> {
 }
 
 /// Everything that `store` holds, decoded to the last value.
-pub(super) fn held(store: &Store, bodies: &mut Bodies) -> Result<Held, String> {
+pub(crate) fn held(store: &Store, bodies: &mut Bodies) -> Result<Held, String> {
     let mut held = Held::default();
     for line in &store.lines {
         held.high += line.high.0;
@@ -133,7 +133,7 @@ fn reading(clock: TimelineClock, stamp: i64, value: i64) -> u64 {
 
 impl Held {
     /// With readings of one series added, which are stamped by the clock of `boot`.
-    pub(super) fn add(&mut self, name: &str, boot: BootId, stamps: &[i64], values: &[i64]) {
+    pub(crate) fn add(&mut self, name: &str, boot: BootId, stamps: &[i64], values: &[i64]) {
         self.n += values.len() as u64;
         for (stamp, value) in stamps.iter().zip(values) {
             let one = reading(TimelineClock::Boot(boot), *stamp, *value);

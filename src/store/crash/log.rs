@@ -27,6 +27,8 @@ pub(crate) enum Change {
     Settled,
     /// What was written to the file is on the medium.
     Fsync,
+    /// An fsync of the file failed: the kernel takes what was written for clean, and nobody knows what the medium has.
+    FsyncFailed,
     /// What was done to names is on the medium.
     FsyncDirectory,
     /// The file has another name.
@@ -60,14 +62,25 @@ impl std::fmt::Display for Entry {
 
 /// Switched off for a negative control.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Lies {
+pub(crate) struct Lies {
     /// Every fsync returns without having done anything.
-    pub(super) fsync: bool,
+    pub(crate) fsync: bool,
+}
+
+/// An fsync that fails with EIO.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// Which one, from 0.
+    pub(crate) at: usize,
+    /// And all behind it.
+    pub(crate) forever: bool,
 }
 
 struct Recorder {
     directory: PathBuf,
     lies: Lies,
+    fault: Option<Fault>,
+    fsyncs: usize,
     entries: Vec<Entry>,
 }
 
@@ -76,19 +89,19 @@ thread_local! {
 }
 
 /// Begins to record what this thread does in `directory`.
-pub(super) fn begin(directory: &Path, lies: Lies) {
+pub(crate) fn begin(directory: &Path, lies: Lies) {
     super::vfs::register();
-    let recorder = Recorder { directory: directory.to_owned(), lies, entries: Vec::new() };
+    let recorder = Recorder { directory: directory.to_owned(), lies, fault: None, fsyncs: 0, entries: Vec::new() };
     RECORDER.with(|slot| *slot.borrow_mut() = Some(recorder));
 }
 
 /// Ends it; everything since [`begin`].
-pub(super) fn end() -> Vec<Entry> {
+pub(crate) fn end() -> Vec<Entry> {
     RECORDER.with(|slot| slot.borrow_mut().take()).map_or_else(Vec::new, |recorder| recorder.entries)
 }
 
 /// Puts a mark into the log.
-pub(super) fn mark(change: Change) {
+pub(crate) fn mark(change: Change) {
     push(String::new(), change);
 }
 
@@ -103,6 +116,42 @@ pub(crate) fn tell(path: &Path, change: Change) {
     if here {
         push(name(path), change);
     }
+}
+
+/// Has an fsync of this thread fail from now on.
+pub(crate) fn plant(fault: Fault) {
+    RECORDER.with(|slot| slot.borrow_mut().iter_mut().for_each(|recorder| recorder.fault = Some(fault)));
+}
+
+/// How many fsyncs this thread has asked for.
+pub(crate) fn fsyncs() -> usize {
+    RECORDER.with(|slot| slot.borrow().as_ref().map_or(0, |recorder| recorder.fsyncs))
+}
+
+/// Whether the planted fsync has failed.
+pub(crate) fn has_failed() -> bool {
+    let failed = |r: &Recorder| r.fault.is_some_and(|fault| r.fsyncs > fault.at);
+    RECORDER.with(|slot| slot.borrow().as_ref().is_some_and(failed))
+}
+
+/// Counts an fsync of `path` that is about to be asked for; true where it fails, and is not to be.
+pub(crate) fn fsync_fails(path: &Path) -> bool {
+    let fails = RECORDER.with(|slot| {
+        let mut slot = slot.borrow_mut();
+        let Some(recorder) = slot.as_mut().filter(|r| path.parent() == Some(&r.directory)) else { return false };
+        let no = recorder.fsyncs;
+        recorder.fsyncs += 1;
+        recorder.fault.is_some_and(|fault| no == fault.at || fault.forever && no > fault.at)
+    });
+    if fails {
+        push(name(path), Change::FsyncFailed);
+    }
+    fails
+}
+
+/// What a planted fsync fails with.
+pub(crate) fn eio() -> std::io::Error {
+    std::io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error())
 }
 
 /// The name that the log knows `path` by.

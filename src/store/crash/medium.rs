@@ -10,16 +10,16 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// The piece that a cheap medium loses as a whole.
-pub(super) const BLOCK: u64 = 4096;
+pub(crate) const BLOCK: u64 = 4096;
 /// The piece that arrives as a whole.
 const SECTOR: u64 = 512;
 
 /// Names and contents: what is found after a power cut.
-pub(super) type Image = BTreeMap<String, Vec<u8>>;
+pub(crate) type Image = BTreeMap<String, Vec<u8>>;
 
 /// What a cut may do to the neighbours of what was being written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Threat {
+pub(crate) enum Threat {
     /// Every block that was being written to may be garbage as a whole, with bytes in it that were fsynced long ago.
     Garbage,
     /// Only the bytes that were being written may be (`powersafe = true`).
@@ -28,7 +28,7 @@ pub(super) enum Threat {
 
 /// How an image differs from what was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Shape {
+pub(crate) enum Shape {
     /// Everything arrived.
     All,
     /// Nothing that wasn't fsynced did.
@@ -50,7 +50,7 @@ pub(super) enum Shape {
 }
 
 /// All of them; the first two have one image per boundary.
-pub(super) const SHAPES: [Shape; 9] = [
+pub(crate) const SHAPES: [Shape; 9] = [
     Shape::All,
     Shape::None,
     Shape::Prefix,
@@ -75,6 +75,32 @@ impl Edit {
             Self::SetLength(bytes) => content.resize(*bytes as usize, 0),
         }
     }
+
+    /// As much of it as `fate` lets through, by the kernel's pages.
+    fn apply_by(&self, fate: Fate, content: &mut Vec<u8>, chance: &mut Chance) {
+        let (at, bytes) = match (self, fate) {
+            (_, Fate::Dropped) => return,
+            (_, Fate::Arrived) => return self.apply(content),
+            (Self::SetLength(_), _) => {
+                return if chance.one_in(2) {
+                    self.apply(content)
+                };
+            }
+            (Self::Write { at, bytes }, _) => (*at, bytes),
+        };
+        let end = at + bytes.len() as u64;
+        let mut from = at;
+        while from < end {
+            let to = ((from / BLOCK + 1) * BLOCK).min(end);
+            if chance.one_in(2) {
+                put(content, from, &bytes[(from - at) as usize..(to - at) as usize]);
+                if fate == Fate::Garbage && chance.one_in(2) {
+                    spoil(Shape::Garbage, content, from as usize, to as usize, chance);
+                }
+            }
+            from = to;
+        }
+    }
 }
 
 fn put(content: &mut Vec<u8>, at: u64, bytes: &[u8]) {
@@ -88,7 +114,20 @@ fn put(content: &mut Vec<u8>, at: u64, bytes: &[u8]) {
 #[derive(Debug, Clone, Default)]
 struct Node {
     fsynced: Vec<u8>,
+    /// Since an fsync failed: what it was asked for (true), which no later one brings, and what was fsynced between.
+    since: Vec<(Edit, bool)>,
     pending: Vec<Edit>,
+}
+
+/// What became of what a failed fsync was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Dropped,
+    Arrived,
+    /// Some pages of it.
+    Some,
+    /// Its pages arrived, or not, or are garbage.
+    Garbage,
 }
 
 #[derive(Debug, Clone)]
@@ -114,7 +153,7 @@ impl NameEdit {
 
 /// The files of one directory under power.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Medium {
+pub(crate) struct Medium {
     nodes: Vec<Node>,
     fsynced: BTreeMap<String, usize>,
     names: BTreeMap<String, usize>,
@@ -123,18 +162,18 @@ pub(super) struct Medium {
 
 impl Medium {
     /// A medium that holds `image`, all of it fsynced.
-    pub(super) fn holding(image: &Image) -> Self {
+    pub(crate) fn holding(image: &Image) -> Self {
         let mut medium = Self::default();
         for (name, content) in image {
             medium.names.insert(name.clone(), medium.nodes.len());
-            medium.nodes.push(Node { fsynced: content.clone(), pending: Vec::new() });
+            medium.nodes.push(Node { fsynced: content.clone(), ..Node::default() });
         }
         medium.fsynced = medium.names.clone();
         medium
     }
 
     /// Takes the next line of the log; whether it changed anything.
-    pub(super) fn take(&mut self, entry: &Entry) -> bool {
+    pub(crate) fn take(&mut self, entry: &Entry) -> bool {
         let name = &entry.name;
         match &entry.change {
             Change::Begun(_) | Change::Acknowledged(_) => return false,
@@ -150,8 +189,13 @@ impl Medium {
             Change::SetLength(bytes) => self.edit(name, Edit::SetLength(*bytes)),
             Change::Fsync => {
                 if let Some(node) = self.names.get(name) {
+                    self.nodes[*node].fsync();
+                }
+            }
+            Change::FsyncFailed => {
+                if let Some(node) = self.names.get(name) {
                     let node = &mut self.nodes[*node];
-                    node.pending.drain(..).for_each(|edit| edit.apply(&mut node.fsynced));
+                    node.since.extend(node.pending.drain(..).map(|edit| (edit, true)));
                 }
             }
             Change::FsyncDirectory => {
@@ -175,12 +219,13 @@ impl Medium {
     }
 
     /// Whether a cut now can leave more than one image.
-    pub(super) fn unsettled(&self) -> bool {
-        !self.pending.is_empty() || self.names.values().any(|node| !self.nodes[*node].pending.is_empty())
+    pub(crate) fn unsettled(&self) -> bool {
+        let unsettled = |node: &Node| !node.pending.is_empty() || !node.since.is_empty();
+        !self.pending.is_empty() || self.names.values().any(|node| unsettled(&self.nodes[*node]))
     }
 
     /// One image that a cut may leave now.
-    pub(super) fn cut(&self, shape: Shape, threat: Threat, chance: &mut Chance) -> Image {
+    pub(crate) fn cut(&self, shape: Shape, threat: Threat, chance: &mut Chance) -> Image {
         let names = self.names_after(shape, chance);
         let content = |node: &usize, chance: &mut Chance| self.nodes[*node].after(shape, threat, chance);
         names.iter().map(|(name, node)| (name.clone(), content(node, chance))).collect()
@@ -202,8 +247,36 @@ impl Medium {
 }
 
 impl Node {
-    fn after(&self, shape: Shape, threat: Threat, chance: &mut Chance) -> Vec<u8> {
+    fn fsync(&mut self) {
+        match self.since.is_empty() {
+            true => self.pending.drain(..).for_each(|edit| edit.apply(&mut self.fsynced)),
+            false => self.since.extend(self.pending.drain(..).map(|edit| (edit, false))),
+        }
+    }
+
+    /// What is there of everything that an fsync was asked for.
+    fn on_medium(&self, shape: Shape, chance: &mut Chance) -> Vec<u8> {
         let mut content = self.fsynced.clone();
+        if self.since.is_empty() {
+            return content;
+        }
+        let fate = match (shape, chance.below(4)) {
+            (Shape::All | Shape::None, _) | (_, 0) => Fate::Dropped,
+            (_, 1) => Fate::Some,
+            (_, 2) => Fate::Garbage,
+            _ => Fate::Arrived,
+        };
+        for (edit, failed) in &self.since {
+            match failed {
+                true => edit.apply_by(fate, &mut content, chance),
+                false => edit.apply(&mut content),
+            }
+        }
+        content
+    }
+
+    fn after(&self, shape: Shape, threat: Threat, chance: &mut Chance) -> Vec<u8> {
+        let mut content = self.on_medium(shape, chance);
         let n = self.pending.len();
         if n == 0 {
             return content;
@@ -298,6 +371,6 @@ fn spoil(shape: Shape, content: &mut [u8], from: usize, to: usize, chance: &mut 
 }
 
 /// Identity of an image, to count distinct ones.
-pub(super) fn identity(image: &Image) -> u64 {
+pub(crate) fn identity(image: &Image) -> u64 {
     image.iter().fold(0, |sum, (name, content)| hash(hash(sum, name.as_bytes()), content))
 }

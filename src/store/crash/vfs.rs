@@ -66,6 +66,16 @@ fn tell(path: *const c_char, change: impl FnOnce() -> Change) {
     log::tell(Path::new(OsStr::from_bytes(path.to_bytes())), change());
 }
 
+/// Whether an fsync of it is to fail.
+fn fails(path: *const c_char) -> bool {
+    if path.is_null() {
+        return false;
+    }
+    // SAFETY: as in `tell`.
+    let path = unsafe { CStr::from_ptr(path) };
+    log::fsync_fails(Path::new(OsStr::from_bytes(path.to_bytes())))
+}
+
 fn exists(path: *const c_char) -> bool {
     // SAFETY: as in `tell`; the caller has looked for null.
     let path = unsafe { CStr::from_ptr(path) };
@@ -209,6 +219,9 @@ unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, length: i64) -> c_in
 unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
     // SAFETY: passed on as it came; the file is one of ours, and SQLite uses it from one thread at a time.
     unsafe {
+        if fails((*file.cast::<File>()).path) {
+            return ffi::SQLITE_IOERR_FSYNC;
+        }
         let code = pass_sync(file, flags);
         let own = file.cast::<File>();
         if code == ffi::SQLITE_OK {

@@ -4,15 +4,16 @@
 //! was held after each operation. The account of a commit is kept apart from the store: the batch itself says what it
 //! brings. What compaction, checkpoints and reopening may not change is asserted here, on the living store.
 
-use super::super::disk::{PlainFile, write_whole};
+use super::super::disk::{PlainFile, remove, write_whole};
 use super::super::event::EventKind;
 use super::super::file::{beside, uri};
 use super::super::open::suspicion;
 use super::super::testing::{Bench, at, def};
-use super::super::{FreshWhy, Step, Store};
+use super::super::{Committed, FreshWhy, Step, Store, StoreError};
+use super::board::Board;
 use super::chance::Chance;
 use super::held::{Bodies, Held, held};
-use super::log::{self, Change, Lies};
+use super::log::{self, Change, Fault, Lies};
 use super::medium::Threat;
 use super::proof::{Case, directory};
 use crate::batch::{Registry, Sealed, Track, TrackClock};
@@ -31,6 +32,8 @@ pub(super) struct Broken {
     pub(super) normal: bool,
     /// Acknowledged before it was committed.
     pub(super) early: bool,
+    /// After a failed fsync the file is opened again, and the page cache is believed.
+    pub(super) reopens: bool,
 }
 
 /// A workload under way.
@@ -46,8 +49,16 @@ pub(super) struct Work {
     states: Vec<Held>,
     bodies: Bodies,
     events: Vec<EventKind>,
+    untouched: Option<String>,
+    /// Fsyncs fail: see [`Board::numbers`].
+    failing: bool,
+    /// An fsync failed where the service would have ended, or would have tried again for ever.
+    over: bool,
     second: i64,
 }
+
+/// How often a commit is tried again after an fsync failed, until it is plain that all of them will.
+const TRIES: usize = 3;
 
 impl Work {
     /// An empty directory and a recorder.
@@ -67,8 +78,18 @@ impl Work {
             states: vec![Held::default()],
             bodies: Bodies::default(),
             events: Vec::new(),
+            untouched: None,
+            failing: false,
+            over: false,
             second: 0,
         }
+    }
+
+    /// Has an fsync fail.
+    pub(super) fn plant(&mut self, fault: Fault) {
+        log::plant(fault);
+        self.failing = true;
+        self.may_report(&[EventKind::Rot, EventKind::NoReserve]);
     }
 
     /// Ends the log. `threat` is what the cuts may do.
@@ -76,17 +97,17 @@ impl Work {
         self.reader = None;
         self.store = None;
         let entries = log::end();
-        let name = name.to_owned();
-        Case {
-            name,
-            dir: self.dir,
-            cfg: self.cfg,
-            me: self.bench.me,
-            entries,
-            states: self.states,
-            events: self.events,
-            threat,
+        let untouched = self.untouched.map(|name| {
+            let bytes = std::fs::read(self.dir.path().join(&name)).expect("the file that nothing writes to");
+            (name, bytes)
+        });
+        let numbers = !self.failing;
+        if !numbers {
+            self.states.iter_mut().for_each(|state| state.high = 0);
         }
+        let subject = Box::new(Board { cfg: self.cfg, me: self.bench.me, events: self.events, untouched, numbers });
+        let at = self.dir.path().to_owned();
+        Case { name: name.to_owned(), _dir: self.dir, at, entries, states: self.states, subject, threat }
     }
 
     /// A recovery may report this from now on, and so may the next open.
@@ -107,43 +128,65 @@ impl Work {
         self.states[self.states.len() - 1]
     }
 
-    fn operate<T>(&mut self, work: impl FnOnce(&mut Self) -> T, expected: impl FnOnce(&mut Self, T) -> Held) {
+    /// Does `work`, after which what is `expected` must be held. Where an fsync failed under it, it may be there and was not
+    /// acknowledged.
+    fn operate<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, StoreError>,
+        expected: impl FnOnce(&mut Self, Option<T>) -> Held,
+    ) {
+        if self.over {
+            return;
+        }
         let n = self.states.len();
         log::mark(Change::Begun(n));
         if self.broken.early {
             log::mark(Change::Acknowledged(n));
         }
-        let answer = work(self);
-        log::mark(Change::Acknowledged(n));
+        let answer = match work(self) {
+            Ok(answer) => Some(answer),
+            Err(e) => {
+                assert!(log::has_failed(), "operation {n}: {e}");
+                None
+            }
+        };
+        let done = answer.is_some();
+        if done {
+            log::mark(Change::Acknowledged(n));
+        }
         let expected = expected(self, answer);
         self.states.push(expected);
-        if self.store.is_some() {
+        if done && self.store.is_some() && !self.broken.reopens {
             assert_eq!(self.held(), expected, "the living store after operation {n}");
         }
     }
 
     /// Something that changes no reading.
-    fn quietly(&mut self, work: impl FnOnce(&mut Self)) {
-        self.operate(work, |me, ()| me.before());
+    fn quietly(&mut self, work: impl FnOnce(&mut Self) -> Result<(), StoreError>) {
+        self.operate(work, |me, _| me.before());
     }
 
     pub(super) fn open(&mut self) {
-        self.quietly(|me| me.open_now());
+        self.quietly(Self::open_now);
     }
 
-    fn open_now(&mut self) {
-        let (store, events) = Store::open(&self.cfg, &self.bench.me, at(self.second)).expect("a store");
+    fn open_now(&mut self) -> Result<(), StoreError> {
+        let opened = Store::open(&self.cfg, &self.bench.me, at(self.second));
+        // The next start finds what the medium has, as after a cut: it drops the cache.
+        self.over = opened.is_err();
+        let (store, events) = opened?;
         let odd = events.iter().find(|event| !self.events.contains(&event.kind));
         assert!(odd.is_none(), "{odd:?}");
         if self.broken.normal {
             store.conn.pragma_update(None, "synchronous", 1).expect("a pragma");
         }
         self.store = Some(store);
+        Ok(())
     }
 
     /// Opens a store that was spoiled: whatever is found then is right.
     pub(super) fn open_spoiled(&mut self) {
-        self.operate(Self::open_now, |me, ()| me.held());
+        self.operate(Self::open_now, |me, _| me.held());
         // What was lost was lost before anybody looked.
         let found = self.before();
         self.states.iter_mut().for_each(|state| *state = found);
@@ -151,6 +194,9 @@ impl Work {
 
     /// `series` series with `n` readings each.
     pub(super) fn commit(&mut self, series: u32, n: usize) {
+        if self.over {
+            return;
+        }
         let second = self.second;
         self.second += n as i64;
         let batch = |me: &mut Self| {
@@ -172,20 +218,36 @@ impl Work {
         }
         let batch = Sealed::new(tracks, Some(at(second).boot), None);
         self.operate(
-            |me| {
-                let store = me.store.as_mut().expect("an open store");
-                store.commit(&batch, &me.registry, &[], at(second)).expect("committed")
-            },
-            |_, done| {
-                expected.high += done.ranges.len() as u64;
-                assert_eq!(done.ranges[0].first.0, high);
+            |me| me.commit_at_last(&batch, second),
+            |me, done| {
+                expected.high += done.as_ref().map_or(1, |done| done.ranges.len() as u64);
+                let first = done.map_or(high, |done| done.ranges[0].first.0);
+                assert!(first == high || me.broken.reopens, "{first} instead of {high}");
                 expected
             },
         );
     }
 
+    /// As the service does: the same batch, on the same connection, until it is taken.
+    fn commit_at_last(&mut self, batch: &Sealed, second: i64) -> Result<Committed, StoreError> {
+        let mut tries = 0;
+        loop {
+            let store = self.store.as_mut().expect("an open store");
+            let done = store.commit(batch, &self.registry, &[], at(second));
+            tries += 1;
+            self.over = done.is_err();
+            if done.is_ok() || tries == TRIES || !log::has_failed() {
+                return done;
+            }
+            if self.broken.reopens {
+                self.store = None;
+                self.open_now()?;
+            }
+        }
+    }
+
     pub(super) fn checkpoint(&mut self) {
-        self.quietly(|me| me.store().checkpoint().expect("a checkpoint"));
+        self.quietly(|me| me.store().checkpoint());
     }
 
     /// The fleet has everything but the newest `but` segments.
@@ -202,7 +264,7 @@ impl Work {
         loop {
             let mut done = Step::Idle;
             let now = at(self.second + 4000);
-            self.quietly(|me| done = me.store().compact_step(&[], now).expect("compacted"));
+            self.quietly(|me| me.store().compact_step(&[], now).map(|step| done = step));
             if done == Step::Idle {
                 return worked;
             }
@@ -217,8 +279,8 @@ impl Work {
             let (mut done, now) = (Step::Idle, at(self.second));
             let before = self.before();
             self.operate(
-                |me| done = me.store().expire_step(&[], now).expect("expired"),
-                |me, ()| {
+                |me| me.store().expire_step(&[], now).map(|step| done = step),
+                |me, _| {
                     let after = me.held();
                     assert!(after.n <= before.n && after.lost >= before.lost && after.high == before.high, "{after:?}");
                     after
@@ -236,7 +298,7 @@ impl Work {
         let mut worked = 0;
         loop {
             let mut done = Step::Idle;
-            self.quietly(|me| done = me.store().vacuum_step().expect("vacuumed"));
+            self.quietly(|me| me.store().vacuum_step().map(|step| done = step));
             if done == Step::Idle {
                 return worked;
             }
@@ -246,9 +308,7 @@ impl Work {
 
     pub(super) fn take_fresh_id(&mut self) {
         let now = at(self.second);
-        self.quietly(|me| {
-            me.store().take_fresh_id(FreshWhy::Request, now).expect("a fresh id");
-        });
+        self.quietly(|me| me.store().take_fresh_id(FreshWhy::Request, now).map(drop));
     }
 
     /// The fleet has something else under the numbers of this store.
@@ -256,18 +316,24 @@ impl Work {
         let now = at(self.second);
         self.quietly(|me| {
             let uuid = me.store().uuid();
-            me.store().begin_recheck(uuid, 7, now).expect("a recheck");
+            me.store().begin_recheck(uuid, 7, now)
         });
     }
 
     /// A clean stop.
     pub(super) fn close(&mut self) {
-        self.quietly(|me| me.store.take().expect("an open store").close().expect("closed"));
+        self.quietly(|me| me.store.take().expect("an open store").close());
+        // What the process left in the cache, the next start drops: what it finds is what a cut leaves.
+        self.over |= log::has_failed();
     }
 
     /// A process that ends without a word.
     pub(super) fn drop_store(&mut self) {
-        self.quietly(|me| me.store = None);
+        self.quietly(|me| {
+            me.store = None;
+            Ok(())
+        });
+        self.over |= log::has_failed();
     }
 
     /// Everything so far is on the medium; the power is cut from here on.
@@ -291,6 +357,27 @@ impl Work {
         let conn = Connection::open(uri(&self.cfg.path, "psow=0")).expect("the file");
         let rewrite = "PRAGMA journal_mode = DELETE; PRAGMA page_size = 2048; VACUUM; PRAGMA journal_mode = WAL";
         conn.execute_batch(rewrite).expect("other pages");
+    }
+
+    /// Another version's program changes the closed file, and leaves it whole.
+    pub(super) fn rewrite(&mut self, sql: &str) {
+        let conn = Connection::open(uri(&self.cfg.path, "psow=0")).expect("the file");
+        conn.execute_batch(sql).expect("rewritten");
+        conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("folded");
+    }
+
+    /// The file has a newer format by now; from here on another one is written, and this one never. It begins empty.
+    pub(super) fn open_beside_a_newer_one(&mut self) {
+        self.untouched = Some(log::name(&self.cfg.path));
+        self.may_report(&[EventKind::Newer]);
+        self.operate(Self::open_now, |me, _| me.held());
+        assert_eq!(self.before(), Held::default(), "it begins empty");
+        self.states.iter_mut().for_each(|state| *state = Held::default());
+    }
+
+    /// Somebody deletes the high-water mark of the closed file.
+    pub(super) fn lose_the_mark(&mut self) {
+        remove(&beside(&self.cfg.path, "-high-water")).expect("removed");
     }
 
     pub(super) fn exclusive(&mut self) {

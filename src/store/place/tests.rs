@@ -1,5 +1,5 @@
 use super::super::testing::{Bench, at, put};
-use super::super::{StoreError, Step};
+use super::super::{Step, StoreError};
 use super::*;
 
 /// A store with some segments in the database and some in the log.

@@ -14,6 +14,8 @@ use varved::store::{Identity, Store};
 
 /// Readings in a commit.
 const EACH: u64 = 8;
+/// Commits in the log that a start has to replay.
+const COMMITS_BEFORE: u64 = 3;
 /// How long anything may take: an open that failed is tried again after 5 s, and the machine may be slow.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -55,8 +57,8 @@ impl Base {
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
         let site = site(dir.path());
         let device = site.run();
-        let held = 40 * EACH;
-        for n in 0..40 {
+        let held = COMMITS_BEFORE * EACH;
+        for n in 0..COMMITS_BEFORE {
             site.send(&lines(n * EACH));
             site.ask("flush").unwrap();
         }
@@ -110,7 +112,9 @@ impl Life {
         let mut counts: BTreeMap<(&str, &'static str), u64> = BTreeMap::new();
         for line in text.lines() {
             let (pid, rest) = line.split_once(' ').unwrap();
-            for call in calls.iter().filter(|call| rest.trim_start().strip_prefix(**call).is_some_and(|r| r.starts_with('('))) {
+            for call in
+                calls.iter().filter(|call| rest.trim_start().strip_prefix(**call).is_some_and(|r| r.starts_with('(')))
+            {
                 *counts.entry((pid, call)).or_default() += 1;
             }
         }
@@ -160,13 +164,17 @@ impl Life {
     /// Starts the service under strace, or attaches strace to one that has started.
     fn begin(self, dir: &Path, words: &[String]) -> Traced {
         let (site, trace) = (site(dir), dir.join("trace"));
-        let log = || Stdio::from(std::fs::OpenOptions::new().create(true).append(true).open(dir.join("device.log")).unwrap());
+        let log =
+            || Stdio::from(std::fs::OpenOptions::new().create(true).append(true).open(dir.join("device.log")).unwrap());
         let mut strace = Command::new("strace");
         strace.args(["-f", "-o"]).arg(&trace).args(words).stdin(Stdio::null());
         for file in watched(dir) {
             strace.arg("-P").arg(file);
         }
         if !matches!(self, Self::Running { .. }) {
+            // Then other calls don't stop the process; signals can't be injected so.
+            let signals = words.iter().any(|word| word.contains("signal="));
+            strace.args(if signals { &[][..] } else { &["--seccomp-bpf"] });
             strace.args(["-D", "-q"]).arg(VARVED).args(["run", "--config"]).arg(&site.config);
             let service = strace.stdout(log()).stderr(log()).spawn().unwrap();
             return Traced { service, tracer: None, site, trace };
@@ -286,7 +294,9 @@ fn look(dir: &Path, sent: u64, answered: u64) -> Result<(), String> {
     let row: Vec<u64> = answer["rows"][0].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect();
     let [n, distinct, sure, last, same] = row[..] else { return Err(format!("{answer}")) };
     if sure != answered || n != distinct || n != same || last > sent {
-        return Err(format!("{answered} of {sent} answered; count, distinct, answered, last, same: {row:?}; {events:?}"));
+        return Err(format!(
+            "{answered} of {sent} answered; count, distinct, answered, last, same: {row:?}; {events:?}"
+        ));
     }
     Ok(())
 }

@@ -69,7 +69,12 @@ fn a_log_that_can_never_be_read_does_not_keep_a_service_from_recording() {
     assert_eq!(device.stop(), Some(0), "a stop folds the log");
     let trace = dir.path().join("trace");
     let mut command = Command::new("strace");
-    command.args(["-D", "-f", "-o"]).arg(&trace).args(["-e", "trace=read,pread64", "-e", "inject=read,pread64:error=EIO"]);
+    command.args(["-D", "-f", "-o"]).arg(&trace).args([
+        "-e",
+        "trace=read,pread64",
+        "-e",
+        "inject=read,pread64:error=EIO",
+    ]);
     command.arg("-P").arg(dir.path().join("varved.db-wal")).args([VARVED, "run", "--config"]).arg(&site.config);
     let device = Process::start(&mut command, &dir.path().join("device.log"));
     wait_for("the fault to be told", 30, || told(&site.try_status()?).filter(|why| why.contains("varved.db-wal")));

@@ -41,7 +41,10 @@ fn a_partition_that_fills_costs_only_what_overflows_and_that_is_counted() {
     });
     let recorded = &status["recorded"];
     assert!(recorded["overflowed"].as_u64().unwrap() > 0 && recorded["fault"].is_null(), "{recorded}");
-    println!("{} readings: {} committed, {} overflowed", recorded["taken"], recorded["committed"], recorded["overflowed"]);
+    println!(
+        "{} readings: {} committed, {} overflowed",
+        recorded["taken"], recorded["committed"], recorded["overflowed"]
+    );
     assert_eq!(site.count("reading"), recorded["committed"].as_i64().unwrap());
     let losses = site.query("SELECT count(*) AS n FROM segment WHERE kind = 1 AND boottime_min < boottime_max");
     assert!(losses[0]["n"].as_i64().unwrap() > 0, "the loss is dated");

@@ -128,7 +128,11 @@ fn a_power_cut_under_the_real_service_loses_nothing_flushed() {
     let figures = cut_everywhere(&steps, per_boundary, seed(), &witness);
     println!(
         "seed {}: {} boundaries, {} images of the device, {} bad; traced in {traced:?}, judged after {:?}",
-        seed(), figures.boundaries, figures.images, figures.bad.len(), begun.elapsed(),
+        seed(),
+        figures.boundaries,
+        figures.images,
+        figures.bad.len(),
+        begun.elapsed(),
     );
     assert!(figures.bad.is_empty(), "{:#?}", figures.bad);
     assert!(figures.images >= if full() { 120_000 } else { 12_000 }, "{} images", figures.images);

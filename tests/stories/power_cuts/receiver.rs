@@ -12,7 +12,10 @@ use varved::reading::{SegmentSeq, SeqRange, ranges::RangeSet};
 use varved::segment::View;
 use varved::store::reader::Reader;
 use varved::store::{Identity, Store};
-use varved::wire::{self, Ack, StoreUuid, topics::{self, Topic}};
+use varved::wire::{
+    self, Ack, StoreUuid,
+    topics::{self, Topic},
+};
 
 const DEVICE: &str = "pump-17";
 
@@ -186,7 +189,12 @@ fn a_power_cut_under_the_real_receiver_loses_nothing_acknowledged() {
     let figures = cut_everywhere(&steps, per_boundary, seed(), &witness);
     println!(
         "seed {}: {} boundaries, {} acks, {} images of the receiver, {} bad; traced in {traced:?}, judged after {:?}",
-        seed(), figures.boundaries, all.count, figures.images, figures.bad.len(), begun.elapsed(),
+        seed(),
+        figures.boundaries,
+        all.count,
+        figures.images,
+        figures.bad.len(),
+        begun.elapsed(),
     );
     assert!(figures.bad.is_empty(), "{:#?}", figures.bad);
     assert!(figures.images >= if full() { 80_000 } else { 8_000 }, "{} images", figures.images);

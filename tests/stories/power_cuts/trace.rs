@@ -15,7 +15,19 @@ const CALLS: &str = "open,openat,creat,write,pwrite64,writev,pwritev,pwritev2,fs
 /// `program` under strace, which writes to `log`. The process is the program: the tracer is its grandchild.
 pub(super) fn traced(program: &Path, log: &Path) -> Command {
     let mut command = Command::new("strace");
-    command.args(["-D", "-f", "--seccomp-bpf", "-q", "-xx", "-y", "-s", "4000000", "-e", &format!("trace={CALLS}"), "-o"]);
+    command.args([
+        "-D",
+        "-f",
+        "--seccomp-bpf",
+        "-q",
+        "-xx",
+        "-y",
+        "-s",
+        "4000000",
+        "-e",
+        &format!("trace={CALLS}"),
+        "-o",
+    ]);
     command.arg(log).arg(program);
     command
 }
@@ -23,11 +35,16 @@ pub(super) fn traced(program: &Path, log: &Path) -> Command {
 #[derive(Debug, Clone)]
 pub(super) enum What {
     Create,
-    Write { at: u64, bytes: Vec<u8> },
+    Write {
+        at: u64,
+        bytes: Vec<u8>,
+    },
     SetLength(u64),
     Fsync,
     FsyncDirectory,
-    Rename { to: String },
+    Rename {
+        to: String,
+    },
     Remove,
     /// Bytes to the socket that `name` stands for.
     Told(Vec<u8>),
@@ -169,7 +186,11 @@ impl Reader {
                         Argument::Bytes(bytes) => as_path(bytes),
                         Argument::Word(_) => continue,
                     };
-                    assert!(self.place(&path).is_none(), "an unknown change to a file: {}", &line[..line.len().min(400)]);
+                    assert!(
+                        self.place(&path).is_none(),
+                        "an unknown change to a file: {}",
+                        &line[..line.len().min(400)]
+                    );
                 }
             }
         }

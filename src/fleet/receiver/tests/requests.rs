@@ -122,6 +122,35 @@ fn a_request_is_brought_to_its_end_over_restarts() {
     assert!(line.snapshot_verified.is_some());
 }
 
+/// What was asked is cancelled, by whoever is beside the receiver: it is not asked for again, not after a reconnect either; what the
+/// device has begun to send is filed all the same, and changes nothing of how the request ended. The same can be asked anew.
+#[test]
+fn a_request_that_is_cancelled_stays_so() {
+    let device = Unit::new("pump-17", 1);
+    let mut rig = with_held(&device, 4);
+    let id = ask(&rig, &device, Wanted::Snapshot, 77);
+    assert_eq!(rig.tick().requests(&device).len(), 1);
+    let cancel = |rig: &Rig, device: &str| ask::cancel(rig.dir.path(), device, rig.now.utc);
+    assert!(matches!(cancel(&rig, "pump-18"), Err(FleetError::NoDevice { .. })));
+    assert_eq!(cancel(&rig, "pump-17").expect("cancelled"), 1);
+    // The receiver has not looked yet.
+    send(&mut rig, &device, 77, range(1, 6), range(5, 6), &commits(&device, 5..=6));
+    rig.tick();
+    send(&mut rig, &device, 77, range(1, 6), range(1, 4), &commits(&device, 1..=4));
+    finish(&mut rig, &device, 77, range(1, 6));
+    rig.pass(900);
+    assert!(rig.tick().requests(&device).is_empty());
+    rig.hear(&[device.state(false, 0, &[]), device.birth(6)]);
+    assert!(rig.tick().requests(&device).is_empty());
+    let standing = look(&rig, id);
+    assert!(standing.ended.is_some() && !standing.verified);
+    assert_eq!(standing.words, "cancelled");
+    assert_eq!(rig.readings(&device), device.expected(0, 1..=6));
+    assert_eq!(cancel(&rig, "pump-17").expect("nothing to cancel"), 0);
+    assert_ne!(ask(&rig, &device, Wanted::Snapshot, 78), id);
+    assert_eq!(rig.tick().requests(&device).len(), 1);
+}
+
 /// The folder of the replicas is lost while a request is under way: what was verified of it counts no more.
 #[test]
 fn what_was_lost_since_is_asked_for_again() {

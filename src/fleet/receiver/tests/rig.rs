@@ -260,3 +260,11 @@ pub(super) fn anchor(boot: i64, trusted: bool) -> Anchor {
 pub(super) fn range(first: u64, last: u64) -> SeqRange {
     SeqRange::new(first, last).expect("a range")
 }
+
+/// A receiver that knows the device's catalogue and holds `1..=held`.
+pub(super) fn with_held(device: &Unit, held: u64) -> Rig {
+    let mut rig = Rig::new();
+    rig.hear(&device.pages());
+    rig.hear(&device.commits(1..=held));
+    rig
+}

@@ -3,15 +3,6 @@
 use super::super::*;
 use super::rig::*;
 use crate::fleet::replica::tests as replica;
-use crate::segment::LossReason;
-
-/// A receiver that knows the device's catalogue and holds `1..=held`.
-fn with_held(device: &Unit, held: u64) -> Rig {
-    let mut rig = Rig::new();
-    rig.hear(&device.pages());
-    rig.hear(&device.commits(1..=held));
-    rig
-}
 
 /// A segment whose names are a page behind is neither kept nor acknowledged: the page is asked for, and what comes again
 /// after it is.
@@ -60,127 +51,6 @@ fn what_is_missing_in_between_is_not_acknowledged() {
     assert_eq!((ack.cumulative, ack.ranges), (SegmentSeq(5), vec![range(9, 9)]));
 }
 
-/// A compacted segment takes the place of the commits in it, and a commit that comes after it is known to be in it.
-#[test]
-fn nested_ranges_with_the_same_readings_are_one() {
-    let device = Unit::new("a", 1);
-    let mut rig = with_held(&device, 4);
-    let heard = rig.hear(&[device.message(&device.compacted(2, 6))]);
-    assert_eq!(heard.of(&device).cumulative, SegmentSeq(6));
-    assert_eq!(replica::segments(&rig.path(&device), false), vec![(0, range(1, 1)), (0, range(2, 6))]);
-    let heard = rig.hear(&device.commits(3..=6));
-    assert!(heard.of(&device).conflicts.is_empty());
-    let heard = rig.hear(&[device.message(&device.compacted(3, 5))]);
-    assert!(heard.of(&device).conflicts.is_empty());
-    assert_eq!(rig.readings(&device), device.expected(0, 1..=6));
-}
-
-/// A compacted segment that lacks a reading of what is held does not take its place.
-#[test]
-fn a_covering_range_with_other_readings_is_another_history() {
-    let device = Unit::new("a", 1);
-    let mut rig = with_held(&device, 4);
-    let other = device.twin("a", 5);
-    let heard = rig.hear(&[device.message(&other.compacted(2, 6))]);
-    assert_eq!(heard.of(&device).conflicts, vec![range(2, 4)]);
-    let both: Vec<_> = device.expected(0, 1..=4).into_iter().chain(other.expected(1, 2..=6)).collect();
-    assert_eq!(rig.readings(&device), both);
-}
-
-/// The same number with other content: both are kept, and the device is told.
-#[test]
-fn the_same_number_with_other_content_is_kept_beside() {
-    let device = Unit::new("a", 1);
-    let mut rig = with_held(&device, 3);
-    let restored = device.twin("a", 1);
-    let ack = rig.hear(&restored.commits([3])).of(&device);
-    assert_eq!(ack.conflicts, vec![range(3, 3)]);
-    assert_eq!(rig.readings(&device), [device.expected(0, 1..=3), restored.expected(1, [3])].concat());
-    let again = rig.hear(&restored.commits([3])).of(&device);
-    assert_eq!(again.conflicts, vec![range(3, 3)], "and it stays so");
-    assert_eq!(replica::number(&rig.path(&device), "SELECT count(*) FROM segment"), 4);
-}
-
-/// Ranges of one store never cross; two that do are two histories.
-#[test]
-fn crossing_ranges_are_a_conflict() {
-    let device = Unit::new("a", 1);
-    let mut rig = Rig::new();
-    rig.hear(&device.pages());
-    rig.hear(&[device.message(&device.compacted(1, 4))]);
-    let ack = rig.hear(&[device.message(&device.compacted(3, 6))]).of(&device);
-    assert_eq!(ack.conflicts, vec![range(3, 4)]);
-}
-
-/// Two devices were made from one image and go on under one store id: nothing of either is lost or mixed, both are told,
-/// and each then compares what it holds, range by range.
-#[test]
-fn clones_are_kept_apart_and_both_are_told() {
-    let first = Unit::new("a", 1);
-    let mut second = first.twin("b", 9);
-    let mut rig = with_held(&first, 5);
-    rig.hear(&second.pages());
-    // What both have from before they were two is the same.
-    let shared: Vec<_> =
-        (1..=3).map(|seq| (second.topic(Topic::Segment), first.message(&first.commit(seq)).1)).collect();
-    assert!(rig.hear(&shared).of(&second).conflicts.is_empty());
-    let heard = rig.hear(&second.commits(4..=6));
-    assert_eq!(heard.of(&first).conflicts, vec![range(4, 5)], "the first is told, though the second spoke");
-    assert_eq!(heard.of(&second).conflicts, vec![range(4, 5)]);
-
-    second.recheck = Some(77);
-    rig.hear(&[second.birth(6)]);
-    rig.hear(&shared);
-    let ack = rig.hear(&second.commits(4..=6)).of(&second);
-    assert_eq!(ack.verified, Some((77, vec![range(1, 6)])));
-    assert_eq!(ack.cumulative, SegmentSeq(6));
-    // The first goes on where it was.
-    assert_eq!(rig.hear(&first.commits(6..=7)).of(&first).cumulative, SegmentSeq(7));
-    assert_eq!(rig.readings(&first), [first.expected(0, 1..=7), second.expected(1, 4..=6)].concat());
-
-    rig.kill();
-    rig.start();
-    let ack = rig.hear(&[second.birth(6)]).of(&second);
-    assert_eq!(ack.cumulative, SegmentSeq(6), "what stands with the other is remembered over a restart");
-}
-
-/// While a device compares, only what arrived since counts as verified; another number begins anew.
-#[test]
-fn verified_is_what_arrived_since_the_recheck_began() {
-    let mut device = Unit::new("a", 1);
-    let mut rig = with_held(&device, 4);
-    device.recheck = Some(1);
-    let ack = rig.hear(&[device.birth(4)]).of(&device);
-    assert_eq!((ack.cumulative, ack.verified), (SegmentSeq(4), Some((1, vec![]))));
-    let ack = rig.hear(&device.commits([2, 3])).of(&device);
-    assert_eq!(ack.verified, Some((1, vec![range(2, 3)])));
-    let ack = rig.hear(&[device.birth(4)]).of(&device);
-    assert_eq!(ack.verified, Some((1, vec![range(2, 3)])), "a repeated state begins nothing anew");
-    device.recheck = Some(2);
-    assert_eq!(rig.hear(&[device.birth(4)]).of(&device).verified, Some((2, vec![])));
-    device.recheck = None;
-    assert_eq!(rig.hear(&[device.birth(4)]).of(&device).verified, None);
-}
-
-/// What was verified is known after a restart of the receiver: a device need not send all of its old store again.
-#[test]
-fn what_was_verified_is_known_after_a_restart() {
-    let mut device = Unit::new("a", 1);
-    let mut rig = with_held(&device, 4);
-    device.recheck = Some(u64::MAX);
-    rig.hear(&[device.birth(4)]);
-    rig.hear(&device.commits([1, 2, 4]));
-    rig.kill();
-    rig.start();
-    let ack = rig.hear(&[device.birth(4)]).of(&device);
-    assert_eq!(ack.verified, Some((u64::MAX, vec![range(1, 2), range(4, 4)])));
-    rig.hear(&device.pages());
-    assert_eq!(rig.hear(&device.commits([3])).of(&device).verified, Some((u64::MAX, vec![range(1, 4)])));
-    device.recheck = Some(3);
-    assert_eq!(rig.hear(&[device.birth(4)]).of(&device).verified, Some((3, vec![])));
-    assert_eq!(rig.hear(&device.commits([2])).of(&device).verified, Some((3, vec![range(2, 2)])));
-}
-
 /// The roster is gone and a segment comes before the state: the ack names the device's other stores as well, since one
 /// that is not named is not held.
 #[test]
@@ -194,22 +64,6 @@ fn without_a_state_every_store_of_the_device_is_named() {
     rig.start();
     let heard = rig.hear(&[current.pages(), current.commits([1])].concat());
     assert_eq!((heard.of(&current).cumulative, heard.of(&old).cumulative), (SegmentSeq(1), SegmentSeq(3)));
-}
-
-/// Retention's account grows at its end and takes in what it said before: all that was lost stays counted.
-#[test]
-fn a_loss_that_grew_is_counted_whole() {
-    let device = Unit::new("a", 1);
-    let mut rig = Rig::new();
-    rig.hear(&device.pages());
-    rig.hear(&[device.message(&device.lost(1, 5, LossReason::Retention, 10))]);
-    let ack = rig.hear(&[device.message(&device.lost(1, 9, LossReason::Retention, 18))]).of(&device);
-    assert_eq!(ack.cumulative, SegmentSeq(9));
-    // The earlier account once more, late, says nothing new.
-    rig.hear(&[device.message(&device.lost(1, 5, LossReason::Retention, 10))]);
-    assert_eq!(replica::segments(&rig.path(&device), true), vec![(0, range(1, 9))]);
-    let devices = crate::fleet::report::devices(rig.dir.path()).expect("an account");
-    assert_eq!(devices[0].stores[0].readings_lost, 18);
 }
 
 /// The fleet's own disk was restored from yesterday: the ack says so, and what comes again is held once.
@@ -255,24 +109,6 @@ fn anchors_that_come_later_are_kept() {
     page.boots[0].anchors = vec![anchor(10, false)];
     rig.hear(&[device.catalog(&page)]);
     assert_eq!(replica::number(&rig.path(&device), count), 202, "a guess does not take the place of knowledge");
-}
-
-/// An id that gets another meaning begins another history: readings are never shown under the name of another series.
-#[test]
-fn an_id_with_another_meaning_begins_another_history() {
-    let device = Unit::new("a", 1);
-    let mut rig = with_held(&device, 2);
-    let mut page = device.page();
-    page.series[1] = series(2, "m/other");
-    let restored = device.twin("a", 3);
-    rig.hear(&[device.catalog(&page)]);
-    let ack = rig.hear(&restored.commits([3])).of(&device);
-    assert_eq!((ack.cumulative, ack.ranges), (SegmentSeq(0), vec![range(3, 3)]));
-    let names: Vec<_> = rig.readings(&device).into_iter().filter(|row| row.0 == 1).map(|row| row.1).collect();
-    assert_eq!(names, ["m/other", "m/s1"]);
-    // What it still holds from before has the old meaning of 1 only, so it is not the same as what is held.
-    rig.hear(&device.commits([1]));
-    assert_eq!(rig.readings(&device).iter().filter(|row| row.0 == 1).count(), 4);
 }
 
 /// A large segment in pieces, backwards and twice, is one segment.
@@ -381,71 +217,6 @@ fn a_moved_card_goes_on_in_its_replica() {
     assert_eq!(moved(&rig), 0);
 }
 
-/// What is neither held, nor pending, nor lost is a gap: asked for once it has stood a minute, and not more often than
-/// that. The account of the loss closes it.
-#[test]
-fn a_gap_is_asked_for_and_closed_by_its_account() {
-    let device = Unit::new("a", 1);
-    let mut rig = with_held(&device, 2);
-    rig.hear(&device.commits([5]));
-    let state = device.state(true, 9, &[range(8, 9)]);
-    assert!(rig.hear(std::slice::from_ref(&state)).requests(&device).is_empty(), "it may be on its way");
-    rig.pass(61);
-    let asked = rig.hear(std::slice::from_ref(&state)).requests(&device);
-    let ranges = vec![range(3, 4), range(6, 7)];
-    assert_eq!(asked, vec![Request::Segments { store: device.store, ranges }]);
-    rig.pass(30);
-    assert!(rig.hear(std::slice::from_ref(&state)).requests(&device).is_empty(), "asked half a minute ago");
-    let expired = |first, last| device.message(&device.lost(first, last, LossReason::Expired, 4));
-    let heard = rig.hear(&[expired(3, 4), expired(6, 7)]);
-    assert_eq!(heard.of(&device).cumulative, SegmentSeq(7));
-    rig.pass(120);
-    assert!(rig.hear(&[state]).requests(&device).is_empty());
-}
-
-/// An account of numbers that are held adds nothing, and takes nothing; of numbers that are partly held, only the rest.
-#[test]
-fn a_loss_takes_nothing_from_what_is_held() {
-    let device = Unit::new("a", 1);
-    let mut rig = with_held(&device, 3);
-    rig.hear(&device.commits([6]));
-    let ack = rig.hear(&[device.message(&device.lost(2, 8, LossReason::Expired, 14))]).of(&device);
-    assert_eq!((ack.cumulative, ack.conflicts), (SegmentSeq(8), vec![]));
-    assert_eq!(rig.readings(&device), device.expected(0, [1, 2, 3, 6]));
-    let path = rig.path(&device);
-    assert_eq!(replica::segments(&path, true), vec![(0, range(4, 5)), (0, range(7, 8))]);
-    // The readings turn up after all: they take their numbers, and what is left stays lost.
-    let ack = rig.hear(&device.commits([7])).of(&device);
-    assert_eq!((ack.cumulative, ack.conflicts), (SegmentSeq(8), vec![]));
-    assert_eq!(replica::segments(&path, true), vec![(0, range(4, 5)), (0, range(8, 8))]);
-    assert_eq!(rig.readings(&device), device.expected(0, [1, 2, 3, 6, 7]));
-}
-
-/// The account of an overflow is the content of its number: other content for it is another history.
-#[test]
-fn an_overflow_is_content_and_not_an_absence() {
-    let device = Unit::new("a", 1);
-    let mut rig = with_held(&device, 2);
-    let overflow = device.message(&device.lost(3, 3, LossReason::Overflow, 400));
-    assert_eq!(rig.hear(std::slice::from_ref(&overflow)).of(&device).cumulative, SegmentSeq(3));
-    assert!(rig.hear(&[overflow]).of(&device).conflicts.is_empty());
-    assert_eq!(rig.hear(&device.commits([3])).of(&device).conflicts, vec![range(3, 3)]);
-}
-
-/// Compaction joins accounts of overflow like readings: the joined one is no other content, whichever comes first.
-#[test]
-fn joined_accounts_of_overflow_are_no_conflict() {
-    let device = Unit::new("a", 1);
-    let mut rig = with_held(&device, 4);
-    let lost = |first, last, n| device.message(&device.lost(first, last, LossReason::Overflow, n));
-    rig.hear(&[lost(5, 5, 3), lost(6, 6, 4)]);
-    let ack = rig.hear(&[lost(5, 7, 9), lost(6, 6, 4)]).of(&device);
-    assert_eq!((ack.cumulative, ack.conflicts), (SegmentSeq(7), vec![]));
-    assert_eq!(replica::segments(&rig.path(&device), true), vec![(0, range(5, 7))]);
-    let ack = rig.hear(&[lost(7, 7, 10)]).of(&device);
-    assert_eq!(ack.conflicts, vec![range(7, 7)], "more than the whole counts is another account");
-}
-
 /// A replica that is no database any more is set aside; the ack says that nothing is held, and it fills again.
 #[test]
 fn a_ruined_replica_is_set_aside_and_filled_again() {
@@ -537,86 +308,4 @@ fn a_late_will_leaves_the_device_online() {
     assert!(online(&rig));
     rig.hear(&[device.state(false, 0, &[])]);
     assert!(!online(&rig));
-}
-
-/// What `devices` and `query` show, beside a receiver that runs: all stores of a device, gaps, losses, conflicts and
-/// refusals; and a device that nobody knows is a fault, not an empty answer.
-#[test]
-fn the_account_names_what_is_there_and_what_is_not() {
-    use crate::cli::output::{Format, Printer};
-    use crate::fleet::report;
-
-    let before = Unit::new("pump-17", 1);
-    let fresh = Unit { store: StoreUuid::from_u128(2), ..before.clone() };
-    let other = before.twin("pump-18", 4);
-    let mut rig = with_held(&before, 4);
-    rig.hear(&[fresh.pages(), fresh.commits(1..=2), other.pages(), other.commits([4])].concat());
-    rig.hear(&[before.message(&before.lost(6, 7, LossReason::Retention, 30)), before.birth(8)]);
-    rig.hear(&[(before.topic(Topic::Segment), b"noise".to_vec())]);
-    rig.pass(60);
-    rig.tick();
-
-    let lines = report::devices(rig.dir.path()).expect("an account");
-    assert_eq!(lines.iter().map(|line| line.device.as_str()).collect::<Vec<_>>(), ["pump-17", "pump-18"]);
-    let line = &lines[0];
-    assert!(line.online && line.seen.is_some());
-    assert_eq!(line.refused, BTreeMap::from([("envelope", 1)]));
-    let store = line.stores.iter().find(|s| s.store == before.store.to_string()).expect("its first store");
-    assert_eq!((store.readings, store.high, store.gaps), (10, 8, 2), "5 and 8 are missing");
-    assert_eq!((store.losses, store.readings_lost, store.conflicts), (1, 30, 1));
-    assert_eq!(store.held, ["1..=4", "6..=7"]);
-    assert!(report::table(&lines, &[]).contains("1..=4 and 1 more"), "{}", report::table(&lines, &[]));
-    assert!(serde_json::from_str::<serde_json::Value>(&report::json(&lines)).is_ok());
-
-    let replicas = report::replicas(rig.dir.path(), "pump-17").expect("two replicas");
-    let session = crate::store::query::Session::open_all(&replicas).expect("a session");
-    let mut out = Vec::new();
-    let mut printer = Printer::new(&mut out, Format::Csv);
-    let sql = "SELECT count(*) AS n, min(value), max(unit) FROM reading WHERE series = 'm/s1'";
-    assert!(session.run(sql, &mut printer).is_ok());
-    printer.finish().expect("printed");
-    let text = String::from_utf8(out).expect("text");
-    assert!(
-        text.lines().nth(1).is_some_and(|row| row.starts_with("7,")),
-        "four, one of the other history, two: {text}"
-    );
-    assert!(report::replicas(rig.dir.path(), "pump-99").is_err());
-    assert!(report::devices(&rig.dir.path().join("nowhere")).is_err());
-}
-
-/// Hundreds of isolated gaps: what is newest is acknowledged all the same, and stays so as the gaps close. (The ack named the
-/// lowest 256 ranges, and nothing above them until they had joined.)
-#[test]
-fn the_newest_is_acknowledged_above_any_number_of_gaps() {
-    let device = Unit::new("a", 1);
-    let mut rig = with_held(&device, 0);
-    let holed: Vec<_> = (1..=400).map(|k| device.message(&device.commit(2 * k))).collect();
-    rig.hear(&holed);
-    let ack = rig.hear(&device.commits(801..=810)).of(&device);
-    assert_eq!((ack.ranges.len(), ack.ranges.last()), (MAX_RANGES, Some(&range(800, 810))));
-    assert_eq!((ack.ranges[0], ack.ranges[191], ack.ranges[192]), (range(2, 2), range(384, 384), range(674, 674)));
-    let filled: Vec<_> = (1..=200).map(|k| device.message(&device.commit(2 * k - 1))).collect();
-    let ack = rig.hear(&filled).of(&device);
-    assert_eq!((ack.cumulative, ack.ranges.len()), (SegmentSeq(400), 200), "all of them fit now");
-}
-
-/// More gaps than one request can name are asked for in rounds, each as soon as the one before is answered, not a minute
-/// later.
-#[test]
-fn many_gaps_are_asked_for_in_rounds() {
-    let device = Unit::new("a", 1);
-    let mut rig = with_held(&device, 0);
-    rig.hear(&[device.birth(600)]);
-    rig.hear(&(1..=300).map(|k| device.message(&device.commit(2 * k))).collect::<Vec<_>>());
-    rig.pass(61);
-    let asked = |heard: &super::rig::Heard| -> Vec<u64> {
-        let requests = heard.requests(&device);
-        let Some(Request::Segments { ranges, .. }) = requests.first() else { return Vec::new() };
-        ranges.iter().map(|range| range.first.0).collect()
-    };
-    let first = asked(&rig.hear(&[device.birth(600)]));
-    assert_eq!((first.len(), first[0], first[255]), (256, 1, 511));
-    assert!(asked(&rig.hear(&device.commits(first[..255].iter().copied()))).is_empty(), "the last is on its way");
-    let second = asked(&rig.hear(&device.commits([511])));
-    assert_eq!((second.len(), second[0]), (44, 513));
 }
