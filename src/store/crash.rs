@@ -8,7 +8,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `vfs`, `log` | the recorder |
+//! | `vfs`, `log`, `change` | the recorder |
 //! | `medium` | the threat model: from the log to images |
 //! | `held` | what a store holds, in comparable numbers |
 //! | `proof`, `run` | images opened and judged, a share of them cut again; how many |
@@ -19,6 +19,7 @@
 
 mod board;
 pub(crate) mod chance;
+pub(crate) mod change;
 mod faults;
 mod flips;
 pub(crate) mod held;

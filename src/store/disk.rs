@@ -6,7 +6,7 @@
 //! also told to the recorder, between the calls that SQLite makes. It decides nothing and retries nothing.
 
 #[cfg(test)]
-use super::crash::log::{self, Change};
+use super::crash::{change::Change, log};
 use super::error::StoreError;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};

@@ -12,8 +12,9 @@ use crate::segment::{
     self, Column, Content, Loss, LossReason, Readings, Segment, Timeline, TimelineClock, Values, View,
 };
 use crate::store::crash::chance::{Chance, hash, scatter};
+use crate::store::crash::change::Change;
 use crate::store::crash::held::Held;
-use crate::store::crash::log::{self, Change, Lies};
+use crate::store::crash::log::{self, Lies};
 use crate::store::crash::medium::{Image, Threat};
 use crate::store::crash::proof::{Case, Effort, Known as Recovered, LOST, Proof, Subject, directory, recovered};
 use crate::store::crash::run::{Workload, cut, is_whole, scaled};

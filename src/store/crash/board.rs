@@ -6,8 +6,9 @@
 use super::super::event::{Event, EventKind};
 use super::super::testing::{at, put};
 use super::super::{Identity, Store};
+use super::change::Change;
 use super::held::{Held, held, unaccounted};
-use super::log::{self, Change};
+use super::log;
 use super::medium::Image;
 use super::proof::{Known, LOST, Subject, recovered};
 use crate::config::StoreConfig;

@@ -5,7 +5,7 @@
 //! those changes may have arrived, or not, or in part, in any order.
 
 use super::chance::{Chance, hash};
-use super::log::{Change, Entry};
+use super::change::{Change, Entry};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 

@@ -8,8 +8,9 @@
 //! recovered store that is, page by page, one that was seen before isn't written to and opened again.
 
 use super::chance::Chance;
+use super::change::{Change, Entry};
 use super::held::{Bodies, Held};
-use super::log::{self, Change, Entry, Lies};
+use super::log::{self, Lies};
 use super::medium::{Image, Medium, SHAPES, Shape, Threat, identity};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};

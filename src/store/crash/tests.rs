@@ -5,7 +5,8 @@
 use super::super::event::EventKind;
 use super::super::high_water::HighWater;
 use super::chance::Chance;
-use super::log::{Change, Lies};
+use super::change::Change;
+use super::log::Lies;
 use super::medium::{Image, Medium, Shape, Threat};
 use super::proof::{Case, Effort, Figures, Known, Proof, lay_out};
 use super::run::{Workload, cut, is_whole, scaled, seed};

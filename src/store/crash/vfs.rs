@@ -7,7 +7,8 @@
 //! (sqlite.org/vfs.html, sqlite.org/c3ref/io_methods.html)
 #![allow(unsafe_code)]
 
-use super::log::{self, Change};
+use super::change::Change;
+use super::log;
 use rusqlite::ffi;
 use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;

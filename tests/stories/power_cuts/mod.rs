@@ -8,8 +8,10 @@
 #[path = "../../../src/store/crash/chance.rs"]
 #[allow(dead_code, reason = "the proof of the store uses more of it")]
 mod chance;
+#[path = "../../../src/store/crash/change.rs"]
+#[allow(dead_code, reason = "the medium knows marks that nobody sets here")]
+mod change;
 mod device;
-mod log;
 #[path = "../../../src/store/crash/medium.rs"]
 #[allow(dead_code, reason = "the proof of the store uses more of it")]
 mod medium;
@@ -17,7 +19,7 @@ mod receiver;
 mod trace;
 
 use chance::{Chance, scatter};
-use log::{Change, Entry};
+use change::{Change, Entry};
 use medium::{Image, Medium, SHAPES, Shape, Threat, identity};
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
