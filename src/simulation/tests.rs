@@ -28,6 +28,8 @@ struct Told {
     stories: u64,
     figures: Figures,
     bad: Vec<String>,
+    /// Minutes after the beginning at which it was last said how far it is.
+    said: u64,
 }
 
 impl Proof {
@@ -67,9 +69,10 @@ impl Proof {
             if told.bad.len() >= ENOUGH_BAD {
                 self.next.store(self.seeds.end, Ordering::Relaxed);
             }
-            if is_full() && told.stories % 100 == 0 {
-                let seconds = self.began.elapsed().as_secs();
-                self.say(&format!("{} stories in {seconds} s, {} bad", told.stories, told.bad.len()));
+            let minutes = self.began.elapsed().as_secs() / 60;
+            if is_full() && minutes > told.said {
+                told.said = minutes;
+                self.say(&format!("{} stories in {minutes} min, {} bad", told.stories, told.bad.len()));
             }
         }
     }
@@ -97,7 +100,7 @@ fn nothing_is_lost_or_doubled() {
     let proof = Proof::new();
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(|| proof.work()))));
-    let Told { stories, figures, bad } = proof.told.into_inner().expect("no thread panicked");
+    let Told { stories, figures, bad, .. } = proof.told.into_inner().expect("no thread panicked");
     println!("{stories} stories in {:.1} s: {figures:#?}", proof.began.elapsed().as_secs_f64());
     let hours = proof.hours;
     assert!(
