@@ -108,7 +108,7 @@ fn recorded(dir: &Path, flushes: usize, chance: &mut Chance) -> (Vec<PathBuf>, V
 /// report, and holds exactly what was flushed, or that and what was being flushed.
 #[test]
 fn a_power_cut_under_the_real_service_loses_nothing_flushed() {
-    let (flushes, per_boundary) = if full() { (1400, 16) } else { (280, 9) };
+    let (flushes, per_boundary) = if full() { (1400, 16) } else { (200, 6) };
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let begun = std::time::Instant::now();
     let (logs, states) = recorded(dir.path(), flushes, &mut Chance::new(seed()));
