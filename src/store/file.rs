@@ -245,6 +245,7 @@ pub fn reserve_wal(path: &Path, bytes: u64) -> Result<(), StoreError> {
 ///
 /// # Errors
 /// Those of SQLite; nothing is lost.
+#[cfg(feature = "fleet")]
 pub(crate) fn restart_unfilled_log(conn: &Connection, path: &Path) -> Result<(), StoreError> {
     let fail = |e| StoreError::sql("look at the log", path, e);
     let unreadable =
