@@ -133,7 +133,7 @@ impl Replica {
     /// it; else as SQLite says.
     pub fn open(path: &Path, uuid: StoreUuid, device: &str, now: UtcNanos) -> Result<Self, StoreError> {
         let conn = file::open_rw(path, &Pragmas::replica())?;
-        file::restart_unfilled_log(&conn, path)?;
+        file::begin_log_anew(&conn, path)?;
         file::create_schema(&conn, env!("CARGO_PKG_VERSION"))?;
         Brought::create(&conn)?;
         let major: i64 = file::meta(&conn, "format_major")?.unwrap_or(file::FORMAT_MAJOR);

@@ -239,38 +239,19 @@ pub fn reserve_wal(path: &Path, bytes: u64) -> Result<(), StoreError> {
     wal.fsync()
 }
 
-/// Has the log of `conn` begin anew where its last commit came back from a power cut without the copies that fill its block.
-/// Whoever opens the file takes that commit for held and says so; the next one would be written into the same block, and if
-/// that turned to garbage, both were gone. Where a reader is in the way it stays as it is.
+/// Folds what a power cut left of the log of `conn`, and empties it, before anything is written: the next commit would share a
+/// block with the last one that came back, and a transaction that was torn could be completed by what is written over it.
+/// Where a reader is in the way it stays as it is.
 ///
 /// # Errors
 /// Those of SQLite; nothing is lost.
 #[cfg(feature = "fleet")]
-pub(crate) fn restart_unfilled_log(conn: &Connection, path: &Path) -> Result<(), StoreError> {
-    let fail = |e| StoreError::sql("look at the log", path, e);
-    let unreadable =
-        |code| StoreError::io("read the log of", path, std::io::Error::other(format!("SQLite error {code}")));
-    let checkpoint =
-        |mode| conn.query_row(mode, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))).map_err(fail);
-    let (_, frames) = checkpoint("PRAGMA wal_checkpoint(NOOP)")?;
-    let page_bytes: i64 = conn.pragma_query_value(None, "page_size", |row| row.get(0)).map_err(fail)?;
-    let (Ok(frames @ 1..), Ok(page_bytes)) = (u64::try_from(frames), u64::try_from(page_bytes)) else { return Ok(()) };
-    let frame = |no: u64| {
-        let mut bytes = vec![0; (FRAME_HEADER_BYTES + page_bytes) as usize];
-        let at = super::wal_scan::HEADER_BYTES as u64 + no * (FRAME_HEADER_BYTES + page_bytes);
-        raw::read_log(conn, at, &mut bytes).map(|()| bytes).map_err(unreadable)
-    };
-    let last = frame(frames - 1)?;
-    if frames > 1 {
-        let before = frame(frames - 2)?;
-        let content = FRAME_HEADER_BYTES as usize;
-        // The page and the size it left, and the page itself: a copy, or as good as one.
-        if before[..8] == last[..8] && before[content..] == last[content..] {
-            return Ok(());
-        }
-    }
-    if checkpoint("PRAGMA wal_checkpoint(RESTART)")?.0 != 0 {
-        log::warn!("{}: a reader keeps the log from being begun anew after a power cut", path.display());
+pub(crate) fn begin_log_anew(conn: &Connection, path: &Path) -> Result<(), StoreError> {
+    let busy: i64 = conn
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
+        .map_err(|e| StoreError::sql("begin the log anew", path, e))?;
+    if busy != 0 {
+        log::warn!("{}: a reader keeps the log from being begun anew", path.display());
     }
     Ok(())
 }

@@ -87,7 +87,7 @@ fn starts(work: &mut Work) {
 /// has them among what is open, and `VARVED_FULL` looks at them.
 #[test]
 fn a_power_cut_after_a_failed_fsync_loses_no_commit() {
-    let figures = cut("failed fsyncs", if is_full() { &WORKLOADS } else { &WORKLOADS[..FAIL_ONCE] }, true);
+    let figures = cut("failed fsyncs", if is_full() { &WORKLOADS } else { &WORKLOADS[..FAIL_ONCE] });
     assert!(!is_whole() || figures.images >= scaled(7_000), "{} images", figures.images);
 }
 

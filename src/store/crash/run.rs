@@ -63,9 +63,9 @@ struct Sum {
     time: Duration,
 }
 
-/// Cuts the power at every boundary of every workload, seed after seed, on all processors, and where `recoveries` are meant
-/// too, again while a share of the images is recovered; nothing may be bad, and each workload must bring its share.
-pub(crate) fn cut(title: &str, workloads: &[Workload], recoveries: bool) -> Figures {
+/// Cuts the power at every boundary of every workload, seed after seed, on all processors, and again while a share of the images
+/// is recovered; nothing may be bad, and each workload must bring its share.
+pub(crate) fn cut(title: &str, workloads: &[Workload]) -> Figures {
     let sums: Vec<Mutex<Sum>> = workloads.iter().map(|_| Mutex::default()).collect();
     let next = Mutex::new((0, 1));
     let begun = Instant::now();
@@ -74,7 +74,7 @@ pub(crate) fn cut(title: &str, workloads: &[Workload], recoveries: bool) -> Figu
         for _ in 0..threads {
             scope.spawn(|| {
                 while let Some((which, seed)) = hand_out(&next, &sums, workloads) {
-                    one(&workloads[which], seed, recoveries, &sums[which]);
+                    one(&workloads[which], seed, &sums[which]);
                 }
             });
         }
@@ -101,12 +101,11 @@ fn hand_out(next: &Mutex<(usize, u64)>, sums: &[Mutex<Sum>], workloads: &[Worklo
     None
 }
 
-fn one(workload: &Workload, seed: u64, recoveries: bool, sum: &Mutex<Sum>) {
+fn one(workload: &Workload, seed: u64, sum: &Mutex<Sum>) {
     let begun = Instant::now();
     let case = (workload.case)(&format!("{}, VARVED_SEED={seed}", workload.name), seed);
     let mut proof = Proof::default();
     let effort = Effort::of(&case, scaled(workload.thousands * 1000) * 3 / 2, workload.most_per_boundary);
-    let effort = if recoveries { effort } else { Effort { again_one_in: usize::MAX, again: 0, ..effort } };
     proof.run(&case, effort, &mut Chance::new(seed ^ 0xC07));
     let (seen, figures) = proof.into_seen();
     let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);

@@ -51,7 +51,7 @@ fn run(name: &str, seed: u64, threat: Threat, work: fn(&mut Work)) -> Case {
 /// nothing that was acknowledged, leaves a whole file, and raises no alarm; the 4 KiB in flight may turn to garbage.
 #[test]
 fn a_power_cut_loses_no_commit() {
-    let figures = cut("power cuts", &WORKLOADS, true);
+    let figures = cut("power cuts", &WORKLOADS);
     if is_whole() {
         assert!(figures.images >= scaled(60_000), "{} images", figures.images);
         assert!(figures.again >= scaled(30_000).min(300_000), "{} cuts of recoveries", figures.again);
