@@ -158,6 +158,30 @@ pub(super) fn rows_of(socket: &Path, sql: &str) -> Result<Option<Rows>, CliError
     }
 }
 
+/// What became of a statement for a service.
+pub(super) enum Asked {
+    /// It was answered.
+    Rows(Rows),
+    /// There is no service.
+    Nobody,
+    /// It was not, and why.
+    Refused { exit: Exit, text: String },
+}
+
+/// The same as [`rows_of`], for who goes on by the exit code.
+pub(super) fn ask_rows(socket: &Path, sql: &str) -> Asked {
+    match rows_of(socket, sql) {
+        Ok(Some(rows)) => Asked::Rows(rows),
+        Ok(None) => Asked::Nobody,
+        Err(why) => Asked::Refused { exit: why.exit(), text: why.to_string() },
+    }
+}
+
+/// What the service at `socket` says of itself, as `status --json` prints it; or why it says nothing.
+pub(super) fn status_of(socket: &Path) -> Result<String, String> {
+    answer(socket, &Request::Status).map(|status| status.to_string()).map_err(|why| why.to_string())
+}
+
 /// Why a service did not answer what it was asked.
 #[derive(Debug)]
 enum NoAnswer {

@@ -279,6 +279,14 @@ impl Held {
         Ok(held)
     }
 
+    /// Of the main file alone, whatever is attached.
+    #[cfg(feature = "laptop")]
+    pub(super) fn of_main(conn: &Connection) -> rusqlite::Result<Self> {
+        let mut held = Self { schemas: vec!["main".to_owned()], stores: Vec::new() };
+        held.load_schema(conn, 0)?;
+        Ok(held)
+    }
+
     /// Index into [`Held::stores`].
     pub fn store(&self, schema: usize, no: i64) -> Option<usize> {
         self.stores.iter().position(|store| store.schema == schema && store.no == no)

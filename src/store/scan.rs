@@ -11,6 +11,7 @@
 
 mod rows;
 
+pub(super) use rows::shown;
 pub use rows::{Cell, ColumnRows, Row};
 
 use super::reader::{Held, HeldStore, quoted};
