@@ -80,7 +80,8 @@ fn task(arguments: &mut Arguments) -> Result<Task, CliError> {
         (Some(db), None, Some(out)) => (From::File(db), out),
         (None, Some(host), Some(out)) => {
             let far = host.to_str().and_then(Far::parse);
-            let far = far.ok_or_else(|| arguments.wrong(format!("`{}` is not [USER@]HOST[:DB]", host.to_string_lossy())))?;
+            let far =
+                far.ok_or_else(|| arguments.wrong(format!("`{}` is not [USER@]HOST[:DB]", host.to_string_lossy())))?;
             (From::Host { far, ssh }, out)
         }
         _ => return Err(arguments.wrong("write [USER@]HOST[:DB] OUT, or --db FILE OUT")),

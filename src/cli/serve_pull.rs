@@ -69,7 +69,8 @@ fn open(place: &Place) -> Result<Box<dyn Rows>, CliError> {
     }
     let mut session = Session::open(&place.path).map_err(CliError::fault)?;
     let refused = |why: AskError| CliError::fault(Refused::Service { exit: why.exit, text: why.text });
-    let tables = session.ask("SELECT count(*) FROM sqlite_schema WHERE name IN ('segment', 'series')").map_err(refused)?;
+    let tables =
+        session.ask("SELECT count(*) FROM sqlite_schema WHERE name IN ('segment', 'series')").map_err(refused)?;
     if tables.first().and_then(|row| row.first()).and_then(Got::int) != Some(2) {
         return Err(CliError::fault(crate::store::reader::ReadError::NotAStore { path: place.path.clone() }));
     }
@@ -162,10 +163,7 @@ enum Refused {
         path: PathBuf,
     },
     /// The service or the file says no.
-    Service {
-        exit: Exit,
-        text: String,
-    },
+    Service { exit: Exit, text: String },
 }
 
 impl fmt::Display for Refused {

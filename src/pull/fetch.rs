@@ -20,8 +20,8 @@ use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
 
 /// What has arrived is committed so often, or after so many bytes of bodies.
-const COMMIT_EVERY: Duration = Duration::from_millis(500);
-const COMMIT_BYTES: u64 = 256 * 1024;
+const COMMIT_EVERY: Duration = Duration::from_millis(250);
+const COMMIT_BYTES: u64 = 128 * 1024;
 
 /// How often progress is told.
 const TELL_EVERY: Duration = Duration::from_millis(500);
@@ -339,7 +339,10 @@ impl fmt::Display for PullError {
             Self::Link(why) => why.fmt(f),
             Self::File(why) => why.fmt(f),
             Self::Order => write!(f, "the far side does not keep to the conversation of a pull; update its varved"),
-            Self::Endless => write!(f, "the far side sends more than it said; what has arrived is kept, see that it is what it should be"),
+            Self::Endless => write!(
+                f,
+                "the far side sends more than it said; what has arrived is kept, see that it is what it should be"
+            ),
             Self::OtherDevice { file, holds, this } if file.ends_with(".part") => write!(
                 f,
                 "{file} is what an interrupted pull left of {holds}, and this is {this}; delete it, or name another file"

@@ -168,7 +168,9 @@ impl fmt::Display for LinkError {
             Self::Io(why) if why.kind() == io::ErrorKind::UnexpectedEof => {
                 write!(f, "the line was cut; what has arrived is kept, pull again to go on from there")
             }
-            Self::Io(why) => write!(f, "the line was cut ({why}); what has arrived is kept, pull again to go on from there"),
+            Self::Io(why) => {
+                write!(f, "the line was cut ({why}); what has arrived is kept, pull again to go on from there")
+            }
             Self::Silent => write!(f, "the far side ended without a word; run `ssh HOST varved --version` to see why"),
             Self::NotVarved => write!(
                 f,

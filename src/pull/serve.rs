@@ -62,11 +62,7 @@ struct Line {
 ///
 /// # Errors
 /// Those of the link and of the file; the laptop sees the line end, and the text on standard error.
-pub fn serve(
-    rows: &mut dyn Rows,
-    board: Board,
-    link: &mut Link<impl BufRead, impl Write>,
-) -> Result<(), ServeError> {
+pub fn serve(rows: &mut dyn Rows, board: Board, link: &mut Link<impl BufRead, impl Write>) -> Result<(), ServeError> {
     link.greet()?;
     link.greeted()?;
     let lines = lines(rows)?;
@@ -153,9 +149,7 @@ fn hello(rows: &mut dyn Rows, board: Board, lines: &[Line]) -> Result<BoardHello
         None => None,
     };
     let running = board.running.filter(|running| newest_boot.is_some_and(|boot| boot == running.boot.to_string()));
-    let sql = format!(
-        "SELECT utc, kind, substr(detail, 1, 400) FROM event ORDER BY id DESC LIMIT {MAX_PULL_EVENTS}"
-    );
+    let sql = format!("SELECT utc, kind, substr(detail, 1, 400) FROM event ORDER BY id DESC LIMIT {MAX_PULL_EVENTS}");
     // Of an old file, or one whose table is damaged: what matters more is to come.
     let events = rows.ask(&sql).unwrap_or_default();
     let event = |row: &Vec<Got>| {
@@ -227,5 +221,5 @@ impl Fault for ServeError {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "laptop"))]
 mod tests;

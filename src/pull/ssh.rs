@@ -90,11 +90,7 @@ impl Session {
     ///
     /// # Errors
     /// [`SshError::NoSsh`] where there is no such program.
-    pub fn spawn(
-        command: &mut Command,
-        remote: bool,
-        host: &str,
-    ) -> Result<(Self, ChildStdout, ChildStdin), SshError> {
+    pub fn spawn(command: &mut Command, remote: bool, host: &str) -> Result<(Self, ChildStdout, ChildStdin), SshError> {
         let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let program = || command.get_program().to_string_lossy().into_owned();
         let mut child = spawned.map_err(|why| SshError::NoSsh { program: program(), why })?;
@@ -215,9 +211,16 @@ impl SshError {
             _ if has("permission denied") || has("no supported authentication") || has("too many authentication") => {
                 Self::NoKey { host }
             }
-            _ if ["could not resolve", "connection refused", "timed out", "no route", "unreachable", "connect to host"]
-                .into_iter()
-                .any(has) =>
+            _ if [
+                "could not resolve",
+                "connection refused",
+                "timed out",
+                "no route",
+                "unreachable",
+                "connect to host",
+            ]
+            .into_iter()
+            .any(has) =>
             {
                 Self::NoHost { host }
             }
@@ -251,11 +254,17 @@ impl fmt::Display for SshError {
                 "there is no `varved` on {host} where its shell looks; install it there, or put its folder into the PATH of that user"
             ),
             Self::OldVarved { host } => {
-                write!(f, "the varved on {host} is older than `serve-pull`; update it, or take a snapshot there and copy that")
+                write!(
+                    f,
+                    "the varved on {host} is older than `serve-pull`; update it, or take a snapshot there and copy that"
+                )
             }
             Self::Refused { words, .. } => write!(f, "the far side says: {words}"),
             Self::Other { host, status } => {
-                write!(f, "the session with {host} ended ({status}) before it was done; see what was said above, and pull again")
+                write!(
+                    f,
+                    "the session with {host} ended ({status}) before it was done; see what was said above, and pull again"
+                )
             }
         }
     }

@@ -6,9 +6,7 @@
 //! body; who calls it has.
 
 use super::error::StoreError;
-use super::file::{
-    self, StoreNo, create_schema, insert_segment, sql_of, upsert_boot, upsert_series, upsert_store,
-};
+use super::file::{self, StoreNo, create_schema, insert_segment, sql_of, upsert_boot, upsert_series, upsert_store};
 use super::reader::ReadError;
 use crate::clock::Anchor;
 use crate::reading::ranges::RangeSet;

@@ -212,7 +212,11 @@ impl fmt::Display for ReadError {
                 write!(f, "cannot {doing} {}: {source}; check the directory and its free space", path.display())
             }
             Self::NoRoom { path } => {
-                write!(f, "no room for {}: free space on its disk, or name a file on another, and run it again", path.display())
+                write!(
+                    f,
+                    "no room for {}: free space on its disk, or name a file on another, and run it again",
+                    path.display()
+                )
             }
             Self::NotPulled { path } => write!(
                 f,

@@ -69,9 +69,12 @@ pub fn inspect(out: &Path) -> Result<Option<(Option<String>, Vec<Had>)>, ReadErr
 /// # Errors
 /// [`ReadError::NotPulled`] where it is another file.
 pub fn inspect_raw(out: &Path) -> Result<Option<(Option<String>, Vec<Had>)>, ReadError> {
-    inspect_as(out, "SELECT count(*) = 1 FROM meta WHERE key = 'copied_from' AND EXISTS \
+    inspect_as(
+        out,
+        "SELECT count(*) = 1 FROM meta WHERE key = 'copied_from' AND EXISTS \
                      (SELECT 1 FROM meta WHERE key = 'pulled_device') \
-                     AND NOT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'pulled')")
+                     AND NOT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'pulled')",
+    )
 }
 
 fn inspect_as(out: &Path, is_ours: &str) -> Result<Option<(Option<String>, Vec<Had>)>, ReadError> {
@@ -124,7 +127,9 @@ struct Merging<'a> {
 impl Merging<'_> {
     fn run(&self, part: &Path, journal: &str) -> Result<Added, ReadError> {
         let fail = |e| ReadError::sql("write", self.out, e);
-        self.conn.execute_batch(&format!("PRAGMA journal_mode = {journal}; PRAGMA cache_size = -65536;")).map_err(fail)?;
+        self.conn
+            .execute_batch(&format!("PRAGMA journal_mode = {journal}; PRAGMA cache_size = -65536;"))
+            .map_err(fail)?;
         self.conn.execute("ATTACH ?1 AS part", [super::file::uri(part, "mode=rw")]).map_err(fail)?;
         self.conn.execute_batch("BEGIN IMMEDIATE").map_err(fail)?;
         let done = self.add().and_then(|added| self.conn.execute_batch("COMMIT").map(|()| added));
@@ -329,7 +334,9 @@ impl rusqlite::ToSql for Shown<'_> {
 fn plain_error(error: super::StoreError) -> rusqlite::Error {
     match error {
         super::StoreError::Sqlite { source, .. } => source,
-        super::StoreError::Full { .. } => rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None),
+        super::StoreError::Full { .. } => {
+            rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None)
+        }
         other => rusqlite::Error::ToSqlConversionFailure(Box::new(other)),
     }
 }

@@ -1,7 +1,7 @@
 //! What a technician reads at the end of a pull: what the file holds, what is missing, and how the board is.
 
-use crate::cli::output::{counted, print as print_text};
 use crate::cli::CliError;
+use crate::cli::output::{counted, print as print_text};
 use crate::clock::UtcNanos;
 use crate::config::units::size_text;
 use crate::fault::Exit;
@@ -112,7 +112,10 @@ impl File {
         let mut lines = Vec::new();
         let losses = self.count("SELECT count(*) FROM segment WHERE kind = 1");
         if losses > 0 {
-            lines.push(("lost", format!("{}, with dates and reasons: `varved verify` lists them", counted(losses, "range"))));
+            lines.push((
+                "lost",
+                format!("{}, with dates and reasons: `varved verify` lists them", counted(losses, "range")),
+            ));
         }
         let (mut acked, mut missing) = (0, 0);
         for store in self.session.ask("SELECT id FROM store").unwrap_or_default() {
@@ -124,7 +127,8 @@ impl File {
             ));
             let Some(all) = SeqRange::new(1, held.high().0) else { continue };
             let gaps = held.gaps(all);
-            let with_fleet = gaps.common(&self.ranges(&format!("SELECT first_seq, last_seq FROM ack WHERE store = {no}")));
+            let with_fleet =
+                gaps.common(&self.ranges(&format!("SELECT first_seq, last_seq FROM ack WHERE store = {no}")));
             acked += with_fleet.numbers();
             missing += gaps.numbers() - with_fleet.numbers();
         }
@@ -140,7 +144,8 @@ impl File {
     }
 
     fn ranges(&mut self, sql: &str) -> RangeSet {
-        let range = |row: &Vec<Got>| SeqRange::new(row.first()?.int()?.unsigned_abs(), row.get(1)?.int()?.unsigned_abs());
+        let range =
+            |row: &Vec<Got>| SeqRange::new(row.first()?.int()?.unsigned_abs(), row.get(1)?.int()?.unsigned_abs());
         self.session.ask(sql).unwrap_or_default().iter().filter_map(range).collect()
     }
 }
@@ -162,7 +167,11 @@ fn health(health: &Result<String, String>) -> Vec<(&'static str, String)> {
             number("/uptime_s") / 3600.0,
             number("/risk/readings"),
             number("/recorded/last_commit_age_s"),
-            if status.pointer("/clock/trusted") == Some(&Json::Bool(true)) { "synchronised" } else { "not synchronised" },
+            if status.pointer("/clock/trusted") == Some(&Json::Bool(true)) {
+                "synchronised"
+            } else {
+                "not synchronised"
+            },
         ),
     )];
     if let Some(fault) = status.pointer("/recorded/fault").and_then(Json::as_str) {

@@ -5,7 +5,7 @@
 //! parts. Where a page of the tree is damaged, what lies before it and, from the other end, behind it is sent all the same.
 
 use super::rows::{AskError, Got, Rows};
-use super::{Line, STEP_BYTES, SEQ_MASK, ServeError, ids_of};
+use super::{Line, SEQ_MASK, STEP_BYTES, ServeError, ids_of};
 use crate::pull::link::Link;
 use crate::reading::SeqRange;
 use crate::reading::ranges::RangeSet;
@@ -231,10 +231,6 @@ fn frames(
     Ok(())
 }
 
-fn unreadable(
-    line: &Line,
-    link: &mut Link<impl BufRead, impl Write>,
-    why: String,
-) -> Result<(), ServeError> {
+fn unreadable(line: &Line, link: &mut Link<impl BufRead, impl Write>, why: String) -> Result<(), ServeError> {
     Ok(link.send(&FromBoard::Unreadable { store: Some(line.held.store), why })?)
 }

@@ -25,7 +25,8 @@ pub(super) fn acked(
         let sql = format!(
             "SELECT first_seq, last_seq FROM ack WHERE store = {no} AND first_seq > {after} ORDER BY first_seq LIMIT {MAX_PULL_RANGES}"
         );
-        let range = |row: &Vec<Got>| SeqRange::new(row.first()?.int()?.unsigned_abs(), row.get(1)?.int()?.unsigned_abs());
+        let range =
+            |row: &Vec<Got>| SeqRange::new(row.first()?.int()?.unsigned_abs(), row.get(1)?.int()?.unsigned_abs());
         let ranges: Vec<SeqRange> = rows.ask(&sql)?.iter().filter_map(range).collect();
         let Some(last) = ranges.last() else { return Ok(()) };
         after = last.first.0;
@@ -54,11 +55,7 @@ pub(super) fn pages(
     boots(rows, line, link)
 }
 
-fn boots(
-    rows: &mut dyn Rows,
-    line: &Line,
-    link: &mut Link<impl BufRead, impl Write>,
-) -> Result<(), ServeError> {
+fn boots(rows: &mut dyn Rows, line: &Line, link: &mut Link<impl BufRead, impl Write>) -> Result<(), ServeError> {
     let (no, mut after) = (line.no, (-1, i64::MIN));
     loop {
         let sql = format!(
