@@ -140,7 +140,7 @@ impl Arrivals {
             let no: Option<i64> = number(conn, store)?;
             let Some(no) = no else { return Ok(()) };
             ranges.iter().try_for_each(|range| {
-                let values = params![no, range.first.0.cast_signed(), range.last.0.cast_signed()];
+                let values = params![no, range.first.0 as i64, range.last.0 as i64];
                 let sql = "INSERT OR REPLACE INTO ack (store, first_seq, last_seq) VALUES (?1, ?2, ?3)";
                 conn.prepare_cached(sql)?.execute(values).map(drop)
             })
@@ -224,7 +224,7 @@ pub(super) fn had(conn: &Connection) -> rusqlite::Result<Vec<Had>> {
         let series = conn.query_row("SELECT coalesce(max(id), 0) FROM series WHERE store = ?1", [no], |r| r.get(0))?;
         let mut ranges = RangeSet::new();
         let mut segments = conn.prepare_cached("SELECT id, last_seq FROM segment WHERE id BETWEEN ?1 AND ?2")?;
-        let mut found = segments.query([no << 48, no << 48 | file::MAX_SEQ.cast_signed()])?;
+        let mut found = segments.query(file::row_ids(StoreNo(no)))?;
         while let Some(row) = found.next()? {
             ranges.extend(super::scan::range_of(row.get(0)?, row.get(1)?));
         }

@@ -56,11 +56,14 @@ pub struct Added {
     pub unreadable: u64,
 }
 
+/// The device that a file is of, if it says so, and what it has of it.
+pub type Inspected = (Option<String>, Vec<Had>);
+
 /// What is in `out`, where it is such a file; `None` where there is none.
 ///
 /// # Errors
 /// [`ReadError::NotPulled`] where it is another file.
-pub fn inspect(out: &Path) -> Result<Option<(Option<String>, Vec<Had>)>, ReadError> {
+pub fn inspect(out: &Path) -> Result<Option<Inspected>, ReadError> {
     inspect_as(out, "SELECT count(*) = 2 FROM sqlite_master WHERE name IN ('pulled', 'segment')")
 }
 
@@ -68,7 +71,7 @@ pub fn inspect(out: &Path) -> Result<Option<(Option<String>, Vec<Had>)>, ReadErr
 ///
 /// # Errors
 /// [`ReadError::NotPulled`] where it is another file.
-pub fn inspect_raw(out: &Path) -> Result<Option<(Option<String>, Vec<Had>)>, ReadError> {
+pub fn inspect_raw(out: &Path) -> Result<Option<Inspected>, ReadError> {
     inspect_as(
         out,
         "SELECT count(*) = 1 FROM meta WHERE key = 'copied_from' AND EXISTS \
@@ -77,7 +80,7 @@ pub fn inspect_raw(out: &Path) -> Result<Option<(Option<String>, Vec<Had>)>, Rea
     )
 }
 
-fn inspect_as(out: &Path, is_ours: &str) -> Result<Option<(Option<String>, Vec<Had>)>, ReadError> {
+fn inspect_as(out: &Path, is_ours: &str) -> Result<Option<Inspected>, ReadError> {
     if !out.exists() {
         return Ok(None);
     }
@@ -192,9 +195,8 @@ impl Merging<'_> {
     }
 
     fn take_segments(&self, theirs: i64, no: StoreNo, store: &HeldStore, added: &mut Added) -> rusqlite::Result<()> {
-        let (low, high) = (theirs << 48, theirs << 48 | super::file::MAX_SEQ.cast_signed());
         let mut bodies = self.conn.prepare("SELECT body FROM part.segment WHERE id BETWEEN ?1 AND ?2 ORDER BY id")?;
-        let mut found = bodies.query([low, high])?;
+        let mut found = bodies.query(super::file::row_ids(StoreNo(theirs)))?;
         while let Some(row) = found.next()? {
             let body = row.get_ref(0)?.as_blob()?;
             let Ok(view) = View::parse(body) else {
@@ -235,7 +237,7 @@ impl Merging<'_> {
             return Ok(Some(0));
         }
         let known = view.columns().iter().all(|column| store.series.contains_key(&column.series));
-        let (seq, columns) = (view.range().first.0.cast_signed(), view.decode_columns(0..view.columns().len()));
+        let (seq, columns) = (view.range().first.0 as i64, view.decode_columns(0..view.columns().len()));
         let Some(columns) = columns.ok().filter(|_| known) else { return Ok(None) };
         let sql = "SELECT coalesce(max(rowid), 0) + 1 FROM reading";
         let first: i64 = self.conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
@@ -286,7 +288,7 @@ impl Merging<'_> {
         let sql = "SELECT id, boot_min, boot_max, boottime_min, boottime_max FROM main.segment \
                    WHERE id BETWEEN ?1 AND ?2 AND boot_min IS NOT NULL AND kind = 0";
         let mut statement = self.conn.prepare(sql)?;
-        let mut rows = statement.query([no << 48, no << 48 | super::file::MAX_SEQ.cast_signed()])?;
+        let mut rows = statement.query(super::file::row_ids(StoreNo(no)))?;
         let mut changed = Vec::new();
         while let Some(row) = rows.next()? {
             let (low, high): (u32, u32) = (row.get(1)?, row.get(2)?);

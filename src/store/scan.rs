@@ -11,6 +11,7 @@
 
 mod rows;
 
+#[cfg(feature = "laptop")]
 pub(super) use rows::shown;
 pub use rows::{Cell, ColumnRows, Row};
 

@@ -26,6 +26,9 @@ struct Head {
     bytes: i64,
 }
 
+/// What is done with a page of rows.
+type Visit<'a> = dyn FnMut(&mut dyn Rows, &[Head]) -> Result<(), ServeError> + 'a;
+
 /// Which end a walk begins at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum From {
@@ -86,10 +89,10 @@ fn walk(
     rows: &mut dyn Rows,
     line: &Line,
     known: &RangeSet,
-    each: &mut dyn FnMut(&mut dyn Rows, &[Head]) -> Result<(), ServeError>,
+    each: &mut Visit<'_>,
 ) -> Result<Option<(i64, i64)>, ServeError> {
     let (mut low, end) = ids_of(line.no);
-    let mut high = end.min(line.no << 48 | line.held.high.0.cast_signed());
+    let mut high = end.min((line.no << 48) | line.held.high.0 as i64);
     let (mut from, mut limit) = (From::Oldest, HEADS);
     loop {
         let page = match heads(rows, low, high, (from, limit)) {
