@@ -20,6 +20,8 @@ pub mod output;
 #[cfg(feature = "laptop")]
 mod pull;
 pub mod query;
+#[cfg(feature = "laptop")]
+mod report;
 #[cfg(feature = "device")]
 mod serve_pull;
 #[cfg(feature = "device")]

@@ -56,6 +56,8 @@ pub static VARVED: Program = Program {
         super::pull::COMMAND,
         #[cfg(feature = "device")]
         super::serve_pull::COMMAND,
+        #[cfg(feature = "laptop")]
+        super::report::COMMAND,
         super::snapshot::COMMAND,
         super::verify::COMMAND,
     ],

@@ -3,11 +3,11 @@
 mod account;
 
 use super::args::{Argument, Arguments};
+use super::service::size as few_digits;
 use super::{CliError, Command};
 use crate::clock::Clock;
 use crate::clock::UtcNanos;
 use crate::clock::system::SystemClock;
-use crate::config::units::size_text;
 use crate::fault::Exit;
 use crate::pull::fetch::{Fetched, Holding, Progress, PullError, fetch};
 use crate::pull::link::{Link, LinkError};
@@ -177,6 +177,11 @@ fn remove(path: &Path) {
     }
 }
 
+/// Bytes for people.
+fn size(bytes: u64) -> String {
+    few_digits(bytes as f64)
+}
+
 /// One line, written over where that is a terminal.
 fn tell(progress: &Progress) {
     let seconds = progress.elapsed.as_secs_f64().max(0.001);
@@ -184,15 +189,15 @@ fn tell(progress: &Progress) {
     let left_bytes = progress.of_bytes.saturating_sub(progress.bytes);
     let left = match progress.bytes {
         0 => String::new(),
-        _ => format!(", {} left in {:.0} s", size_text(left_bytes), left_bytes as f64 / rate),
+        _ => format!(", {} left in {:.0} s", size(left_bytes), left_bytes as f64 / rate),
     };
     let line = format!(
         "{} of {}, {} of {} segments, {}/s{left}",
-        size_text(progress.bytes),
-        size_text(progress.of_bytes),
+        size(progress.bytes),
+        size(progress.of_bytes),
         progress.segments,
         progress.of_segments,
-        size_text(rate as u64),
+        size(rate as u64),
     );
     let mut to = stderr().lock();
     // Where standard error is closed nobody wants to know.

@@ -391,7 +391,8 @@ fn span(seconds: f64) -> String {
     }
 }
 
-fn size(bytes: f64) -> String {
+/// A few digits for people.
+pub(super) fn size(bytes: f64) -> String {
     match bytes {
         b if b < 10_240.0 => format!("{b:.0} B"),
         b if b < 10_485_760.0 => format!("{:.0} KiB", b / 1024.0),

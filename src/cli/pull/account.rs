@@ -1,9 +1,9 @@
 //! What a technician reads at the end of a pull: what the file holds, what is missing, and how the board is.
 
+use super::size;
 use crate::cli::CliError;
 use crate::cli::output::{counted, print as print_text};
 use crate::clock::UtcNanos;
-use crate::config::units::size_text;
 use crate::fault::Exit;
 use crate::pull::fetch::Fetched;
 use crate::reading::SeqRange;
@@ -56,12 +56,12 @@ fn shown(text: &str) -> String {
 }
 
 fn size_of(path: &Path) -> String {
-    std::fs::metadata(path).map_or_else(|why| why.to_string(), |meta| size_text(meta.len()))
+    std::fs::metadata(path).map_or_else(|why| why.to_string(), |meta| size(meta.len()))
 }
 
 fn traffic(fetched: &Fetched) -> String {
     let seconds = fetched.progress.elapsed.as_secs_f64();
-    let all = size_text(fetched.received + fetched.sent);
+    let all = size(fetched.received + fetched.sent);
     format!("{all} over it in {seconds:.1} s, {}", counted(fetched.progress.segments, "segment"))
 }
 
@@ -180,6 +180,6 @@ fn health(health: &Result<String, String>) -> Vec<(&'static str, String)> {
     let left = status.pointer("/flash/wear/years_left").and_then(Json::as_f64);
     let left = left.map_or("its end is not known".to_owned(), |years| format!("worn in {years:.1} years"));
     let a_day = status.pointer("/flash/wear/bytes_per_day").and_then(Json::as_u64).unwrap_or(0);
-    lines.push(("flash", format!("{} a day; {left}", size_text(a_day))));
+    lines.push(("flash", format!("{} a day; {left}", size(a_day))));
     lines
 }

@@ -1,5 +1,6 @@
 //! A technician comes by with a laptop: `varved pull` through a real `ssh` and a real sshd, from services that run or are dead.
 
+mod card;
 mod cuts;
 mod errors;
 mod keys;
