@@ -26,6 +26,11 @@ fn board() -> Board {
 
 /// Pulls from the store at `db` what `out` lacks, without putting it there.
 fn fetched(db: &Path, out: &Path) -> Result<Fetched, PullError> {
+    fetched_up_to(db, out, u64::MAX)
+}
+
+/// The same where the line is cut after so many bytes.
+fn fetched_up_to(db: &Path, out: &Path, bytes: u64) -> Result<Fetched, PullError> {
     let (near, far) = UnixStream::pair().expect("a pair");
     let inspected = rows_file::inspect(out).expect("a file of ours");
     let exists = inspected.is_some();
@@ -37,11 +42,12 @@ fn fetched(db: &Path, out: &Path) -> Result<Fetched, PullError> {
         let mut rows = Session::open(&db).expect("a store");
         serve(&mut rows, board(), &mut Link::new(BufReader::new(&far), &far))
     });
-    let got = fetch(&mut Link::new(BufReader::new(&near), &near), &mut arrivals, &holding, &|| LAPTOP, &mut |_| ());
+    let from = BufReader::new(std::io::Read::take(&near, bytes));
+    let got = fetch(&mut Link::new(from, &near), &mut arrivals, &holding, &|| LAPTOP, &mut |_| ());
     near.shutdown(std::net::Shutdown::Both).expect("the end");
-    // Where the laptop would not go on, the board is cut off.
+    // Where the laptop would not go on, the board is cut off; it may have said all by then.
     let served = serving.join().expect("no panic");
-    assert_eq!(got.is_ok(), served.is_ok(), "{got:?}");
+    assert!(served.is_ok() || got.is_err(), "{got:?}");
     got
 }
 
@@ -159,6 +165,33 @@ fn a_rotten_body_is_named_and_a_large_one_comes_whole() {
     assert_eq!(count(&out, "reading"), sample::READINGS as i64 - 100 + 60_000 + 50);
     assert_eq!(count(&out, "segment WHERE first_seq = 7"), 0, "it is asked for again");
     assert_eq!(readings(&out), readings(&db));
+}
+
+/// Wherever the line is cut, what had arrived does not come again, and the file has its name only once all of it is there.
+#[test]
+fn a_cut_costs_what_was_under_way() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (db, whole) = (directory.path().join("varved.db"), directory.path().join("whole.db"));
+    let conn = sample::store_at(&db);
+    (8..200).for_each(|seq| sample::add(&conn, &sample::filler(seq)));
+    let all = pull(&db, &whole).0;
+    for cut in 1..20 {
+        let out = directory.path().join(format!("{cut}.db"));
+        let cut = fetched_up_to(&db, &out, all.received * cut / 20);
+        assert!(matches!(cut, Err(PullError::Link(LinkError::Io(_) | LinkError::Silent))), "{cut:?}");
+        assert!(!out.exists());
+        let had = Arrivals::open(&rows_file::part_of(&out), false).expect("what arrived").had().expect("ranges");
+        let had: u64 = had.iter().map(|had| had.ranges.numbers()).sum();
+        let (rest, _) = pull(&db, &out);
+        let segments = all.progress.segments - rest.progress.segments;
+        // Three numbers of the sample are in one segment.
+        assert!(segments == had || segments + 2 == had, "{segments} did not come again, {had} were there");
+        assert_eq!(readings(&out), readings(&db));
+    }
+    let late = directory.path().join("late.db");
+    drop(fetched_up_to(&db, &late, all.received * 9 / 10));
+    let rest = pull(&db, &late).0.progress.segments;
+    assert!(rest < all.progress.segments / 4, "{rest} of {} segments came again", all.progress.segments);
 }
 
 /// A page of garbage in the middle of the file: what lies before and behind it comes, and what does not is said.
