@@ -28,7 +28,7 @@ pub(super) const COMMAND: Command = Command {
   DB            the store there; default: that of its /etc/varved/varved.toml
   OUT           the file to make, or to add to: plain SQLite rows, for any tool
   --raw         the store itself as one file, instead of rows
-  --ssh C       what to run instead of `ssh`, such as \"ssh -p 2222 -i key\" or dbclient
+  --ssh C       what to run instead of `ssh`, such as \"ssh -p 2222 -i key\"
   --db FILE     a store on this machine, such as on the card of a dead board, instead of a host
 
 Only what OUT lacks travels. What has arrived before a cut stays in OUT.part: the same command goes on from there. OUT gets

@@ -49,6 +49,11 @@ fn brings_all_and_then_what_is_new(locking: &str) {
     assert_eq!(device.stop(), Some(0));
     assert_eq!(readings(&out), readings(&site.db()), "every bit of every reading");
     only(&laptop, &["pump-17.db"]);
+    // The other commands know such a file for what it is.
+    let export = Command::new(VARVED).args(["export", "--format", "csv", "--db"]).arg(&out).output().unwrap();
+    assert_eq!(said(&export).lines().count() as u64, READINGS + 2_001);
+    let verify = Command::new(VARVED).arg("verify").arg(&out).output().unwrap();
+    assert!(said(&verify).contains(&format!("{} readings", READINGS + 2_000)), "{}", text(&verify));
 }
 
 #[test]
