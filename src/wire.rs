@@ -21,7 +21,7 @@ pub use account::{Account, Done, SnapshotRequest, Stretch};
 pub use frames::{Assembled, Assembler, AssemblerLimits, GivenUp, frames, hash_of, piece, piece_bytes};
 pub use pull::{
     BoardHello, FromBoard, FromLaptop, MAX_PULL_EVENTS, MAX_PULL_RANGES, MAX_PULL_STORES, MAX_PULL_TEXT_BYTES,
-    PULL_VERSION, PulledEvent, Running, StoreHeld,
+    PULL_VERSION, Partial, PulledEvent, Running, StoreHeld,
 };
 
 use crate::clock::{Anchor, UtcNanos};

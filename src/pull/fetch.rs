@@ -7,12 +7,13 @@
 use super::link::{Link, LinkError};
 use crate::clock::{SECOND, UtcNanos};
 use crate::fault::{Exit, Fault, Verdict};
+use crate::reading::SeqRange;
 use crate::reading::ranges::RangeSet;
 use crate::segment::{SegmentError, View};
-use crate::store::arrivals::{Arrival, Arrivals, Had};
+use crate::store::arrivals::{Arrival, Arrivals, Begun, Had};
 use crate::store::reader::ReadError;
 use crate::wire::{
-    Assembler, AssemblerLimits, BoardHello, FromBoard, FromLaptop, MAX_PULL_RANGES, Running, SegmentFrame, StoreUuid,
+    BoardHello, FromBoard, FromLaptop, MAX_PULL_RANGES, Partial, Running, SegmentFrame, StoreUuid, WireError, hash_of,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -98,15 +99,21 @@ pub fn fetch(
         let have = FromLaptop::Have { store: had.store, series: had.series, ranges };
         link.send(&have).map_err(PullError::Link)?;
     }
+    let begun = arrivals.partial()?;
+    if let Some(begun) = &begun {
+        let (store, range, bytes) = (begun.store, begun.range, begun.bytes.len() as u32);
+        let partial = Partial { store, range, bytes, hash: hash_of(&begun.bytes) };
+        link.send(&FromLaptop::Partial(partial)).map_err(PullError::Link)?;
+    }
     link.send(&FromLaptop::Go).and_then(|()| link.flush()).map_err(PullError::Link)?;
     let FromBoard::Plan { segments, bytes } = link.receive().map_err(PullError::Link)? else {
         return Err(PullError::Order);
     };
     let progress = Progress { of_segments: segments, of_bytes: bytes, ..Progress::default() };
-    let mut taking = Taking::new(arrivals, &hello, progress);
+    let mut taking = Taking::new(arrivals, &hello, progress, begun);
     let taken = taking.all(link, tell);
     // Cut or not: what came is kept.
-    let kept = taking.arrivals.commit();
+    let kept = taking.keep();
     taken?;
     kept?;
     let (progress, unreadable, reasons) = (taking.progress, taking.unreadable, std::mem::take(&mut taking.reasons));
@@ -188,9 +195,10 @@ fn together(one: &[Had], other: &[Had]) -> Vec<Had> {
 struct Taking<'a> {
     arrivals: &'a mut Arrivals,
     stores: Vec<StoreUuid>,
-    assembler: Assembler,
+    /// The body that comes in pieces now.
+    begun: Option<Begun>,
     progress: Progress,
-    begun: Instant,
+    since: Instant,
     committed: (Instant, u64),
     told: Option<Instant>,
     pages: u64,
@@ -199,15 +207,14 @@ struct Taking<'a> {
 }
 
 impl<'a> Taking<'a> {
-    fn new(arrivals: &'a mut Arrivals, hello: &BoardHello, progress: Progress) -> Self {
+    fn new(arrivals: &'a mut Arrivals, hello: &BoardHello, progress: Progress, begun: Option<Begun>) -> Self {
         let now = Instant::now();
-        let limits = AssemblerLimits { partials_per_device: 2, bytes: 8 << 20 };
         Self {
             arrivals,
             stores: hello.stores.iter().map(|store| store.store).collect(),
-            assembler: Assembler::new(limits),
+            begun,
             progress,
-            begun: now,
+            since: now,
             committed: (now, 0),
             told: None,
             pages: 0,
@@ -261,23 +268,61 @@ impl<'a> Taking<'a> {
         };
         self.known(store)?;
         self.progress.bytes += bytes.len() as u64;
-        let whole = self.assembler.accept("board", frame).map_err(|why| PullError::Link(LinkError::Wire(why)))?;
-        let Some(whole) = whole else { return Ok(()) };
+        let (store, range, body) = match frame {
+            SegmentFrame::Whole { store, range, body } => return self.body(&store, range, body),
+            SegmentFrame::Chunk { store, range, hash, offset, total, bytes } => {
+                let begun = Begun { store, range, hash, total, bytes: Vec::new() };
+                let Some(whole) = self.piece(begun, offset, bytes)? else { return Ok(()) };
+                (store, range, whole)
+            }
+            SegmentFrame::Account(_) => return Err(PullError::Order),
+        };
+        self.body(&store, range, &body)
+    }
+
+    /// Adds a piece to the body that it is of; the body where that is all of it. Pieces come in their order, one body after the
+    /// other.
+    fn piece(&mut self, of: Begun, offset: u32, bytes: &[u8]) -> Result<Option<Vec<u8>>, PullError> {
+        let same = |begun: &Begun| {
+            (begun.store, begun.range, begun.hash, begun.total) == (of.store, of.range, of.hash, of.total)
+        };
+        let mut begun = match self.begun.take().filter(|begun| same(begun) && begun.bytes.len() == offset as usize) {
+            Some(begun) => begun,
+            None if offset == 0 => of,
+            None => return Err(PullError::Order),
+        };
+        begun.bytes.extend_from_slice(bytes);
+        if begun.bytes.len() < begun.total as usize {
+            self.begun = Some(begun);
+            return Ok(None);
+        }
+        if hash_of(&begun.bytes) != begun.hash {
+            return Err(PullError::Link(LinkError::Wire(WireError::Hash)));
+        }
+        Ok(Some(begun.bytes))
+    }
+
+    fn body(&mut self, store: &StoreUuid, range: SeqRange, body: &[u8]) -> Result<(), PullError> {
         self.progress.segments += 1;
-        let range = whole.range;
-        match View::parse(&whole.body) {
+        match View::parse(body) {
             Ok(view) if view.range() == range => {
-                if self.arrivals.take(&whole.store, &view, &whole.body)? == Arrival::Crosses {
-                    self.trouble(format!("segment {range} of store {}: it overlaps what is there", whole.store));
+                if self.arrivals.take(store, &view, body)? == Arrival::Crosses {
+                    self.trouble(format!("segment {range} of store {store}: it overlaps what is there"));
                 }
             }
-            Ok(_) => self.trouble(format!("segment {range} of store {}: it is of another range", whole.store)),
+            Ok(_) => self.trouble(format!("segment {range} of store {store}: it is of another range")),
             Err(why @ SegmentError::Newer { .. }) => {
-                self.trouble(format!("segment {range} of store {}: {why}; update this varved", whole.store));
+                self.trouble(format!("segment {range} of store {store}: {why}; update this varved"));
             }
-            Err(why) => self.trouble(format!("segment {range} of store {}: {why}", whole.store)),
+            Err(why) => self.trouble(format!("segment {range} of store {store}: {why}")),
         }
         Ok(())
+    }
+
+    /// Commits what came, the beginning of a body included.
+    fn keep(&mut self) -> Result<(), ReadError> {
+        self.arrivals.begun(self.begun.as_ref())?;
+        self.arrivals.commit()
     }
 
     fn trouble(&mut self, why: String) {
@@ -290,7 +335,7 @@ impl<'a> Taking<'a> {
     fn commit_if_due(&mut self) -> Result<(), PullError> {
         let (at, bytes) = self.committed;
         if self.progress.bytes - bytes >= COMMIT_BYTES || at.elapsed() >= COMMIT_EVERY {
-            self.arrivals.commit()?;
+            self.keep()?;
             self.committed = (Instant::now(), self.progress.bytes);
         }
         Ok(())
@@ -299,7 +344,7 @@ impl<'a> Taking<'a> {
     fn tell(&mut self, tell: &mut dyn FnMut(&Progress), last: bool) {
         if last || self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
             self.told = Some(Instant::now());
-            self.progress.elapsed = self.begun.elapsed();
+            self.progress.elapsed = self.since.elapsed();
             tell(&self.progress);
         }
     }

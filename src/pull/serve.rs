@@ -20,7 +20,7 @@ use crate::fault::{Exit, Fault, Verdict};
 use crate::reading::SegmentSeq;
 use crate::reading::ranges::RangeSet;
 use crate::wire::{
-    BoardHello, FromBoard, FromLaptop, MAX_PULL_EVENTS, MAX_PULL_RANGES, MAX_PULL_STORES, MAX_PULL_TEXT_BYTES,
+    BoardHello, FromBoard, FromLaptop, MAX_PULL_EVENTS, MAX_PULL_RANGES, MAX_PULL_STORES, MAX_PULL_TEXT_BYTES, Partial,
     PulledEvent, Running, StoreHeld, StoreUuid,
 };
 use std::collections::BTreeMap;
@@ -49,6 +49,7 @@ pub struct Board {
 struct Known {
     series: u32,
     ranges: RangeSet,
+    partial: Option<Partial>,
 }
 
 /// A store of the file: its number in it, and what it holds.
@@ -79,7 +80,7 @@ pub fn serve(rows: &mut dyn Rows, board: Board, link: &mut Link<impl BufRead, im
     }
     link.send(&FromBoard::Plan { segments, bytes })?;
     for line in &lines {
-        bodies::send(rows, line, &of(line).ranges, link)?;
+        bodies::send(rows, line, of(line), link)?;
     }
     for line in &lines {
         catalog::acked(rows, line, link)?;
@@ -95,6 +96,11 @@ fn known(link: &mut Link<impl BufRead, impl Write>) -> Result<BTreeMap<StoreUuid
     for _ in 0..=MAX_HAVES {
         match link.receive()? {
             FromLaptop::Go => return Ok(all),
+            FromLaptop::Partial(partial) => {
+                if let Some(known) = all.get_mut(&partial.store) {
+                    known.partial = Some(partial);
+                }
+            }
             FromLaptop::Have { store, series, ranges } => {
                 if all.len() >= MAX_PULL_STORES && !all.contains_key(&store) {
                     // It has more than the file can hold: of these nothing can be meant.

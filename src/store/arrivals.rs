@@ -28,6 +28,21 @@ pub struct Had {
     pub ranges: RangeSet,
 }
 
+/// The beginning of a segment's body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    /// Of which store.
+    pub store: Uuid,
+    /// The segment.
+    pub range: SeqRange,
+    /// CRC-32 of the whole body.
+    pub hash: u32,
+    /// Its length.
+    pub total: u32,
+    /// What is there of it.
+    pub bytes: Vec<u8>,
+}
+
 /// What became of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
@@ -43,6 +58,10 @@ pub enum Arrival {
 pub(super) const DEVICE: &str = "pulled_device";
 const HEALTH: &str = "pulled_health";
 const AT: &str = "pulled_at";
+
+/// At most one row; gone before the file is a store for anybody.
+const BEGUN: &str = "CREATE TABLE IF NOT EXISTS begun (store TEXT NOT NULL, first_seq INTEGER NOT NULL, \
+                     last_seq INTEGER NOT NULL, hash INTEGER NOT NULL, total INTEGER NOT NULL, bytes BLOB NOT NULL)";
 
 /// An open `OUT.part`.
 #[derive(Debug)]
@@ -92,7 +111,7 @@ impl Arrivals {
         )
         .map_err(fail)?;
         create_schema(&conn, env!("CARGO_PKG_VERSION")).map_err(|e| unwritten(path, e))?;
-        conn.execute_batch("BEGIN IMMEDIATE; COMMIT").map_err(fail)?;
+        conn.execute_batch(&format!("BEGIN IMMEDIATE; {BEGUN}; COMMIT")).map_err(fail)?;
         Ok(Self { conn, path: path.to_owned(), in_transaction: false })
     }
 
@@ -119,6 +138,35 @@ impl Arrivals {
             conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", params![HEALTH, health])?;
             conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", params![AT, at.0])?;
             hello.events.iter().rev().try_for_each(|event| add_event(conn, event))
+        })
+    }
+
+    /// The beginning of a segment that was cut off.
+    pub fn partial(&self) -> Result<Option<Begun>, ReadError> {
+        let begun = || -> rusqlite::Result<Option<Begun>> {
+            let sql = "SELECT store, first_seq, last_seq, hash, total, bytes FROM begun";
+            let row = |row: &rusqlite::Row<'_>| {
+                let store = Uuid::parse_str(&row.get::<_, String>(0)?).unwrap_or_default();
+                let range = SeqRange::new(row.get::<_, i64>(1)?.unsigned_abs(), row.get::<_, i64>(2)?.unsigned_abs());
+                let begun =
+                    |range| Ok(Begun { store, range, hash: row.get(3)?, total: row.get(4)?, bytes: row.get(5)? });
+                range.map(begun).transpose()
+            };
+            Ok(self.conn.query_row(sql, [], row).optional()?.flatten())
+        };
+        begun().map_err(|e| ReadError::sql("read", &self.path, e))
+    }
+
+    /// Keeps the beginning of a segment, in the place of another one's.
+    pub fn begun(&mut self, begun: Option<&Begun>) -> Result<(), ReadError> {
+        self.write(|conn| {
+            conn.execute("DELETE FROM begun", [])?;
+            let Some(begun) = begun else { return Ok(()) };
+            let sql =
+                "INSERT INTO begun (store, first_seq, last_seq, hash, total, bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+            let (first, last) = (begun.range.first.0 as i64, begun.range.last.0 as i64);
+            let values = params![begun.store.to_string(), first, last, begun.hash, begun.total, begun.bytes];
+            conn.execute(sql, values).map(drop)
         })
     }
 
@@ -177,7 +225,8 @@ impl Arrivals {
         self.write(|conn| {
             let sql = "INSERT OR REPLACE INTO meta (key, value) \
                        SELECT ?1, uuid FROM store ORDER BY id DESC LIMIT 1";
-            conn.execute(sql, [super::plain::COPIED_FROM]).map(drop)
+            conn.execute(sql, [super::plain::COPIED_FROM])?;
+            conn.execute_batch("DROP TABLE begun")
         })?;
         self.commit()?;
         let fail = |e| ReadError::sql("write", &self.path, e);

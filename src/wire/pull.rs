@@ -129,6 +129,21 @@ pub enum FromLaptop {
         #[serde(deserialize_with = "rules::capped::<_, _, MAX_PULL_RANGES>")]
         ranges: Vec<SeqRange>,
     },
+    /// What it has of the beginning of a segment, from before a cut.
+    Partial(Partial),
     /// Everything else may come.
     Go,
+}
+
+/// The beginning of a segment. Of one whose bytes are others by now, all comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partial {
+    /// Of which store.
+    pub store: StoreUuid,
+    /// The segment.
+    pub range: SeqRange,
+    /// So many bytes of its body are there.
+    pub bytes: u32,
+    /// CRC-32 of these bytes. (That of a whole body tells no two apart: a body ends with its own.)
+    pub hash: u32,
 }

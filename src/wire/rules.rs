@@ -113,6 +113,7 @@ impl Rules for FromLaptop {
     fn check(&self) -> Result<(), WireError> {
         match self {
             Self::Have { ranges, .. } => ordered("ranges", ranges, MAX_PULL_RANGES),
+            Self::Partial(partial) => ascending("range", &[partial.range]),
             Self::Go => Ok(()),
         }
     }

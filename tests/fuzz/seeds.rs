@@ -7,7 +7,7 @@ use varved::segment::{
     self, Column, Content, Loss, LossReason, Missing, Readings, Segment, Timeline, TimelineClock, Values,
 };
 use varved::wire::{
-    self, Ack, BoardHello, CatalogBoot, CatalogPage, FromBoard, FromLaptop, PulledEvent, Request, Running,
+    self, Ack, BoardHello, CatalogBoot, CatalogPage, FromBoard, FromLaptop, Partial, PulledEvent, Request, Running,
     SegmentFrame, State, StoreAck, StoreHeld, StoreState,
 };
 
@@ -228,6 +228,12 @@ fn pulls() -> Vec<(&'static str, u8, Vec<Vec<u8>>)> {
         let (body, range) = (segment::encode(&segments()[n].1).unwrap(), segments()[n].1.range);
         board(FromBoard::Segment(SegmentFrame::Whole { store: STORE, range, body: &body }))
     };
+    let body = segment::encode(&segments()[6].1).unwrap();
+    let piece = |from: usize, to: usize| {
+        let (hash, total, bytes) = (wire::hash_of(&body), body.len() as u32, &body[from..to]);
+        let frame = SegmentFrame::Chunk { store: STORE, range: range(7, 19), hash, offset: from as u32, total, bytes };
+        board(FromBoard::Segment(frame))
+    };
     let plan = board(FromBoard::Plan { segments: 2, bytes: 700 });
     let rest = [
         board(FromBoard::Unreadable { store: Some(STORE), why: "segment 5".into() }),
@@ -235,12 +241,15 @@ fn pulls() -> Vec<(&'static str, u8, Vec<Vec<u8>>)> {
         board(FromBoard::Page(page())),
         board(FromBoard::End),
     ];
+    let partial = Partial { store: STORE, range: range(5, 5), bytes: 100, hash: 7 };
     let have = laptop(FromLaptop::Have { store: STORE, series: 2, ranges: vec![range(1, 4), range(9, 9)] });
     vec![
         ("board", 0, [vec![hello("fuzz"), plan.clone(), segment(0), segment(1)], rest.to_vec()].concat()),
         ("board-compacted", 0, [vec![hello(""), plan.clone(), segment(6), segment(7)], rest.to_vec()].concat()),
+        ("board-pieces", 0, [vec![hello("fuzz"), plan.clone(), piece(0, 40), piece(40, 80)], rest.to_vec()].concat()),
         ("board-short", 0, vec![hello("fuzz"), plan, board(FromBoard::End)]),
         ("laptop", 2, vec![have.clone(), laptop(FromLaptop::Go)]),
+        ("laptop-cut", 2, vec![have.clone(), laptop(FromLaptop::Partial(partial)), laptop(FromLaptop::Go)]),
         ("laptop-new", 2, vec![laptop(FromLaptop::Go)]),
         ("laptop-long", 2, vec![have.clone(), have.clone(), have, laptop(FromLaptop::Go)]),
     ]

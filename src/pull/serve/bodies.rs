@@ -5,18 +5,25 @@
 //! parts. Where a page of the tree is damaged, what lies before it and, from the other end, behind it is sent all the same.
 
 use super::rows::{AskError, Got, Rows};
-use super::{Line, SEQ_MASK, STEP_BYTES, ServeError, ids_of};
+use super::{Known, Line, SEQ_MASK, STEP_BYTES, ServeError, ids_of};
 use crate::pull::link::Link;
 use crate::reading::SeqRange;
 use crate::reading::ranges::RangeSet;
-use crate::wire::{FromBoard, SegmentFrame, hash_of};
+use crate::wire::{FromBoard, Partial, SegmentFrame, hash_of};
 use std::io::{BufRead, Write};
 
 /// Rows looked at at a time.
 const HEADS: usize = 256;
 
-/// The most bytes of a body in one frame.
-const PIECE_BYTES: usize = 128 * 1024;
+/// The most bytes of a body in one frame: what a cut costs at most, beside what is under way.
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// Where bodies go to.
+struct To<'a> {
+    line: &'a Line,
+    /// The segment that was cut off.
+    partial: Option<Partial>,
+}
 
 /// A row of `segment`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,17 +58,18 @@ pub(super) fn plan(rows: &mut dyn Rows, line: &Line, known: &RangeSet) -> Result
 pub(super) fn send(
     rows: &mut dyn Rows,
     line: &Line,
-    known: &RangeSet,
+    known: &Known,
     link: &mut Link<impl BufRead, impl Write>,
 ) -> Result<(), ServeError> {
-    let damaged = walk(rows, line, known, &mut |rows, heads| {
+    let to = &To { line, partial: known.partial };
+    let damaged = walk(rows, line, &known.ranges, &mut |rows, heads| {
         let mut rest = heads;
         while let Some(first) = rest.first() {
             let group = group_bytes(rest);
             let (now, later) = rest.split_at(group);
             match now {
-                [one] if one.bytes > STEP_BYTES => large(rows, line, first.id, link)?,
-                several => small(rows, line, several, link)?,
+                [one] if one.bytes > STEP_BYTES => large(rows, to, first.id, link)?,
+                several => small(rows, to, several, link)?,
             }
             rest = later;
         }
@@ -69,7 +77,7 @@ pub(super) fn send(
     })?;
     match damaged {
         None => Ok(()),
-        Some((from, to)) => unreadable(line, link, format!("numbers {from} to {to}: the file is damaged there")),
+        Some((low, high)) => unreadable(line, link, format!("numbers {low} to {high}: the file is damaged there")),
     }
 }
 
@@ -139,7 +147,7 @@ fn head(row: &[Got]) -> Option<Head> {
 /// Sends several small ones, one by one where the file is damaged on the way.
 fn small(
     rows: &mut dyn Rows,
-    line: &Line,
+    to: &To<'_>,
     heads: &[Head],
     link: &mut Link<impl BufRead, impl Write>,
 ) -> Result<(), ServeError> {
@@ -154,18 +162,18 @@ fn small(
     let found = match rows.ask(&sql) {
         Ok(found) => found,
         Err(why) if why.damaged && heads.len() > 1 => {
-            return heads.iter().try_for_each(|head| small(rows, line, std::slice::from_ref(head), link));
+            return heads.iter().try_for_each(|head| small(rows, to, std::slice::from_ref(head), link));
         }
         Err(why) if why.damaged => {
-            return unreadable(line, link, format!("segment {}: the file is damaged there", first.range));
+            return unreadable(to.line, link, format!("segment {}: the file is damaged there", first.range));
         }
         Err(why) => return Err(why.into()),
     };
     for mut row in found {
         let Some(head) = head(&row) else { continue };
         match row.pop().and_then(Got::into_bytes) {
-            Some(body) => frames(line, head.range, &body, link)?,
-            None => large(rows, line, head.id, link)?,
+            Some(body) => frames(to, head.range, &body, link)?,
+            None => large(rows, to, head.id, link)?,
         }
     }
     log::trace!("sent {} to {}", first.id, last.id);
@@ -175,7 +183,7 @@ fn small(
 /// Sends one that is read in pieces; begun anew where it becomes another one meanwhile.
 fn large(
     rows: &mut dyn Rows,
-    line: &Line,
+    to: &To<'_>,
     id: i64,
     link: &mut Link<impl BufRead, impl Write>,
 ) -> Result<(), ServeError> {
@@ -189,7 +197,7 @@ fn large(
         let row = match rows.ask(&sql) {
             Ok(found) => found.into_iter().next(),
             Err(why) if why.damaged => {
-                return unreadable(line, link, format!("segment {}: the file is damaged there", id & SEQ_MASK));
+                return unreadable(to.line, link, format!("segment {}: the file is damaged there", id & SEQ_MASK));
             }
             Err(why) => return Err(why.into()),
         };
@@ -198,7 +206,7 @@ fn large(
         let Some(head) = head(&row) else { return Ok(()) };
         let Some(piece) = row.pop().and_then(Got::into_bytes) else { return Ok(()) };
         if head.bytes > crate::wire::MAX_BODY_BYTES as i64 {
-            return unreadable(line, link, format!("segment {}: longer than any", head.range));
+            return unreadable(to.line, link, format!("segment {}: longer than any", head.range));
         }
         if of.replace(head).is_some_and(|before| before != head) {
             body.clear();
@@ -208,27 +216,32 @@ fn large(
         let none = piece.is_empty();
         body.extend_from_slice(&piece);
         if none || body.len() as i64 >= head.bytes {
-            return frames(line, head.range, &body, link);
+            return frames(to, head.range, &body, link);
         }
     }
 }
 
 fn frames(
-    line: &Line,
+    to: &To<'_>,
     range: SeqRange,
     body: &[u8],
     link: &mut Link<impl BufRead, impl Write>,
 ) -> Result<(), ServeError> {
-    let store = line.held.store;
+    let store = to.line.held.store;
     if body.is_empty() {
-        return unreadable(line, link, format!("segment {range}: it is empty"));
+        return unreadable(to.line, link, format!("segment {range}: it is empty"));
     }
     if body.len() <= PIECE_BYTES {
         return Ok(link.send(&FromBoard::Segment(SegmentFrame::Whole { store, range, body }))?);
     }
     let (hash, total) = (hash_of(body), body.len() as u32);
-    for (at, bytes) in body.chunks(PIECE_BYTES).enumerate() {
-        let offset = (at * PIECE_BYTES) as u32;
+    let same = to.partial.filter(|partial| {
+        let had = body.get(..partial.bytes as usize).filter(|had| had.len() < body.len());
+        partial.range == range && had.is_some_and(|had| hash_of(had) == partial.hash)
+    });
+    let begin = same.map_or(0, |partial| partial.bytes as usize);
+    for (at, bytes) in body[begin..].chunks(PIECE_BYTES).enumerate() {
+        let offset = (begin + at * PIECE_BYTES) as u32;
         link.send(&FromBoard::Segment(SegmentFrame::Chunk { store, range, hash, offset, total, bytes }))?;
     }
     Ok(())

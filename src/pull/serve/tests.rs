@@ -143,19 +143,24 @@ fn what_was_joined_meanwhile_is_there_once() {
     assert_eq!(count(&out, "reading"), 1_200);
 }
 
-/// A body that has rotted is named, and all others come; a segment larger than a step, and than a frame, comes whole.
-#[test]
-fn a_rotten_body_is_named_and_a_large_one_comes_whole() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let (db, out) = (directory.path().join("varved.db"), directory.path().join("out.db"));
-    let conn = sample::store_at(&db);
+/// 60,000 readings of noise: a third of a megabyte.
+fn large(seq: u64) -> Segment {
     let mixed = |i: i64| i.wrapping_mul(-7_046_029_254_386_353_131);
     let noise = |i: i64| mixed(mixed(i) ^ (mixed(i) >> 29)) >> 16;
     let timelines = vec![Timeline { clock: TimelineClock::Utc, stamps: (0..60_000).map(|s| s * SECOND).collect() }];
     let values = Values::Int((0..60_000).map(noise).collect());
     let columns = vec![Column { series: SeriesId(2), timeline: 0, values, missing: Vec::new() }];
     let content = Content::Data { readings: Readings { timelines, columns }, names: Vec::new() };
-    sample::add(&conn, &Segment { range: SeqRange::new(8, 8).expect("a range"), content });
+    Segment { range: SeqRange::new(seq, seq).expect("a range"), content }
+}
+
+/// A body that has rotted is named, and all others come; a segment larger than a step, and than a frame, comes whole.
+#[test]
+fn a_rotten_body_is_named_and_a_large_one_comes_whole() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (db, out) = (directory.path().join("varved.db"), directory.path().join("out.db"));
+    let conn = sample::store_at(&db);
+    sample::add(&conn, &large(8));
     sample::add(&conn, &sample::filler(9));
     assert!(count(&db, "segment WHERE length(body) > 2 * 131072") == 1);
     conn.execute("UPDATE segment SET body = zeroblob(length(body)) WHERE first_seq = 7", []).expect("rot");
@@ -192,6 +197,33 @@ fn a_cut_costs_what_was_under_way() {
     drop(fetched_up_to(&db, &late, all.received * 9 / 10));
     let rest = pull(&db, &late).0.progress.segments;
     assert!(rest < all.progress.segments / 4, "{rest} of {} segments came again", all.progress.segments);
+}
+
+/// A segment that is cut off in the middle goes on from there too: a thin line gets on however often it is cut. Where its bytes are
+/// others by then, all of it comes.
+#[test]
+fn a_large_segment_goes_on_in_the_middle() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (db, out) = (directory.path().join("varved.db"), directory.path().join("out.db"));
+    let conn = sample::store_at(&db);
+    sample::add(&conn, &large(8));
+    let all = pull(&db, &directory.path().join("whole.db")).0.received;
+    for cut in 1..6 {
+        assert!(fetched_up_to(&db, &out, 60_000).is_err(), "{cut}");
+    }
+    let (rest, _) = pull(&db, &out);
+    assert!(rest.received < all - 5 * 30_000, "{} bytes of {all} came at the end", rest.received);
+    assert_eq!(readings(&out), readings(&db));
+    let other = directory.path().join("other.db");
+    assert!(fetched_up_to(&db, &other, 100_000).is_err());
+    conn.execute("DELETE FROM segment WHERE first_seq = 8", []).expect("gone");
+    let mut another = large(8);
+    if let Content::Data { readings, .. } = &mut another.content {
+        readings.timelines[0].stamps.iter_mut().for_each(|stamp| *stamp += 1);
+    }
+    sample::add(&conn, &another);
+    pull(&db, &other);
+    assert_eq!(readings(&other), readings(&db));
 }
 
 /// A page of garbage in the middle of the file: what lies before and behind it comes, and what does not is said.
