@@ -25,6 +25,7 @@ pub mod compare;
 mod crash;
 mod history;
 mod known;
+mod place;
 mod placing;
 pub mod retrievals;
 pub mod roster;
@@ -45,6 +46,7 @@ pub(crate) use placing::FORGETFUL;
 
 use brought::Brought;
 use history::History;
+use place::Place;
 use rusqlite::{Connection, params};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -60,6 +62,7 @@ pub const MAX_CATALOG_BYTES: usize = 32 << 20;
 pub struct Replica {
     conn: Connection,
     path: PathBuf,
+    place: Place,
     uuid: StoreUuid,
     histories: Vec<History>,
     /// Index into `histories` by device; 0 where a device has none.
@@ -148,6 +151,7 @@ impl Replica {
         let mut replica = Self {
             conn,
             path: path.to_owned(),
+            place: Place::default(),
             uuid,
             histories: Vec::new(),
             lines: BTreeMap::new(),
@@ -158,6 +162,8 @@ impl Replica {
             stale: true,
         };
         replica.settle()?;
+        // Only now is there a log: SQLite opens it with the first look.
+        replica.place = Place::of(path)?;
         Ok(replica)
     }
 
@@ -253,10 +259,11 @@ impl Replica {
     }
 
     /// What `device` may be told, while it compares under the number `recheck` if it does. Right only between a commit and
-    /// what is placed next.
+    /// what is placed next. Where the file has lost its name, all that it holds has been written anew under it before.
     pub fn standing(&mut self, device: &str, recheck: Option<u64>) -> Result<Standing, StoreError> {
         debug_assert!(!self.in_transaction, "what is not committed is not held");
         self.settle()?;
+        self.keep_place()?;
         let line = self.line(device);
         let mine = &self.histories[line];
         let mut present = mine.held.clone();

@@ -368,7 +368,7 @@ fn names(path: &Path) -> Result<Vec<String>, FleetError> {
 }
 
 /// Renames the file and what belongs to it: a `-wal` left beside a new database would ruin it.
-fn set_aside(path: &Path) -> Result<PathBuf, FleetError> {
+pub(super) fn set_aside(path: &Path) -> Result<PathBuf, FleetError> {
     let free = (1..10_000).map(|n| beside(path, &format!(".damaged-{n}"))).find(|aside| !aside.exists());
     let Some(aside) = free else {
         return Err(FleetError::Config(format!(
