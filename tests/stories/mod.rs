@@ -17,6 +17,7 @@ mod main_job;
 mod many_devices;
 mod power_cuts;
 mod requests;
+mod soak;
 mod time_travel;
 mod wear;
 mod wire_bytes;
