@@ -100,15 +100,15 @@ impl Course {
     }
 }
 
-/// What the link is like in second `n`: now late, now thin, now false, and cut every few seconds. In the long run it also goes
+/// What the link is like in second `n`: now late, now false, now thin, and cut every few seconds. In the long run it also goes
 /// deaf, each quarter of an hour.
 fn weather(n: u64, dice: &mut Dice, proxy: &Proxy) {
     let thin = Way { bytes_per_s: Some(20_000), ..Way::late(100) };
     match n % 60 {
         0 => proxy.set_both(Way::late(30)),
+        10 => proxy.set_both(Way { false_one_in: 50_000, ..Way::late(30) }),
         20 => proxy.set_both(thin),
         35 => proxy.set_both(Way::late(400)),
-        45 => proxy.set_both(Way { false_one_in: 50_000, ..Way::late(30) }),
         _ => {}
     }
     match n % 900 {
@@ -130,11 +130,11 @@ fn replica(fleet: &Fleet) -> PathBuf {
     wait_for("the replica", 60, || of_device(fleet.dir.join("data").join(DEVICE)))
 }
 
-/// 90 s of it, or an hour with `VARVED_FULL`: descriptors, threads, memory and logs of device and receiver are flat after the first
+/// A minute of it, or an hour with `VARVED_FULL`: descriptors, threads, memory and logs of device and receiver are flat after the first
 /// third, file and log of the device keep within `max_size` at every moment, and what was confirmed is at the fleet, once.
 #[test]
 fn a_soak_behind_a_bad_link_grows_nothing_and_loses_nothing() {
-    let seconds = if full() { 3600 } else { 90 };
+    let seconds = if full() { 3600 } else { 60 };
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(dir.path());
     let proxy = Proxy::to(broker.port, seed());

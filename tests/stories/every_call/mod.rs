@@ -145,6 +145,7 @@ fn no_fault_at_any_call_loses_what_was_flushed() {
     assert!(bad.is_empty(), "{} bad:\n{}", bad.len(), bad.join("\n"));
     let fired: u64 = tallies.values().map(|tally| tally.fired).sum();
     let missed: u64 = tallies.values().map(|tally| tally.missed).sum();
-    assert!(missed * 10 <= fired, "{missed} faults were not met, {fired} were");
+    assert!(missed * 20 <= fired, "{missed} faults were not met, {fired} were");
     assert!(!full() || fired >= 5000, "{fired} faults");
+    assert!(one_in() > 3 || fired >= 1500, "{fired} faults");
 }
