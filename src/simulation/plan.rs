@@ -118,7 +118,9 @@ fn board(pressed: bool, ease: i64, dice: &mut Dice) -> BoardPlan {
         max_size_bytes: 8 << 20,
         max_payload: dice.spread(1024, 120 * 1024) as usize,
         exclusive: dice.per_mille(500),
-        snapshot_every: dice.per_mille(200).then(|| Duration::from_secs((3600 + dice.roll(7200)) * ease.unsigned_abs())),
+        snapshot_every: dice
+            .per_mille(200)
+            .then(|| Duration::from_secs((3600 + dice.roll(7200)) * ease.unsigned_abs())),
         pace: pace(dice),
     };
     if pressed {
