@@ -90,7 +90,7 @@ impl Plan {
     /// The same with what makes a planted fault show.
     pub(super) fn for_fault(mut self, fault: Fault) -> Self {
         match fault {
-            Fault::DeletesBeforeAck | Fault::PersistentChannel => self.board.press(),
+            Fault::DeletesBeforeAck | Fault::PersistentChannel => self.board.press(1),
             Fault::AckBeforeCommit | Fault::NoDedup | Fault::AcksIgnored => {}
         }
         self.weather.put_back = false;
@@ -100,9 +100,9 @@ impl Plan {
 
 impl BoardPlan {
     /// So much in so small a file that retention drops what has not been sent, or what has been acknowledged an hour ago.
-    fn press(&mut self) {
-        self.commit_ns = self.commit_ns.min(45 * SECOND);
-        self.upkeep_ns = self.upkeep_ns.min(300 * SECOND);
+    fn press(&mut self, ease: i64) {
+        self.commit_ns = self.commit_ns.min(ease * 45 * SECOND);
+        self.upkeep_ns = self.upkeep_ns.min(ease * 300 * SECOND);
         (self.noisy, self.readings, self.series) = (true, 40, self.series.max(6));
         self.max_size_bytes = 512 << 10;
     }
@@ -124,7 +124,7 @@ fn board(pressed: bool, ease: i64, dice: &mut Dice) -> BoardPlan {
         pace: pace(dice),
     };
     if pressed {
-        plan.press();
+        plan.press(ease);
     }
     plan
 }
