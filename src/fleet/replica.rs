@@ -34,8 +34,8 @@ pub(in crate::fleet) mod tests;
 
 use super::refusal::Refusal;
 use crate::clock::UtcNanos;
-use crate::reading::SegmentSeq;
 use crate::reading::ranges::RangeSet;
+use crate::reading::{SegmentSeq, SeqRange};
 use crate::segment::View;
 use crate::store::StoreError;
 use crate::store::file::{self, Pragmas};
@@ -135,8 +135,9 @@ impl Replica {
     /// [`StoreError::Damaged`] where the file is no replica of this store, [`StoreError::Newer`] where a newer version wrote
     /// it; else as SQLite says.
     pub fn open(path: &Path, uuid: StoreUuid, device: &str, now: UtcNanos) -> Result<Self, StoreError> {
-        let conn = file::open_rw(path, &Pragmas::replica())?;
-        file::begin_log_anew(&conn, path)?;
+        let pragmas = Pragmas::replica();
+        let conn = file::open_rw(path, &pragmas)?;
+        file::begin_log_anew(&conn, path, pragmas.busy)?;
         file::create_schema(&conn, env!("CARGO_PKG_VERSION"))?;
         Brought::create(&conn)?;
         let major: i64 = file::meta(&conn, "format_major")?.unwrap_or(file::FORMAT_MAJOR);
@@ -190,9 +191,27 @@ impl Replica {
         }
         self.in_transaction = false;
         let done = self.run("COMMIT");
-        self.troubled = done.is_err();
+        // A full medium has taken nothing: there is nothing that a new connection could wrongly believe.
+        self.troubled = done.as_ref().is_err_and(|cause| !matches!(cause, StoreError::Full { .. }));
         self.stale = done.is_err();
         done
+    }
+
+    /// Where the last commit failed: looks whether the medium takes one again, so that the connection may be closed.
+    pub fn try_again(&mut self) {
+        if self.troubled && !self.in_transaction {
+            self.troubled = self.write_again().is_err();
+        }
+    }
+
+    fn write_again(&mut self) -> Result<(), StoreError> {
+        self.stale = true;
+        self.begin()?;
+        self.in_transaction = false;
+        file::set_meta(&self.conn, "fleet_high", int(self.high.0))?;
+        self.run("COMMIT")?;
+        self.stale = false;
+        Ok(())
     }
 
     /// Undoes all since the last commit.
@@ -282,6 +301,15 @@ impl Replica {
     pub(in crate::fleet) fn fail_commits(&mut self, fail: bool) {
         let hook = fail.then_some(|| true);
         self.conn.commit_hook(hook).expect("a hook");
+    }
+
+    /// Whether all of `range` is held in the history of `device`, or stands elsewhere with equal content; nothing of that may be
+    /// committed yet.
+    pub fn accounts_for(&self, device: &str, range: SeqRange) -> bool {
+        let mine = &self.histories[self.line(device)];
+        let mut missing = RangeSet::from_iter([range]);
+        mine.held.overlapping(range).chain(mine.elsewhere.overlapping(range)).for_each(|part| missing.remove(part));
+        !self.stale && missing.is_empty()
     }
 
     /// What its catalogues take in memory, in bytes, roughly; at most [`MAX_CATALOG_BYTES`].
