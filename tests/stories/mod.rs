@@ -18,6 +18,7 @@ mod many_devices;
 mod power_cuts;
 mod pull;
 mod requests;
+mod soak;
 mod time_travel;
 mod wear;
 mod wire_bytes;
