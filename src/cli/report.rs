@@ -20,8 +20,8 @@ pub(super) const COMMAND: Command = Command {
   -o F         the page; `-` is standard output
   --force      replace a file that is there
 
-The page needs no network: open it in any browser, or send it. Charts mark where there are no readings, where the clock was
-not trusted, and what was lost; below them are the losses with reasons, and the events of the file.
+The page needs no network: open it in any browser, or send it. Charts mark where there are no readings, where the clock
+was not trusted, and what was lost; below them are the losses with reasons, and the events of the file.
 
   varved report --db pump-17.db -o pump-17.html",
     run,

@@ -28,7 +28,8 @@ Speaks to `varved pull` over standard input and output, and only reads. In autho
 
   restrict,command=\"varved serve-pull\" ssh-ed25519 AAAA... technician
 
-Whoever has that key may pull this store and nothing else: no shell, no other file, no forwarding. docs/pull.md tells more.",
+Whoever has that key may pull this store and nothing else: no shell, no other file, no forwarding.
+docs/pull.md tells more.",
     run,
 };
 
