@@ -35,8 +35,8 @@ Only what OUT lacks travels. What has arrived before a cut stays in OUT.part: th
 gets its name, or what is new, once all of it is there. Progress is told on standard error, the account on standard
 output.
 
-The board's service goes on; nothing is changed there. Where the board does not know the time, this machine's clock gives
-its readings their place: they are `estimated`.
+The board's service goes on; nothing is changed there. Where the board does not know the time, this machine's clock
+gives its readings their place: they are `estimated`.
 
   varved pull tech@pump-17 pump-17.db
   sqlite3 pump-17.db \"SELECT utc, value, unit FROM reading WHERE series = 'cpu/temp' ORDER BY time DESC LIMIT 10\"",
