@@ -73,7 +73,7 @@ impl Plan {
     /// can, a month is closer to a device's life.
     pub(super) fn of(hours: i64, dice: &mut Dice) -> Self {
         let pressed = dice.per_mille(250);
-        let ease = (hours / 12).clamp(1, MOST_EASE);
+        let ease = (hours / 6).clamp(1, MOST_EASE);
         Self {
             board: board(pressed, ease, dice),
             manners: manners(dice),

@@ -92,6 +92,12 @@ pub fn row_id(store: StoreNo, first: SegmentSeq) -> i64 {
     (store.0 << 48) | i64::try_from(first.0 & MAX_SEQ).unwrap_or(i64::MAX)
 }
 
+/// The lowest and the highest row id that a segment of `store` may have.
+#[cfg(feature = "laptop")]
+pub(super) fn row_ids(store: StoreNo) -> [i64; 2] {
+    [row_id(store, SegmentSeq(0)), row_id(store, SegmentSeq(MAX_SEQ))]
+}
+
 /// Opens or makes the file at `path` for writing, and checks that every setting holds.
 ///
 /// # Errors

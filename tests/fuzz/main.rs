@@ -136,6 +136,12 @@ fn no_message_harms_the_receiver() {
     run("receiver", inputs(200_000, 10_000_000), 64 << 20, targets::receiver);
 }
 
+/// Both sides of a pull, with real files.
+#[test]
+fn no_far_side_harms_a_pull() {
+    run("pull", inputs(200_000, 2_000_000), 16 << 20, targets::pull);
+}
+
 /// The corpora are what the code of today writes: `VARVED_WRITE=1` writes them anew.
 #[test]
 fn the_corpora_are_of_this_version() {
