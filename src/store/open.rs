@@ -244,10 +244,16 @@ fn connect(path: &Path, cfg: &StoreConfig, events: &mut Vec<Event>) -> Result<Re
             return Err(StoreError::Damaged { what: format!("{} does not begin as a database", path.display()) });
         }
     }
-    match padding::mend(path, scan) {
+    let scan = match padding::mend(path, scan) {
         // The log is begun anew below, so what it lacks matters only if the power goes before.
-        Err(e @ StoreError::Full { .. }) => log::warn!("store: the end of the log stays as it is: {e}"),
+        Err(e @ StoreError::Full { .. }) => {
+            log::warn!("store: the end of the log stays as it is: {e}");
+            scan
+        }
         other => other?,
+    };
+    if scan.folded {
+        disk::empty(&file::beside(path, "-wal"))?;
     }
     if bytes > 0 {
         check_format(path)?;

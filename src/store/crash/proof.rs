@@ -99,6 +99,10 @@ pub(crate) struct Effort {
 impl Effort {
     /// About `images` at the boundaries of `case`, and at most so many at each.
     pub(crate) fn of(case: &Case, images: u64, most: usize) -> Self {
+        if super::run::seed().is_some() {
+            // A replay looks at all that there is.
+            return Self { one_in: 1, per_boundary: most, again_one_in: 2, again: 24, most_bad: 20, until_lost: false };
+        }
         let boundaries = case.boundaries().max(1);
         let per_boundary = (images / boundaries).clamp(3, most as u64) as usize;
         let one_in = if super::run::is_full() { 1 } else { (boundaries * 3 / images.max(1)).max(1) as usize };
