@@ -121,11 +121,9 @@ pub fn uri(path: &Path, query: &str) -> String {
         }
     }
     uri.push('?');
-    uri.push_str(query);
     #[cfg(test)]
-    if let Some(vfs) = super::crash::log::vfs() {
-        uri.push_str(if query.contains("vfs=") { "" } else { vfs });
-    }
+    let query = &super::crash::log::query(query);
+    uri.push_str(query);
     uri
 }
 

@@ -187,7 +187,7 @@ impl Store {
 /// # Errors
 /// Those of the file system, which may be out of use as a whole; the files stay as they are.
 pub fn set_unreadable_aside(cfg: &StoreConfig, why: &StoreError, now: Now) -> Result<(), StoreError> {
-    if side_file(&cfg.path).exists() {
+    if disk::exists(&side_file(&cfg.path))? {
         return Ok(());
     }
     let _lock = Lock::take(&cfg.path)?;
@@ -273,7 +273,7 @@ fn connect(path: &Path, cfg: &StoreConfig, events: &mut Vec<Event>) -> Result<Re
     let conn = open_rw(path, &pragmas)?;
     conn.set_prepared_statement_cache_capacity(48);
     create_schema(&conn, WRITER)?;
-    let suspected = suspicion(path).exists();
+    let suspected = disk::exists(&suspicion(path))?;
     if suspected || headless || scan.rot() {
         check_closely(&conn)?;
     }

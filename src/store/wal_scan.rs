@@ -17,12 +17,11 @@
 //! salt) whenever frames were replayed or rot was found. A log that the database holds all of already can't lose anything either: it breaks
 //! near its beginning when the power goes while it is begun anew.
 
+use super::disk::PlainFile;
 use super::error::StoreError;
 use super::file::{FRAME_HEADER_BYTES, beside};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{BufReader, Read};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Bytes of the log before its first frame.
@@ -64,12 +63,8 @@ impl WalScan {
 /// [`StoreError::Io`] where the file is there and can't be read.
 pub fn scan(db: &Path, page_bytes: Option<u32>) -> Result<WalScan, StoreError> {
     let path = beside(db, "-wal");
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(WalScan::default()),
-        Err(e) => return Err(StoreError::io("read", &path, e)),
-    };
-    let mut input = BufReader::with_capacity(64 << 10, file);
+    let Some(file) = PlainFile::open(&path)? else { return Ok(WalScan::default()) };
+    let mut input = BufReader::with_capacity(64 << 10, file.reader());
     let (mut found, newest) = walk(&mut input, page_bytes).map_err(|e| StoreError::io("read", &path, e))?;
     if found.rot() && newest.are_in(db, found.replayed == 0) {
         (found.commits_behind, found.header_rotten, found.folded) = (0, false, true);
@@ -105,12 +100,12 @@ impl Newest {
     /// begun anew breaks so when the power goes in its first block. Where nothing `leads` up to the break that would be
     /// replayed, a page from before it may have a newer version among the frames that can't be read.
     fn are_in(&self, db: &Path, leads: bool) -> bool {
-        let Ok(file) = File::open(db) else { return false };
+        let Ok(Some(file)) = PlainFile::open(db) else { return false };
         let mut page = vec![0; self.page_bytes];
         let mut older = if leads { self.unread } else { 0 };
         let is_in = |(no, (hash, behind)): (&u32, &(u32, bool))| {
             let at = (u64::from(*no) - 1) * self.page_bytes as u64;
-            let is = file.read_exact_at(&mut page, at).is_ok() && crc32fast::hash(&page) == *hash;
+            let is = file.read_at(&mut page, at).is_ok_and(|all| all) && crc32fast::hash(&page) == *hash;
             let excused = !is && !behind && older > 0;
             older -= usize::from(excused);
             is || excused

@@ -9,6 +9,7 @@
 
 use super::chance::Chance;
 use super::change::{Change, Entry};
+use super::files;
 use super::held::{Bodies, Held};
 use super::log::{self, Lies};
 use super::medium::{Image, Medium, SHAPES, Shape, Threat, identity};
@@ -115,6 +116,8 @@ impl Effort {
 /// One workload's log, and everything that is needed to judge what it leaves.
 pub(crate) struct Case {
     pub(crate) name: String,
+    /// Where its images are opened in memory, that.
+    pub(crate) _memory: Option<files::Directory>,
     /// What lives as long as it does.
     pub(crate) _dir: tempfile::TempDir,
     /// Where it ran, and where its images are opened: some files hold paths.
@@ -311,22 +314,18 @@ fn keep(name: &str, why: &str, image: &Image, entries: &[Entry]) {
 
 /// Has `dir` hold `image` and nothing else.
 pub(crate) fn lay_out(dir: &Path, image: &Image) {
-    for entry in std::fs::read_dir(dir).expect("the directory").flatten() {
-        std::fs::remove_file(entry.path()).expect("removed");
-    }
-    for (name, bytes) in image {
-        std::fs::write(dir.join(name), bytes).expect("written");
-    }
+    files::lay_out(dir, image).expect("laid out");
 }
 
 /// Identity of what SQLite and the store will read in `dir`: each database with its log laid over it, the length of that log,
 /// and every other file but locks and the index. What is left of older logs has another salt and is never read.
 pub(crate) fn recovered(dir: &Path) -> u64 {
     let mut files: Image = Image::new();
-    for entry in std::fs::read_dir(dir).expect("the directory").flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
+    for name in files::names(dir).expect("the directory") {
+        let name = name.to_string_lossy().into_owned();
         if !name.ends_with("-shm") && !name.ends_with("-lock") {
-            files.insert(name, std::fs::read(entry.path()).expect("read"));
+            let bytes = files::read(&dir.join(&name)).expect("read");
+            files.insert(name, bytes);
         }
     }
     let logs: Vec<String> = files.keys().filter(|name| name.ends_with("-wal")).cloned().collect();
