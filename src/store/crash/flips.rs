@@ -11,6 +11,7 @@ use super::super::query::Session;
 use super::super::query::{Field, Sink};
 use super::super::testing::{Bench, at, compact_all, put, put_with};
 use super::chance::{Chance, hash, scatter};
+use super::files;
 use super::medium::Image;
 use super::proof::{directory, lay_out, recovered};
 use super::run::{is_full, scaled, seed};
@@ -203,6 +204,7 @@ fn no_flipped_bit_goes_unnoticed() {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let work = || {
         let dir = directory();
+        let _memory = files::Directory::new(dir.path());
         loop {
             let Some((name, at)) = next.lock().expect("unpoisoned").next().copied() else { return };
             let bit = Chance::new(at as u64 ^ seed().unwrap_or(0)).below(8) as u32;
@@ -232,6 +234,7 @@ fn no_flipped_bit_goes_unnoticed() {
 fn without_checksums_flipped_bits_change_readings() {
     let lived = Lived::new();
     let (dir, mut silent, mut tried) = (directory(), 0, 0);
+    let _memory = files::Directory::new(dir.path());
     crate::segment::UNCHECKED.set(true);
     for at in (0..lived.image["v.db"].len()).step_by(97) {
         tried += 1;

@@ -97,6 +97,9 @@ pub(crate) struct Effort {
     pub(crate) until_lost: bool,
 }
 
+/// Images per boundary, at most, where not everything is done that can be.
+const FEW: usize = 8;
+
 impl Effort {
     /// About `images` at the boundaries of `case`, and at most so many at each.
     pub(crate) fn of(case: &Case, images: u64, most: usize) -> Self {
@@ -105,8 +108,10 @@ impl Effort {
             return Self { one_in: 1, per_boundary: most, again_one_in: 2, again: 24, most_bad: 20, until_lost: false };
         }
         let boundaries = case.boundaries().max(1);
+        // Rather another seed than one more of the same.
+        let most = if super::run::is_full() { most } else { most.min(FEW) };
         let per_boundary = (images / boundaries).clamp(3, most as u64) as usize;
-        let one_in = if super::run::is_full() { 1 } else { (boundaries * 3 / images.max(1)).max(1) as usize };
+        let one_in = if cfg!(debug_assertions) { (boundaries * 3 / images.max(1)).max(1) as usize } else { 1 };
         // Each of them has to be gone on with, which costs as much as three others.
         let again_one_in = if super::run::is_full() { 30 } else { 10 };
         Self { one_in, per_boundary, again_one_in, again: 8, most_bad: 20, until_lost: false }
