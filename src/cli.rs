@@ -17,7 +17,13 @@ mod export;
 pub mod fleet;
 mod interrupt;
 pub mod output;
+#[cfg(feature = "laptop")]
+mod pull;
 pub mod query;
+#[cfg(feature = "laptop")]
+mod report;
+#[cfg(feature = "device")]
+mod serve_pull;
 #[cfg(feature = "device")]
 mod service;
 mod snapshot;

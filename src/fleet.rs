@@ -83,6 +83,8 @@ pub enum FleetError {
         /// Of which device.
         device: String,
     },
+    /// As many replicas are open as may be, and none can be closed, since their last commits failed.
+    Crowded,
     /// The configuration asks for what isn't there.
     Config(String),
     /// The system gives no thread.
@@ -130,6 +132,9 @@ impl fmt::Display for FleetError {
                 f,
                 "as many requests as there may be are under way for {device} or in all; wait until one has ended (`varved-fleet devices` shows them), or for the same one with --wait"
             ),
+            Self::Crowded => f.write_str(
+                "too many replicas wait for a medium that takes no writes; look at the disk of the data folder. The devices send again",
+            ),
             Self::Thread { what, cause } => {
                 write!(
                     f,
@@ -155,6 +160,7 @@ impl std::error::Error for FleetError {
             | Self::BadRequest(_)
             | Self::TooManyRequests { .. }
             | Self::Gone { .. }
+            | Self::Crowded
             | Self::Config(_) => None,
         }
     }
@@ -177,7 +183,7 @@ impl Fault for FleetError {
             | Self::Gone { .. } => Exit::Unavailable,
             Self::Folder { .. } => Exit::Io,
             Self::NoDevice { .. } | Self::BadRequest(_) => Exit::Data,
-            Self::TooManyRequests { .. } => Exit::TryAgain,
+            Self::TooManyRequests { .. } | Self::Crowded => Exit::TryAgain,
             Self::Replica(cause) => cause.exit(),
             Self::Config(_) => Exit::Config,
         }

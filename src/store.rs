@@ -17,11 +17,14 @@
 //! | `compact`, `rollup`, `expire`, `retention`, `headroom` | steps of upkeep |
 //! | [`reader`], [`scan`], [`vtab`], [`query`] | the read side: segments to rows, and SQL over them |
 //! | [`audit`], [`plain`] | what `verify` and `export` do with it |
+//! | `arrivals`, `rows_file` | what a pull brings to a laptop |
 //! | [`medium`] | the flash under it: what it took, and how worn it says it is |
 //! | [`thread`] | the thread that it runs on |
 //! | `crash` (tests only) | power cuts at every write |
 
 mod ack;
+#[cfg(feature = "laptop")]
+pub mod arrivals;
 pub mod audit;
 mod catalog;
 mod commit;
@@ -56,6 +59,8 @@ mod rebuild;
 mod recheck;
 mod retention;
 mod rollup;
+#[cfg(feature = "laptop")]
+pub mod rows_file;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod scan;

@@ -13,11 +13,16 @@
 
 mod account;
 mod frames;
+mod pull;
 mod rules;
 pub mod topics;
 
 pub use account::{Account, Done, SnapshotRequest, Stretch};
 pub use frames::{Assembled, Assembler, AssemblerLimits, GivenUp, frames, hash_of, piece, piece_bytes};
+pub use pull::{
+    BoardHello, FromBoard, FromLaptop, MAX_PULL_EVENTS, MAX_PULL_RANGES, MAX_PULL_STORES, MAX_PULL_TEXT_BYTES,
+    PULL_VERSION, PulledEvent, Running, StoreHeld,
+};
 
 use crate::clock::{Anchor, UtcNanos};
 use crate::fault::{Exit, Fault, Verdict};
@@ -210,7 +215,7 @@ pub enum Request {
     },
 }
 
-/// A message that can be an envelope: the five types above and no other.
+/// A message that can be an envelope: the five types above, the two of a pull, and no other.
 pub trait Envelope<'a>: Serialize + Deserialize<'a> + rules::Rules {}
 
 impl<'a> Envelope<'a> for SegmentFrame<'a> {}
@@ -218,6 +223,8 @@ impl Envelope<'_> for CatalogPage {}
 impl Envelope<'_> for State {}
 impl Envelope<'_> for Ack {}
 impl Envelope<'_> for Request {}
+impl<'a> Envelope<'a> for FromBoard<'a> {}
+impl Envelope<'_> for FromLaptop {}
 
 /// The payload of `message`.
 ///

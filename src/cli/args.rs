@@ -102,6 +102,12 @@ pub(super) struct Place {
     /// The control socket of the service that alone reads the file while it runs: under exclusive locking.
     #[cfg_attr(not(feature = "device"), allow(dead_code, reason = "only the device's commands can ask it"))]
     pub(super) keeper: Option<PathBuf>,
+    /// The control socket of the service whose store it is.
+    #[cfg_attr(not(feature = "device"), allow(dead_code, reason = "only the device's commands can ask it"))]
+    pub(super) control: Option<PathBuf>,
+    /// The name of the device whose store it is.
+    #[cfg_attr(not(feature = "device"), allow(dead_code, reason = "only the device's commands tell it"))]
+    pub(super) device: Option<String>,
 }
 
 impl Place {
@@ -116,13 +122,15 @@ impl Place {
         };
         let configured = config.as_ref().map(|config| config.store.path.clone());
         let path = db.or(configured).unwrap_or_else(|| PathBuf::from("/var/lib/varved/varved.db"));
-        let kept = |config: &Config| config.store.locking == Locking::Exclusive && is_same(&config.store.path, &path);
-        let keeper = config.filter(kept).and_then(|config| config.control.listen);
-        Ok(Self { path, keeper })
+        let own = config.filter(|config| is_same(&config.store.path, &path));
+        let exclusive = own.as_ref().is_some_and(|config| config.store.locking == Locking::Exclusive);
+        let device = own.as_ref().map(|config| config.device.clone());
+        let control = own.and_then(|config| config.control.listen);
+        Ok(Self { path, keeper: control.clone().filter(|_| exclusive), control, device })
     }
 }
 
-fn is_same(a: &Path, b: &Path) -> bool {
+pub(super) fn is_same(a: &Path, b: &Path) -> bool {
     a == b || a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
 }
 

@@ -52,6 +52,12 @@ pub static VARVED: Program = Program {
         super::query::COMMAND,
         #[cfg(feature = "device")]
         super::export::COMMAND,
+        #[cfg(feature = "laptop")]
+        super::pull::COMMAND,
+        #[cfg(feature = "device")]
+        super::serve_pull::COMMAND,
+        #[cfg(feature = "laptop")]
+        super::report::COMMAND,
         super::snapshot::COMMAND,
         super::verify::COMMAND,
     ],

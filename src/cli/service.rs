@@ -158,6 +158,30 @@ pub(super) fn rows_of(socket: &Path, sql: &str) -> Result<Option<Rows>, CliError
     }
 }
 
+/// What became of a statement for a service.
+pub(super) enum Asked {
+    /// It was answered.
+    Rows(Rows),
+    /// There is no service.
+    Nobody,
+    /// It was not, and why.
+    Refused { exit: Exit, text: String },
+}
+
+/// The same as [`rows_of`], for who goes on by the exit code.
+pub(super) fn ask_rows(socket: &Path, sql: &str) -> Asked {
+    match rows_of(socket, sql) {
+        Ok(Some(rows)) => Asked::Rows(rows),
+        Ok(None) => Asked::Nobody,
+        Err(why) => Asked::Refused { exit: why.exit(), text: why.to_string() },
+    }
+}
+
+/// What the service at `socket` says of itself, as `status --json` prints it; or why it says nothing.
+pub(super) fn status_of(socket: &Path) -> Result<String, String> {
+    answer(socket, &Request::Status).map(|status| status.to_string()).map_err(|why| why.to_string())
+}
+
 /// Why a service did not answer what it was asked.
 #[derive(Debug)]
 enum NoAnswer {
@@ -367,7 +391,8 @@ fn span(seconds: f64) -> String {
     }
 }
 
-fn size(bytes: f64) -> String {
+/// A few digits for people.
+pub(super) fn size(bytes: f64) -> String {
     match bytes {
         b if b < 10_240.0 => format!("{b:.0} B"),
         b if b < 10_485_760.0 => format!("{:.0} KiB", b / 1024.0),

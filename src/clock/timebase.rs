@@ -65,6 +65,16 @@ impl Timebase {
         }
     }
 
+    /// Whether any moment in `range` of `boot` has another UTC here than in `other`, or another quality. Both are straight between
+    /// their anchors: where all of these and both ends agree, so does what lies between, to the nanosecond of rounding.
+    pub fn differs(&self, other: &Self, boot: BootId, range: std::ops::RangeInclusive<BootNanos>) -> bool {
+        let anchors = |base: &Self| base.boots.get(&boot).map_or(Vec::new(), |track| track.anchors.clone());
+        let corners = anchors(self).into_iter().chain(anchors(other)).map(|anchor| anchor.boot);
+        let inside = corners.filter(|at| range.contains(at));
+        let mut knots = inside.chain([*range.start(), *range.end()]);
+        knots.any(|at| self.utc(boot, at) != other.utc(boot, at))
+    }
+
     /// The earliest and the latest UTC of any moment in `from..=to` of `boot`. Not simply the UTC of both ends: where the
     /// wall clock was stepped back between two anchors, time runs backwards in between.
     pub fn bounds(&self, boot: BootId, from: BootNanos, to: BootNanos) -> (UtcNanos, UtcNanos) {

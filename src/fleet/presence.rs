@@ -59,9 +59,15 @@ pub enum Heard {
 }
 
 impl Presence {
-    /// What was known before a restart of the receiver; `said` is when the session's last state was made.
-    pub fn known(online: bool, session: Option<u64>, run: u64, said: UtcNanos) -> Self {
-        Self { online, session, run, said, former: VecDeque::new(), returns: 0 }
+    /// What was known before a restart of the receiver; `said` is when the session's last state was made, `former` as
+    /// [`Presence::former`] gave it.
+    pub fn known(online: bool, session: Option<u64>, run: u64, said: UtcNanos, former: &[(u64, UtcNanos)]) -> Self {
+        Self { online, session, run, said, former: former.iter().copied().collect(), returns: 0 }
+    }
+
+    /// Sessions that are over, the oldest first, and when the last state of each was made.
+    pub fn former(&self) -> impl Iterator<Item = (u64, UtcNanos)> + '_ {
+        self.former.iter().copied()
     }
 
     /// Takes in one `state`.
@@ -164,7 +170,7 @@ mod tests {
     /// The birth was missed and the will is all there is: a higher run is newer, a lower one is not.
     #[test]
     fn a_will_without_its_birth_counts_by_run() {
-        let mut presence = Presence::known(true, Some(100), 5, UtcNanos(1));
+        let mut presence = Presence::known(true, Some(100), 5, UtcNanos(1), &[]);
         assert_eq!(presence.hear(will(99, 4)), Heard::Stale);
         assert_eq!(presence.hear(will(101, 6)), Heard::Gone);
         assert!(!presence.online);
@@ -185,7 +191,10 @@ mod tests {
     /// birth that comes after it.
     #[test]
     fn a_restart_of_the_receiver_changes_nothing() {
-        let restarted = |before: &Presence| Presence::known(before.online, before.session, before.run, before.said);
+        let restarted = |before: &Presence| {
+            let former: Vec<_> = before.former().collect();
+            Presence::known(before.online, before.session, before.run, before.said, &former)
+        };
         let mut presence = Presence::default();
         presence.hear(birth(100, 1, 1));
         presence.hear(birth(200, 2, 2));
@@ -196,13 +205,18 @@ mod tests {
         presence = restarted(&presence);
         assert_eq!(presence.hear(birth(300, 3, 3)), Heard::Born);
         assert!(presence.online);
+        // A file that was put back to a copy counts its runs anew.
+        presence.hear(birth(400, 2, 4));
+        presence = restarted(&presence);
+        assert_eq!(presence.hear(will(300, 3)), Heard::Stale, "of a higher run, and over");
+        assert!(presence.online);
     }
 
-    /// After a restart the receiver does not know which sessions are over: a late will with a higher run, from before the
-    /// device was restored from a copy, is believed, and the device's next state puts it right.
+    /// A receiver that has lost its roster does not know which sessions are over: a late will with a higher run, from before
+    /// the device was restored from a copy, is believed, and the device's next state puts it right.
     #[test]
     fn what_a_late_will_took_away_comes_back_with_the_next_state() {
-        let mut presence = Presence::known(true, Some(300), 7, UtcNanos(5));
+        let mut presence = Presence::known(true, Some(300), 7, UtcNanos(5), &[]);
         assert_eq!(presence.hear(will(100, 40)), Heard::Gone);
         assert_eq!(presence.hear(birth(300, 7, 6)), Heard::Returned { times: 1 });
         assert!(presence.online);

@@ -80,6 +80,8 @@ pub struct Receiver {
     again: BTreeSet<String>,
     retrievals: Retrievals,
     strangers: Strangers,
+    /// Incomplete segments that were dropped for want of room for all devices.
+    pushed_out: u64,
 }
 
 impl Receiver {
@@ -100,6 +102,7 @@ impl Receiver {
             again: BTreeSet::new(),
             retrievals: Retrievals::default(),
             strangers: Strangers::default(),
+            pushed_out: 0,
         })
     }
 
@@ -142,6 +145,7 @@ impl Receiver {
                 break;
             }
         }
+        self.shelf.try_again();
         let mut out = self.answer(answers, now);
         out.extend(self.retrieve(now));
         out
@@ -153,7 +157,8 @@ impl Receiver {
     }
 
     /// Messages whose topic is nobody's or not a device's to write, or whose device would be one too many.
-    pub fn strangers(&self) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn strangers(&self) -> u64 {
         self.strangers.total()
     }
 
@@ -196,11 +201,15 @@ impl Receiver {
         let mut new = Vec::new();
         for message in messages {
             let Some((name, Topic::Catalog(_))) = topics::parse(&self.prefix, message.topic) else { continue };
-            let is_new = self.shelf.stores_of(name).next().is_none() && self.devices.len() < MAX_DEVICES;
+            let has_place = self.devices.contains_key(name) || self.devices.len() + new.len() < MAX_DEVICES;
+            let is_new = has_place && self.shelf.stores_of(name).next().is_none();
             let page = is_new.then(|| decode::<CatalogPage>(message.payload).ok()).flatten();
             new.extend(page.map(|page| (name.to_owned(), page.store)));
         }
         if new.len() > 1 {
+            if new.len() > self.shelf.room() {
+                self.commit(now);
+            }
             let notices = self.shelf.prepare(&new, now.utc);
             self.report(notices, now);
         }
@@ -215,14 +224,14 @@ impl Receiver {
         let view = checked(&whole)?;
         let store = whole.store;
         self.admit(name, store)?;
-        let brought = self.device(name).brought(store);
-        if !brought.known.covers(&view) {
+        let brought = self.devices.get(name).and_then(|device| device.has_brought(store));
+        let Some(brought) = brought.filter(|brought| brought.known.covers(&view)) else {
             answers.catalogs.insert(name.to_owned());
             return Ok(());
-        }
-        let (known, recheck) = (brought.known.clone(), brought.recheck);
+        };
         let (replica, notices) = self.shelf.replica(name, store, now.utc).map_err(bad_replica)?;
-        let placed = replica.place(name, &known, recheck, Arrived { view: &view, body: &whole.body });
+        let arrived = Arrived { view: &view, body: &whole.body };
+        let placed = replica.place(name, &brought.known, brought.recheck, arrived);
         self.report(notices, now);
         let placed = placed.map_err(|cause| self.fall_back(store, cause))?;
         if let Placed::Refused(why) = placed {
@@ -288,6 +297,8 @@ impl Receiver {
                 self.contest(name, &state, times, now);
             }
             Heard::Born => self.assembler.forget(name),
+            // It was away: what it had begun to send begins anew.
+            Heard::Still if !was_there => self.assembler.forget(name),
             Heard::Still => {}
         }
         let highs: Vec<(StoreUuid, SegmentSeq)> = state.stores.iter().map(|s| (s.store, s.high)).collect();

@@ -25,6 +25,7 @@ pub mod compare;
 mod crash;
 mod history;
 mod known;
+mod place;
 mod placing;
 pub mod retrievals;
 pub mod roster;
@@ -33,8 +34,8 @@ pub(in crate::fleet) mod tests;
 
 use super::refusal::Refusal;
 use crate::clock::UtcNanos;
-use crate::reading::SegmentSeq;
 use crate::reading::ranges::RangeSet;
+use crate::reading::{SegmentSeq, SeqRange};
 use crate::segment::View;
 use crate::store::StoreError;
 use crate::store::file::{self, Pragmas};
@@ -45,6 +46,7 @@ pub(crate) use placing::FORGETFUL;
 
 use brought::Brought;
 use history::History;
+use place::Place;
 use rusqlite::{Connection, params};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -60,6 +62,7 @@ pub const MAX_CATALOG_BYTES: usize = 32 << 20;
 pub struct Replica {
     conn: Connection,
     path: PathBuf,
+    place: Place,
     uuid: StoreUuid,
     histories: Vec<History>,
     /// Index into `histories` by device; 0 where a device has none.
@@ -132,8 +135,9 @@ impl Replica {
     /// [`StoreError::Damaged`] where the file is no replica of this store, [`StoreError::Newer`] where a newer version wrote
     /// it; else as SQLite says.
     pub fn open(path: &Path, uuid: StoreUuid, device: &str, now: UtcNanos) -> Result<Self, StoreError> {
-        let conn = file::open_rw(path, &Pragmas::replica())?;
-        file::begin_log_anew(&conn, path)?;
+        let pragmas = Pragmas::replica();
+        let conn = file::open_rw(path, &pragmas)?;
+        file::begin_log_anew(&conn, path, pragmas.busy)?;
         file::create_schema(&conn, env!("CARGO_PKG_VERSION"))?;
         Brought::create(&conn)?;
         let major: i64 = file::meta(&conn, "format_major")?.unwrap_or(file::FORMAT_MAJOR);
@@ -148,6 +152,7 @@ impl Replica {
         let mut replica = Self {
             conn,
             path: path.to_owned(),
+            place: Place::default(),
             uuid,
             histories: Vec::new(),
             lines: BTreeMap::new(),
@@ -158,6 +163,8 @@ impl Replica {
             stale: true,
         };
         replica.settle()?;
+        // Only now is there a log: SQLite opens it with the first look.
+        replica.place = Place::of(path)?;
         Ok(replica)
     }
 
@@ -184,9 +191,27 @@ impl Replica {
         }
         self.in_transaction = false;
         let done = self.run("COMMIT");
-        self.troubled = done.is_err();
+        // A full medium has taken nothing: there is nothing that a new connection could wrongly believe.
+        self.troubled = done.as_ref().is_err_and(|cause| !matches!(cause, StoreError::Full { .. }));
         self.stale = done.is_err();
         done
+    }
+
+    /// Where the last commit failed: looks whether the medium takes one again, so that the connection may be closed.
+    pub fn try_again(&mut self) {
+        if self.troubled && !self.in_transaction {
+            self.troubled = self.write_again().is_err();
+        }
+    }
+
+    fn write_again(&mut self) -> Result<(), StoreError> {
+        self.stale = true;
+        self.begin()?;
+        self.in_transaction = false;
+        file::set_meta(&self.conn, "fleet_high", int(self.high.0))?;
+        self.run("COMMIT")?;
+        self.stale = false;
+        Ok(())
     }
 
     /// Undoes all since the last commit.
@@ -253,10 +278,11 @@ impl Replica {
     }
 
     /// What `device` may be told, while it compares under the number `recheck` if it does. Right only between a commit and
-    /// what is placed next.
+    /// what is placed next. Where the file has lost its name, all that it holds has been written anew under it before.
     pub fn standing(&mut self, device: &str, recheck: Option<u64>) -> Result<Standing, StoreError> {
         debug_assert!(!self.in_transaction, "what is not committed is not held");
         self.settle()?;
+        self.keep_place()?;
         let line = self.line(device);
         let mine = &self.histories[line];
         let mut present = mine.held.clone();
@@ -275,6 +301,15 @@ impl Replica {
     pub(in crate::fleet) fn fail_commits(&mut self, fail: bool) {
         let hook = fail.then_some(|| true);
         self.conn.commit_hook(hook).expect("a hook");
+    }
+
+    /// Whether all of `range` is held in the history of `device`, or stands elsewhere with equal content; nothing of that may be
+    /// committed yet.
+    pub fn accounts_for(&self, device: &str, range: SeqRange) -> bool {
+        let mine = &self.histories[self.line(device)];
+        let mut missing = RangeSet::from_iter([range]);
+        mine.held.overlapping(range).chain(mine.elsewhere.overlapping(range)).for_each(|part| missing.remove(part));
+        !self.stale && missing.is_empty()
     }
 
     /// What its catalogues take in memory, in bytes, roughly; at most [`MAX_CATALOG_BYTES`].

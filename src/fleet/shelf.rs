@@ -10,23 +10,27 @@
 //! What enters: device names that were checked, store ids. What leaves: open replicas, at most [`MAX_OPEN`]. A store id is
 //! global: whoever brings it, there is one replica.
 
+mod together;
+
 use super::FleetError;
 use super::replica::Replica;
 use crate::clock::UtcNanos;
+use crate::reading::SeqRange;
 use crate::store::StoreError;
 use crate::store::file::beside;
 use crate::wire::{StoreUuid, topics};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
+use together::{at_a_time, locked};
 
 /// Replicas that are open at one time: three file handles and at most about 400 KiB each, of which 256 KiB are SQLite's cache.
 /// With more devices than this at work, replicas are closed and opened again, which reads the list of their segments.
 pub const MAX_OPEN: usize = 256;
 
-/// Replicas that wait for the medium at one time. A file system joins the flushes of several files into one.
-const AT_A_TIME: usize = 16;
+/// As many where the medium takes nothing: what has a failed commit behind it stays open until one succeeds.
+const MAX_OPEN_IN_TROUBLE: usize = MAX_OPEN + MAX_OPEN / 4;
 
 /// Replicas that are opened ahead of their messages.
 pub const MAX_PREPARED: usize = MAX_OPEN / 2;
@@ -124,7 +128,10 @@ impl Shelf {
             notices.extend(self.bring(device, store)?);
         }
         if !self.open.contains_key(&store) {
-            self.make_room();
+            self.make_room(1);
+            if self.open.len() >= MAX_OPEN_IN_TROUBLE {
+                return Err(FleetError::Crowded);
+            }
             let home = self.home_of(device, store);
             let (replica, notice) = open_file(&self.data.join(&home), &home, store, now)?;
             notices.extend(notice);
@@ -158,13 +165,15 @@ impl Shelf {
                 closed.insert(*store, self.home_of(device, *store));
             }
         }
+        self.make_room(closed.len());
+        let room = MAX_OPEN.saturating_sub(self.open.len());
+        let closed: Vec<_> = closed.into_iter().take(room).collect();
         let (data, opened) = (&self.data, Mutex::new(Vec::new()));
         at_a_time(closed.into_iter(), |(store, home)| {
             let replica = open_file(&data.join(&home), &home, store, now);
             locked(&opened).extend(replica.ok().map(|(replica, notice)| (store, replica, notice)));
         });
         for (store, replica, notice) in opened.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            self.make_room();
             self.uses += 1;
             self.open.insert(store, Open { replica, used: self.uses });
             notices.extend(notice);
@@ -172,9 +181,14 @@ impl Shelf {
         notices
     }
 
-    /// Whether all that may be open is open and waits for a commit.
+    /// Whether a commit is needed before another replica can be opened.
     pub fn is_crowded(&self) -> bool {
-        self.open.len() >= MAX_OPEN && self.open.values().all(|open| open.replica.must_stay_open())
+        self.room() == 0 && self.open.values().any(|open| open.replica.has_uncommitted())
+    }
+
+    /// Looks whether the media of replicas whose last commit failed take one again; to be called now and then.
+    pub fn try_again(&mut self) {
+        self.open.values_mut().for_each(|open| open.replica.try_again());
     }
 
     /// What the catalogues of open replicas take in memory, in bytes, roughly.
@@ -186,6 +200,11 @@ impl Shelf {
     #[cfg(test)]
     pub(super) fn set_max_catalog_bytes(&mut self, bytes: usize) {
         self.max_catalog_bytes = bytes;
+    }
+
+    /// How many replicas can be opened now, those closed for it that may be.
+    pub fn room(&self) -> usize {
+        MAX_OPEN.saturating_sub(self.open.values().filter(|open| open.replica.must_stay_open()).count())
     }
 
     /// Commits every open replica. The stores whose commit failed, with the cause: nothing new of them is held. Each waits
@@ -212,6 +231,23 @@ impl Shelf {
         if let Some(open) = self.open.get_mut(&store) {
             open.replica.roll_back();
         }
+    }
+
+    /// How many replicas are open.
+    #[cfg(test)]
+    pub(super) fn open_now(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Every commit of the replicas that are open fails from now on, or none does.
+    #[cfg(test)]
+    pub(super) fn fail_commits(&mut self, fail: bool) {
+        self.open.values_mut().for_each(|open| open.replica.fail_commits(fail));
+    }
+
+    /// Whether all of `range` is in the history of `device`, where the replica of `store` is open.
+    pub fn accounts_for(&self, device: &str, store: StoreUuid, range: SeqRange) -> bool {
+        self.open.get(&store).is_some_and(|open| open.replica.accounts_for(device, range))
     }
 
     /// The replica of `store` if it is open, for tests that break it.
@@ -262,9 +298,9 @@ impl Shelf {
         self.homes.get(&store).map_or(device, String::as_str).to_owned()
     }
 
-    /// Closes the replica that was used longest ago and may be closed.
-    fn make_room(&mut self) {
-        while self.open.len() >= MAX_OPEN {
+    /// Closes replicas that may be closed, the one used longest ago first, until there is room for `more`.
+    fn make_room(&mut self, more: usize) {
+        while self.open.len() + more > MAX_OPEN {
             let idle = self.open.iter().filter(|(_, open)| !open.replica.must_stay_open());
             let Some(oldest) = idle.min_by_key(|(_, open)| open.used).map(|(store, _)| *store) else { return };
             self.open.remove(&oldest);
@@ -329,29 +365,6 @@ fn open_file(
     Ok(opened)
 }
 
-/// Does `work` with each, [`AT_A_TIME`] at one time.
-fn at_a_time<T: Send>(all: impl ExactSizeIterator<Item = T> + Send, work: impl Fn(T) + Sync) {
-    let threads = all.len().min(AT_A_TIME);
-    let all = Mutex::new(all);
-    let next = || locked(&all).next();
-    let work = || {
-        while let Some(one) = next() {
-            work(one);
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            // Where the system gives no thread, the others do its part.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
-        }
-        work();
-    });
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn file_name(store: StoreUuid) -> String {
     format!("{store}.db")
 }
@@ -368,7 +381,7 @@ fn names(path: &Path) -> Result<Vec<String>, FleetError> {
 }
 
 /// Renames the file and what belongs to it: a `-wal` left beside a new database would ruin it.
-fn set_aside(path: &Path) -> Result<PathBuf, FleetError> {
+pub(super) fn set_aside(path: &Path) -> Result<PathBuf, FleetError> {
     let free = (1..10_000).map(|n| beside(path, &format!(".damaged-{n}"))).find(|aside| !aside.exists());
     let Some(aside) = free else {
         return Err(FleetError::Config(format!(
@@ -391,29 +404,4 @@ fn fsync(path: &Path) -> Result<(), FleetError> {
 
 fn folder(path: &Path, cause: std::io::Error) -> FleetError {
     FleetError::Folder { path: path.to_owned(), cause }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::Condvar;
-    use std::time::Duration;
-
-    /// As many as may wait for the medium do so at one time, no more, and each piece of work is done once.
-    #[test]
-    fn so_many_wait_at_a_time() {
-        let (inside, changed) = (Mutex::new((0, 0, 0)), Condvar::new());
-        at_a_time(0..3 * AT_A_TIME, |_| {
-            let mut at = locked(&inside);
-            at.0 += 1;
-            at.1 = at.1.max(at.0);
-            changed.notify_all();
-            // The first wait for each other; the rest find that they have met.
-            let met = changed.wait_timeout_while(at, Duration::from_secs(60), |at| at.1 < AT_A_TIME);
-            let mut at = met.unwrap_or_else(PoisonError::into_inner).0;
-            (at.0, at.2) = (at.0 - 1, at.2 + 1);
-        });
-        let (now, most, done) = *locked(&inside);
-        assert_eq!((now, most, done), (0, AT_A_TIME, 3 * AT_A_TIME));
-    }
 }

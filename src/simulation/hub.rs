@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What waits while a group is being worked on, as in `fleet/run.rs` and its channel.
+/// What waits while a group is being worked on: fewer than in `fleet/run.rs`, so that it happens that no more are taken.
 const MOST_WAITING: usize = 256 + 64;
 
 /// When in its work on a group the power goes.

@@ -27,6 +27,9 @@ pub(super) enum Fault {
 const THIN_LATENCY_NS: (i64, i64) = (3 * SECOND / 2, 5 * SECOND / 2);
 const THIN_BYTE_NS: i64 = SECOND / 2000;
 
+/// How many times rarer commits and trouble are in a long story than in one of six hours.
+const MOST_EASE: i64 = 20;
+
 /// The device of a story.
 #[derive(Debug, Clone)]
 pub(super) struct BoardPlan {
@@ -66,14 +69,16 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The story of a seed.
-    pub(super) fn of(dice: &mut Dice) -> Self {
+    /// The story of a seed. The longer it is, the rarer are commits and trouble in it: six hours hold as much of both as they
+    /// can, a month is closer to a device's life.
+    pub(super) fn of(hours: i64, dice: &mut Dice) -> Self {
         let pressed = dice.per_mille(250);
+        let ease = (hours / 6).clamp(1, MOST_EASE);
         Self {
-            board: board(pressed, dice),
+            board: board(pressed, ease, dice),
             manners: manners(dice),
             weather: Weather {
-                mean_ns: dice.spread(3 * 60 * SECOND, 30 * 60 * SECOND),
+                mean_ns: ease * dice.spread(3 * 60 * SECOND, 30 * 60 * SECOND),
                 put_back: dice.per_mille(150),
                 blackout_ns: pressed.then(|| dice.between(HOUR_NS, 5 * HOUR_NS)),
             },
@@ -85,7 +90,7 @@ impl Plan {
     /// The same with what makes a planted fault show.
     pub(super) fn for_fault(mut self, fault: Fault) -> Self {
         match fault {
-            Fault::DeletesBeforeAck | Fault::PersistentChannel => self.board.press(),
+            Fault::DeletesBeforeAck | Fault::PersistentChannel => self.board.press(1),
             Fault::AckBeforeCommit | Fault::NoDedup | Fault::AcksIgnored => {}
         }
         self.weather.put_back = false;
@@ -95,29 +100,31 @@ impl Plan {
 
 impl BoardPlan {
     /// So much in so small a file that retention drops what has not been sent, or what has been acknowledged an hour ago.
-    fn press(&mut self) {
-        self.commit_ns = self.commit_ns.min(45 * SECOND);
-        self.upkeep_ns = self.upkeep_ns.min(300 * SECOND);
+    fn press(&mut self, ease: i64) {
+        self.commit_ns = self.commit_ns.min(ease * 45 * SECOND);
+        self.upkeep_ns = self.upkeep_ns.min(ease * 300 * SECOND);
         (self.noisy, self.readings, self.series) = (true, 40, self.series.max(6));
         self.max_size_bytes = 512 << 10;
     }
 }
 
-fn board(pressed: bool, dice: &mut Dice) -> BoardPlan {
+fn board(pressed: bool, ease: i64, dice: &mut Dice) -> BoardPlan {
     let mut plan = BoardPlan {
-        commit_ns: dice.spread(30 * SECOND, 900 * SECOND),
-        upkeep_ns: dice.between(120, 1200) * SECOND,
+        commit_ns: (ease * dice.spread(30 * SECOND, 900 * SECOND)).min(HOUR_NS),
+        upkeep_ns: ease * dice.between(120, 1200) * SECOND,
         readings: 1 + dice.roll(8) as u32,
         series: 1 + dice.roll(8) as u32,
         noisy: dice.per_mille(200),
         max_size_bytes: 8 << 20,
         max_payload: dice.spread(1024, 120 * 1024) as usize,
         exclusive: dice.per_mille(500),
-        snapshot_every: dice.per_mille(200).then(|| Duration::from_secs(3600 + dice.roll(7200))),
+        snapshot_every: dice
+            .per_mille(200)
+            .then(|| Duration::from_secs((3600 + dice.roll(7200)) * ease.unsigned_abs())),
         pace: pace(dice),
     };
     if pressed {
-        plan.press();
+        plan.press(ease);
     }
     plan
 }

@@ -10,6 +10,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+/// Hours of a month.
+const MONTH_HOURS: i64 = 30 * 24;
+
 /// After so many bad seeds the rest are left alone.
 const ENOUGH_BAD: usize = 10;
 
@@ -33,14 +36,8 @@ struct Told {
 }
 
 impl Proof {
-    /// Hours and seeds: a little in a debug build, the proof in a release build, all of it with `VARVED_FULL`; the range
-    /// `VARVED_SEEDS`, such as `1000..2000`, instead of all seeds from 0 on.
-    fn new() -> Self {
-        let (hours, seeds) = match (is_full(), cfg!(debug_assertions)) {
-            (true, _) => (24, 5000),
-            (false, false) => (6, 1000),
-            (false, true) => (6, 8),
-        };
+    /// Stories of so many hours, of all seeds from 0 on; the range `VARVED_SEEDS`, such as `1000..2000`, instead.
+    fn new(hours: i64, seeds: u64) -> Self {
         let chosen = std::env::var("VARVED_SEEDS").ok().filter(|range| !range.is_empty());
         let seeds = chosen.map_or(0..seeds, |range| {
             let ends = range.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
@@ -94,15 +91,43 @@ fn tell(seed: u64, hours: i64, fault: Option<Fault>) -> Result<Figures, String> 
     world::tell(seed, hours, fault, dir.expect("a directory").path())
 }
 
+/// Hours and seeds of trouble at its densest: a little in a debug build, the proof in a release build, all of it with
+/// `VARVED_FULL`.
+fn storms() -> (i64, u64) {
+    match (is_full(), cfg!(debug_assertions)) {
+        (true, _) => (24, 5000),
+        (false, false) => (6, 1000),
+        (false, true) => (6, 8),
+    }
+}
+
+/// Hours and seeds of long lives: three years, thirty with `VARVED_FULL`.
+fn months() -> (i64, u64) {
+    match (is_full(), cfg!(debug_assertions)) {
+        (true, _) => (MONTH_HOURS, 366),
+        (false, false) => (MONTH_HOURS, 37),
+        (false, true) => (MONTH_HOURS / 10, 2),
+    }
+}
+
 /// Whatever happens on the way, what was committed arrives once, or its loss does.
 #[test]
 fn nothing_is_lost_or_doubled() {
-    let proof = Proof::new();
+    is_told_well(storms());
+}
+
+/// Nor in months, in which files fill and are compacted, anchors are thinned, and numbers grow.
+#[test]
+fn nothing_is_lost_or_doubled_in_months() {
+    is_told_well(months());
+}
+
+fn is_told_well((hours, seeds): (i64, u64)) {
+    let proof = Proof::new(hours, seeds);
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(|| proof.work()))));
     let Told { stories, figures, bad, .. } = proof.told.into_inner().expect("no thread panicked");
-    println!("{stories} stories in {:.1} s: {figures:#?}", proof.began.elapsed().as_secs_f64());
-    let hours = proof.hours;
+    println!("{stories} stories of {hours} h in {:.1} s: {figures:#?}", proof.began.elapsed().as_secs_f64());
     assert!(
         bad.is_empty(),
         "{} of {stories} stories are bad:\n{}\n  again: VARVED_SEED=… VARVED_HOURS={hours} cargo test --release --lib \

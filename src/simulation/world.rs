@@ -43,7 +43,7 @@ pub(super) fn tell(seed: u64, hours: i64, fault: Option<Fault>, dir: &Path) -> R
 impl World {
     fn new(seed: u64, hours: i64, fault: Option<Fault>, dir: &Path) -> Self {
         let mut dice = Dice::new(seed);
-        let plan = Plan::of(&mut dice);
+        let plan = Plan::of(hours, &mut dice);
         let plan = fault.map_or(plan.clone(), |fault| plan.for_fault(fault));
         let end = hours * HOUR_NS;
         let put_back_at = if plan.weather.put_back { dice.between(end / 3, end) } else { i64::MAX };

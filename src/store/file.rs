@@ -92,6 +92,12 @@ pub fn row_id(store: StoreNo, first: SegmentSeq) -> i64 {
     (store.0 << 48) | i64::try_from(first.0 & MAX_SEQ).unwrap_or(i64::MAX)
 }
 
+/// The lowest and the highest row id that a segment of `store` may have.
+#[cfg(feature = "laptop")]
+pub(super) fn row_ids(store: StoreNo) -> [i64; 2] {
+    [row_id(store, SegmentSeq(0)), row_id(store, SegmentSeq(MAX_SEQ))]
+}
+
 /// Opens or makes the file at `path` for writing, and checks that every setting holds.
 ///
 /// # Errors
@@ -252,17 +258,19 @@ pub fn reserve_wal(path: &Path, bytes: u64) -> Result<(), StoreError> {
 
 /// Folds what a power cut left of the log of `conn`, and empties it, before anything is written: the next commit would share a
 /// block with the last one that came back, and a transaction that was torn could be completed by what is written over it.
-/// Where a reader is in the way it stays as it is.
+/// Where a reader is in the way it stays as it is: nobody waits for that. After that the connection waits for locks for
+/// `busy` again.
 ///
 /// # Errors
 /// Those of SQLite; nothing is lost.
 #[cfg(feature = "fleet")]
-pub(crate) fn begin_log_anew(conn: &Connection, path: &Path) -> Result<(), StoreError> {
-    let busy: i64 = conn
-        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
-        .map_err(|e| StoreError::sql("begin the log anew", path, e))?;
-    if busy != 0 {
-        log::warn!("{}: a reader keeps the log from being begun anew", path.display());
+pub(crate) fn begin_log_anew(conn: &Connection, path: &Path, busy: Duration) -> Result<(), StoreError> {
+    let fail = |e| StoreError::sql("begin the log anew", path, e);
+    conn.busy_timeout(Duration::ZERO).map_err(fail)?;
+    let kept: i64 = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(fail)?;
+    conn.busy_timeout(busy).map_err(fail)?;
+    if kept != 0 {
+        log::debug!("{}: a reader keeps the log from being begun anew", path.display());
     }
     Ok(())
 }

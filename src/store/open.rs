@@ -1,7 +1,7 @@
 //! From a path to a store that can be written, whatever the file is like.
 //!
 //! ```text
-//! lock ─► fsync, forget the cache ─► scan the WAL ─► (newer format: a side file) ─► (other page size: rebuild) ─► SQLite
+//! lock ─► fsync, forget the cache ─► (another database's WAL: set aside) ─► scan the WAL ─► (newer format: a side file) ─► (other page size: rebuild) ─► SQLite
 //!   ─► check ─► (damaged: set aside, begin anew, salvage) ─► high water, machine, copy mark ─► one transaction ─► reserve
 //! ```
 //! What enters: the configuration, who we are, the moment. What leaves: a [`Store`] and what happened on the way. It
@@ -10,6 +10,7 @@
 //! disk or a lock to clear: the caller keeps readings in RAM and calls again.
 
 mod run;
+mod strange_log;
 
 use super::error::StoreError;
 use super::event::{Event, EventKind, record};
@@ -212,6 +213,7 @@ fn ready(path: &Path, cfg: &StoreConfig, now: Now, events: &mut Vec<Event>) -> R
         // Without its database a log means nothing, and a mark would be taken for this file's.
         set_aside(path, "the database is gone, its other files are not", now, events)?;
     }
+    strange_log::set_aside(path, PAGE_BYTES, now, events)?;
     match connect(path, cfg, events) {
         Err(StoreError::Damaged { what }) => {
             set_aside(path, &what, now, events)?;

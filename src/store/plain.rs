@@ -97,13 +97,13 @@ pub fn snapshot(reader: &Reader, out: &Path, replace: bool) -> Result<u64, ReadE
 }
 
 /// A file on its way to its name.
-struct Part {
-    path: PathBuf,
+pub(super) struct Part {
+    pub(super) path: PathBuf,
     out: PathBuf,
 }
 
 impl Part {
-    fn begin(out: &Path, replace: bool) -> Result<Self, ReadError> {
+    pub(super) fn begin(out: &Path, replace: bool) -> Result<Self, ReadError> {
         if out.exists() && !replace {
             return Err(ReadError::Exists { path: out.to_owned() });
         }
@@ -118,18 +118,8 @@ impl Part {
     }
 
     /// Fsync, rename, fsync of the directory; the file's bytes.
-    fn finish(self) -> Result<u64, ReadError> {
-        let fail = |e| ReadError::io("write", &self.out, e);
-        let file = std::fs::File::open(&self.path).map_err(fail)?;
-        file.sync_all().map_err(fail)?;
-        let bytes = file.metadata().map_err(fail)?.len();
-        std::fs::rename(&self.path, &self.out).map_err(fail)?;
-        let directory = match self.out.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(fail)?;
-        Ok(bytes)
+    pub(super) fn finish(self) -> Result<u64, ReadError> {
+        rename(&self.path, &self.out)
     }
 
     fn remove(&self) {
@@ -138,6 +128,21 @@ impl Part {
             let _ = std::fs::remove_file(beside(&self.path, suffix));
         }
     }
+}
+
+/// Gives the file at `from` the name `out`, once all of it is on the medium; its bytes.
+pub(super) fn rename(from: &Path, out: &Path) -> Result<u64, ReadError> {
+    let fail = |e| ReadError::io("write", out, e);
+    let file = std::fs::File::open(from).map_err(fail)?;
+    file.sync_all().map_err(fail)?;
+    let bytes = file.metadata().map_err(fail)?.len();
+    std::fs::rename(from, out).map_err(fail)?;
+    let directory = match out.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(fail)?;
+    Ok(bytes)
 }
 
 impl Drop for Part {

@@ -64,12 +64,26 @@ fn intended<'a>(db: &Path, path: &'a Path) -> Option<&'a Path> {
     (!rest.is_empty() && rest.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')).then_some(path)
 }
 
-/// Moves the database at `db` and all that belongs to it aside; the new name of the database.
-pub(super) fn set_aside(db: &Path, now: Now) -> Result<PathBuf, StoreError> {
+/// Moves the log of the database at `db` aside, which is another one's, and its index; the new name of the log.
+pub(super) fn set_log_aside(db: &Path, now: Now) -> Result<PathBuf, StoreError> {
+    let aside = beside(&name_aside(db, now), "-wal");
+    disk::rename(&beside(db, "-wal"), &aside)?;
+    remove(&beside(db, "-shm"))?;
+    sync_directory(db)?;
+    Ok(aside)
+}
+
+/// A name that nothing has yet.
+fn name_aside(db: &Path, now: Now) -> PathBuf {
     let stamp = civil::iso8601(UtcNanos(now.utc.0 / 1_000_000_000 * 1_000_000_000)).replace([':', '-'], "");
     let name = |n: u32| beside(db, &format!("{MARK}{stamp}-{n}"));
     let free = |path: &PathBuf| SUFFIXES.iter().all(|suffix| disk::exists(&beside(path, suffix)).is_ok_and(|is| !is));
-    let aside = (1..1000).map(name).find(free).unwrap_or_else(|| name(1000));
+    (1..1000).map(name).find(free).unwrap_or_else(|| name(1000))
+}
+
+/// Moves the database at `db` and all that belongs to it aside; the new name of the database.
+pub(super) fn set_aside(db: &Path, now: Now) -> Result<PathBuf, StoreError> {
+    let aside = name_aside(db, now);
     let intent = intent(db);
     disk::write_whole(&intent, aside.as_os_str().as_bytes())?;
     sync_directory(db)?;
@@ -118,7 +132,8 @@ struct Salvaged {
 
 /// In the first transaction of a new file: if one was set aside, it is what this file will salvage.
 pub(super) fn note(conn: &Connection, db: &Path) -> Result<(), StoreError> {
-    match aside(db)?.last() {
+    // A log that was set aside alone has nothing that could be read without the database that it is of.
+    match aside(db)?.iter().rfind(|path| disk::exists(path).is_ok_and(|is| is)) {
         Some(newest) => set_meta(conn, KEY, newest.to_string_lossy()),
         None => Ok(()),
     }

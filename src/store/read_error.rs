@@ -77,6 +77,16 @@ pub enum ReadError {
         /// What the system answered.
         source: std::io::Error,
     },
+    /// The disk that is written to is full.
+    NoRoom {
+        /// Which file is being written.
+        path: PathBuf,
+    },
+    /// What is to be written to is no file that `varved pull` wrote.
+    NotPulled {
+        /// Which.
+        path: PathBuf,
+    },
     /// What is to be written over is a database in use, or was when its machine stopped.
     Live {
         /// Which.
@@ -93,10 +103,16 @@ pub enum ReadError {
 
 impl ReadError {
     pub(super) fn sql(doing: &'static str, path: &Path, source: rusqlite::Error) -> Self {
+        if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
+            return Self::NoRoom { path: path.to_owned() };
+        }
         Self::Sqlite { doing, path: path.to_owned(), source }
     }
 
     pub(super) fn io(doing: &'static str, path: &Path, source: std::io::Error) -> Self {
+        if source.kind() == std::io::ErrorKind::StorageFull {
+            return Self::NoRoom { path: path.to_owned() };
+        }
         Self::Io { doing, path: path.to_owned(), source }
     }
 
@@ -106,6 +122,15 @@ impl ReadError {
             return matches!(self, Self::Interrupted | Self::CutShort);
         };
         source.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted)
+    }
+
+    /// Whether a part of the file can't be read: others may be whole.
+    pub fn is_damage(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, SystemIoFailure};
+        let (Self::Statement { source } | Self::Sqlite { source, .. }) = self else {
+            return matches!(self, Self::Damaged { .. });
+        };
+        matches!(source.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase | SystemIoFailure))
     }
 
     fn code(&self) -> Option<rusqlite::ErrorCode> {
@@ -186,6 +211,18 @@ impl fmt::Display for ReadError {
             Self::Io { doing, path, source } => {
                 write!(f, "cannot {doing} {}: {source}; check the directory and its free space", path.display())
             }
+            Self::NoRoom { path } => {
+                write!(
+                    f,
+                    "no room for {}: free space on its disk, or name a file on another, and run it again",
+                    path.display()
+                )
+            }
+            Self::NotPulled { path } => write!(
+                f,
+                "{} is there already, and not a file that `varved pull` wrote in this form; name another file",
+                path.display()
+            ),
             Self::Live { path, wal } => write!(
                 f,
                 "{} can't be replaced: {} beside it says that it is in use; name another file",
@@ -223,13 +260,13 @@ impl Fault for ReadError {
             _ if self.is_interrupt() => Exit::TryAgain,
             (Self::Sqlite { .. }, Some(DatabaseBusy | DatabaseLocked)) => Exit::TryAgain,
             (Self::Sqlite { .. }, Some(DatabaseCorrupt | NotADatabase)) => Exit::Data,
-            (Self::Sqlite { .. } | Self::Io { .. } | Self::NeedsShm { .. }, _) => Exit::Io,
+            (Self::Sqlite { .. } | Self::Io { .. } | Self::NoRoom { .. } | Self::NeedsShm { .. }, _) => Exit::Io,
             (Self::Missing { .. }, _) => Exit::Unavailable,
             (Self::NotAStore { .. } | Self::Newer { .. } | Self::Damaged { .. }, _) => Exit::Data,
             (Self::Interrupted | Self::CutShort, _) => Exit::TryAgain,
             (Self::TooMany { .. } | Self::TooMuch { .. }, _) => Exit::Usage,
             (Self::Statement { .. } | Self::Writes, _) => Exit::Usage,
-            (Self::Live { .. } | Self::Exists { .. }, _) => Exit::Usage,
+            (Self::Live { .. } | Self::Exists { .. } | Self::NotPulled { .. }, _) => Exit::Usage,
         }
     }
 }

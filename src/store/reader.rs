@@ -159,6 +159,26 @@ impl Reader {
         walk().map_err(|e| self.sql("read", e))
     }
 
+    /// What `meta` has under `key`, as text.
+    #[cfg(feature = "laptop")]
+    pub fn meta_text(&self, key: &str) -> Result<Option<String>, ReadError> {
+        use rusqlite::OptionalExtension;
+        let sql = "SELECT CAST(value AS TEXT) FROM meta WHERE key = ?1";
+        self.conn.query_row(sql, [key], |row| row.get(0)).optional().map_err(|e| self.sql("read", e))
+    }
+
+    /// The newest events, at most `limit`: UTC, kind, particulars.
+    #[cfg(feature = "laptop")]
+    pub fn events(&self, limit: u32) -> Result<Vec<(UtcNanos, String, String)>, ReadError> {
+        let events = || -> rusqlite::Result<Vec<_>> {
+            let sql = "SELECT utc, kind, detail FROM event ORDER BY utc DESC, id DESC LIMIT ?1";
+            let mut statement = self.conn.prepare(sql)?;
+            let event = |row: &rusqlite::Row<'_>| Ok((UtcNanos(row.get(0)?), row.get(1)?, row.get(2)?));
+            statement.query_map([limit], event)?.collect()
+        };
+        events().map_err(|e| self.sql("read", e))
+    }
+
     /// Copies all of the first file, `-wal` included, as it is now, into a new file in rollback mode.
     pub(super) fn copy_into(&self, out: &Path) -> Result<(), ReadError> {
         let fail = |e| self.sql("copy", e);
@@ -277,6 +297,14 @@ impl Held {
         for schema in 0..held.schemas.len() {
             held.load_schema(conn, schema)?;
         }
+        Ok(held)
+    }
+
+    /// Of the main file alone, whatever is attached.
+    #[cfg(feature = "laptop")]
+    pub(super) fn of_main(conn: &Connection) -> rusqlite::Result<Self> {
+        let mut held = Self { schemas: vec!["main".to_owned()], stores: Vec::new() };
+        held.load_schema(conn, 0)?;
         Ok(held)
     }
 

@@ -11,6 +11,8 @@
 
 mod rows;
 
+#[cfg(feature = "laptop")]
+pub(super) use rows::shown;
 pub use rows::{Cell, ColumnRows, Row};
 
 use super::reader::{Held, HeldStore, quoted};

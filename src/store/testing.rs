@@ -138,7 +138,7 @@ pub(super) fn held(store: &Store, uuid: Uuid) -> Vec<(u64, u64, usize)> {
 }
 
 /// Compacts until there is nothing to do.
-pub(super) fn compact_all(store: &mut Store, now: Now) {
+pub(crate) fn compact_all(store: &mut Store, now: Now) {
     while store.compact_step(&[], now).unwrap() == Step::Worked {}
 }
 

@@ -26,6 +26,7 @@ use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::Duration;
 use tail::Shared;
 
 /// Bytes of a block that goes to the medium as a whole, and to which SQLite pads the log.
@@ -40,6 +41,12 @@ pub(super) const LET_READERS_IN: c_int = 0x7661_7201;
 
 /// The lock that a commit takes, by its place in the index (sqlite.org/walformat.html §2.3).
 const WRITE_LOCK: c_int = 0;
+
+/// A lock that can't be let go is tried again so often, for two seconds in all.
+const UNLOCK_TRIES: u32 = 200;
+
+/// Between two of these tries.
+const UNLOCK_AGAIN: Duration = Duration::from_millis(10);
 
 /// For whom a registered VFS is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -348,7 +355,7 @@ unsafe extern "C" fn shm_lock(file: *mut ffi::sqlite3_file, first: c_int, count:
             // SAFETY: as in `database`.
             let _ = unsafe { database(file) }.let_readers_in();
         }
-        return beneath!(database, file.xShmLock(first, count, flags));
+        return unlock(file, first, count, flags);
     }
     let code = beneath!(database, file.xShmLock(first, count, flags));
     if code != ffi::SQLITE_OK {
@@ -360,11 +367,25 @@ unsafe extern "C" fn shm_lock(file: *mut ffi::sqlite3_file, first: c_int, count:
     if code != ffi::SQLITE_OK {
         // SQLite takes a lock that it was refused for one that it hasn't got.
         let unlocks = (flags & !ffi::SQLITE_SHM_LOCK) | ffi::SQLITE_SHM_UNLOCK;
-        let _ = beneath!(database, file.xShmLock(first, count, unlocks));
+        let _ = unlock(file, first, count, unlocks);
         return code;
     }
     if writes {
         own.index.try_private();
+    }
+    code
+}
+
+/// Lets a lock go. The kernel may lack memory for that (fcntl(2), ENOLCK). SQLite doesn't ask twice, and from then on takes its
+/// own lock for that of another program, for as long as the connection lives: so it is asked for again here.
+fn unlock(file: *mut ffi::sqlite3_file, first: c_int, count: c_int, flags: c_int) -> c_int {
+    let mut code = beneath!(database, file.xShmLock(first, count, flags));
+    for _ in 0..UNLOCK_TRIES {
+        if code == ffi::SQLITE_OK {
+            break;
+        }
+        std::thread::sleep(UNLOCK_AGAIN);
+        code = beneath!(database, file.xShmLock(first, count, flags));
     }
     code
 }

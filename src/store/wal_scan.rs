@@ -48,12 +48,49 @@ pub struct WalScan {
     pub folded: bool,
     /// Bytes per page, where there is a log.
     pub page_bytes: Option<u32>,
+    /// Which log it is, where its header checks.
+    pub log: Option<LogId>,
+    /// How often it had begun anew, as its header says.
+    pub begun_anew: u32,
+}
+
+/// Which log a `-wal` is: the first salt of its header. SQLite takes it by chance where it finds no log that it could go on
+/// with, and adds 1 to it whenever the log begins anew (sqlite.org/walformat.html §5, `walRestartHdr`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogId(pub(super) u32);
+
+impl LogId {
+    /// More than a log begins anew between two marks, also where service after service was cut off before it could set one;
+    /// one log in 32,768 is that near to another one by chance.
+    const NEAR: u32 = 1 << 16;
+
+    /// Whether one of both may have become the other by beginning anew.
+    pub fn is_near(self, other: Self) -> bool {
+        self.0.wrapping_sub(other.0).min(other.0.wrapping_sub(self.0)) <= Self::NEAR
+    }
+
+    /// Of the log of the database at `db`, where there is one with a header that checks.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] where the file is there and can't be read.
+    pub fn of(db: &Path) -> Result<Option<Self>, StoreError> {
+        let Some(file) = PlainFile::open(&beside(db, "-wal"))? else { return Ok(None) };
+        let mut bytes = [0; HEADER_BYTES];
+        let header = file.read_at(&mut bytes, 0)?.then(|| Header::read(&bytes));
+        Ok(header.filter(|header| header.valid).map(|header| Self(header.salt.0)))
+    }
 }
 
 impl WalScan {
     /// Whether committed transactions are lost to damage.
     pub fn rot(&self) -> bool {
         self.header_rotten || self.commits_behind >= 2
+    }
+
+    /// Whether SQLite will go on with this log. Where it finds none, or a first one without a commit, it takes new salts by
+    /// chance.
+    pub fn is_gone_on_with(&self) -> bool {
+        self.log.is_some() && (self.begun_anew > 0 || self.replayed > 0) && !self.rot() && !self.folded
     }
 }
 
@@ -127,6 +164,8 @@ fn walk(input: &mut impl Read, page_bytes: Option<u32>) -> std::io::Result<(WalS
     let mut walk = Walk::new(header);
     walk.found.page_bytes = Some(size);
     walk.newest.page_bytes = size as usize;
+    walk.found.log = header.valid.then_some(LogId(header.salt.0));
+    walk.found.begun_anew = header.begun_anew;
     while fill(input, &mut frame)? {
         walk.step(&frame);
     }
@@ -150,6 +189,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 struct Header {
     valid: bool,
     page_bytes: u32,
+    begun_anew: u32,
     salt: (u32, u32),
     sum: Sum,
 }
@@ -159,7 +199,8 @@ impl Header {
         let magic = u32_at(bytes, 0);
         let sum = Sum { big_endian: magic & 1 == 1, a: 0, b: 0 }.over(&bytes[..24]);
         let valid = magic | 1 == 0x377f_0683 && u32_at(bytes, 4) == 3_007_000 && sum.is(bytes, 24);
-        Self { valid, page_bytes: u32_at(bytes, 8), salt: (u32_at(bytes, 16), u32_at(bytes, 20)), sum }
+        let salt = (u32_at(bytes, 16), u32_at(bytes, 20));
+        Self { valid, page_bytes: u32_at(bytes, 8), begun_anew: u32_at(bytes, 12), salt, sum }
     }
 }
 

@@ -71,6 +71,9 @@ pub const STORE_PAUSE_NS: i64 = 30 * SECOND;
 /// How often the store is looked at without a cause, lest one be missed.
 pub const LOOK_NS: i64 = 60 * SECOND;
 
+/// A message of so many bytes never waits for its turn.
+const SMALL: usize = 1024;
+
 /// The longest that the fleet may ask for silence.
 pub const PAUSE_NS: i64 = 3600 * SECOND;
 
@@ -242,9 +245,10 @@ impl Machine {
         connected.into_iter().chain([look]).flatten().min().unwrap_or_default()
     }
 
-    /// Whether what is on the way leaves room for a message of `bytes`: a page, or the next piece of new readings.
+    /// Whether what is on the way leaves room for a message of `bytes`: a page, or the next piece of new readings. A small one
+    /// never waits for its turn.
     pub fn has_room(&self, bytes: usize, now: BootNanos) -> bool {
-        self.pace.has_room(bytes as u64, now)
+        bytes <= SMALL || self.pace.has_room(bytes as u64, now)
     }
 
     /// Bytes on the wire and the rate of the link, for `status`.

@@ -114,12 +114,21 @@ pub struct Assembler {
     bytes: usize,
     /// Counts chunks; orders partials by their last.
     ticks: u64,
-    dropped: u64,
     given_up: Vec<GivenUp>,
 }
 
-/// The segment whose pieces were dropped for want of room: device, store, range.
-pub type GivenUp = (Box<str>, StoreUuid, SeqRange);
+/// A segment whose pieces were dropped for want of room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenUp {
+    /// Whose pieces.
+    pub device: Box<str>,
+    /// Of which store.
+    pub store: StoreUuid,
+    /// Of which segment.
+    pub range: SeqRange,
+    /// The room of all devices was full, so that it may be no fault of this one; else its own was.
+    pub for_others: bool,
+}
 
 /// The most of [`Assembler::take_given_up`]; more are only counted.
 const MAX_GIVEN_UP: usize = 64;
@@ -127,7 +136,7 @@ const MAX_GIVEN_UP: usize = 64;
 impl Assembler {
     /// One that holds nothing yet.
     pub fn new(limits: AssemblerLimits) -> Self {
-        Self { limits, partials: BTreeMap::new(), bytes: 0, ticks: 0, dropped: 0, given_up: Vec::new() }
+        Self { limits, partials: BTreeMap::new(), bytes: 0, ticks: 0, given_up: Vec::new() }
     }
 
     /// Takes in a decoded frame of `device`; gives the segment that it is or completes.
@@ -165,11 +174,6 @@ impl Assembler {
         self.bytes
     }
 
-    /// Incomplete segments dropped for want of room since the start.
-    pub fn dropped(&self) -> u64 {
-        self.dropped
-    }
-
     /// What was dropped for want of room since this was asked last.
     pub fn take_given_up(&mut self) -> Vec<GivenUp> {
         std::mem::take(&mut self.given_up)
@@ -204,9 +208,9 @@ impl Assembler {
         };
         if let Some(key) = oldest.map(|(key, _)| key.clone()) {
             self.drop_partial(&key);
-            self.dropped += 1;
             if self.given_up.len() < MAX_GIVEN_UP {
-                self.given_up.push((key.device, key.store, key.range));
+                let for_others = device.is_none();
+                self.given_up.push(GivenUp { device: key.device, store: key.store, range: key.range, for_others });
             }
         }
     }
@@ -369,14 +373,15 @@ mod tests {
     #[test]
     fn what_is_never_finished_stays_within_the_limits() {
         let limits = AssemblerLimits { partials_per_device: 2, bytes: 20_000 };
-        let mut assembler = Assembler::new(limits);
+        let (mut assembler, mut dropped) = (Assembler::new(limits), 0);
         for k in 1..200 {
             let pieces = payloads(range(k, k), &body(3000, 0), 1024);
             let device = format!("d{}", k % 50);
             assert_eq!(feed(&mut assembler, &device, &pieces[0]), Ok(None));
             assert!(assembler.bytes() <= limits.bytes, "{}", assembler.bytes());
+            dropped += assembler.take_given_up().len();
         }
-        assert!(assembler.dropped() > 150);
+        assert!(dropped > 150);
         let partials = assembler.partials.len();
         assert!((10..=20).contains(&partials), "{partials} partials");
         for k in 0..50 {

@@ -3,8 +3,9 @@
 //! What enters: a message, or a list while it is being decoded. What leaves: nothing, or the rule that is broken.
 
 use super::{
-    Account, Ack, CatalogPage, MAX_ANCHORS, MAX_BODY_BYTES, MAX_PAGE_BOOTS, MAX_PAGE_SERIES, MAX_RANGES, MAX_STORES,
-    MAX_WORD_BYTES, Request, SegmentFrame, SnapshotRequest, State, Stretch, WireError,
+    Account, Ack, CatalogPage, FromBoard, FromLaptop, MAX_ANCHORS, MAX_BODY_BYTES, MAX_PAGE_BOOTS, MAX_PAGE_SERIES,
+    MAX_PULL_EVENTS, MAX_PULL_RANGES, MAX_PULL_STORES, MAX_PULL_TEXT_BYTES, MAX_RANGES, MAX_STORES, MAX_WORD_BYTES,
+    Request, SegmentFrame, SnapshotRequest, State, Stretch, WireError,
 };
 use crate::reading::{MAX_NAME_BYTES, Scale, SeqRange, SeriesDef};
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
@@ -84,6 +85,39 @@ impl Rules for Request {
     }
 }
 
+impl Rules for FromBoard<'_> {
+    fn check(&self) -> Result<(), WireError> {
+        match self {
+            Self::Hello(hello) => {
+                at_most("stores", hello.stores.len(), MAX_PULL_STORES)?;
+                at_most("events", hello.events.len(), MAX_PULL_EVENTS)?;
+                let (Ok(health) | Err(health)) = &hello.health;
+                let texts = hello.events.iter().all(|event| event.detail.len() <= MAX_PULL_TEXT_BYTES / 64);
+                match hello.device.len() <= MAX_WORD_BYTES && health.len() <= MAX_PULL_TEXT_BYTES && texts {
+                    true => Ok(()),
+                    false => Err(WireError::Definition { what: "text of a hello" }),
+                }
+            }
+            Self::Segment(frame) => frame.check(),
+            Self::Unreadable { why, .. } if why.len() > MAX_PULL_TEXT_BYTES => {
+                Err(WireError::Definition { what: "text of what is unreadable" })
+            }
+            Self::Acked { ranges, .. } => ordered("acked", ranges, MAX_PULL_RANGES),
+            Self::Page(page) => page.check(),
+            Self::Plan { .. } | Self::Unreadable { .. } | Self::End => Ok(()),
+        }
+    }
+}
+
+impl Rules for FromLaptop {
+    fn check(&self) -> Result<(), WireError> {
+        match self {
+            Self::Have { ranges, .. } => ordered("ranges", ranges, MAX_PULL_RANGES),
+            Self::Go => Ok(()),
+        }
+    }
+}
+
 impl Account {
     fn check(&self) -> Result<(), WireError> {
         at_most("stores", self.stores.len(), MAX_STORES)?;
@@ -157,7 +191,12 @@ fn at_most(what: &'static str, n: usize, max: usize) -> Result<(), WireError> {
 
 /// At most [`MAX_RANGES`], each begins at 1 or above and is not empty, and each lies wholly above the one before.
 fn ascending(what: &'static str, ranges: &[SeqRange]) -> Result<(), WireError> {
-    at_most(what, ranges.len(), MAX_RANGES)?;
+    ordered(what, ranges, MAX_RANGES)
+}
+
+/// The same of at most `max`.
+fn ordered(what: &'static str, ranges: &[SeqRange], max: usize) -> Result<(), WireError> {
+    at_most(what, ranges.len(), max)?;
     let whole = ranges.iter().all(|r| r.first.0 >= 1 && r.first <= r.last);
     let ordered = ranges.windows(2).all(|pair| pair[0].last < pair[1].first);
     if whole && ordered { Ok(()) } else { Err(WireError::Ranges { what }) }

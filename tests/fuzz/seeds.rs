@@ -6,7 +6,10 @@ use varved::reading::{BootId, Kind, NoValue, Scale, SegmentSeq, SeqRange, Series
 use varved::segment::{
     self, Column, Content, Loss, LossReason, Missing, Readings, Segment, Timeline, TimelineClock, Values,
 };
-use varved::wire::{self, Ack, CatalogBoot, CatalogPage, Request, SegmentFrame, State, StoreAck, StoreState};
+use varved::wire::{
+    self, Ack, BoardHello, CatalogBoot, CatalogPage, FromBoard, FromLaptop, PulledEvent, Request, Running,
+    SegmentFrame, State, StoreAck, StoreHeld, StoreState,
+};
 
 /// Target, name, content.
 pub(crate) fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
@@ -29,6 +32,13 @@ pub(crate) fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
             [&[*kind][..], &length, payload].concat()
         };
         all.push(("receiver", name, messages.iter().flat_map(one).collect()));
+    }
+    for (name, side, messages) in pulls() {
+        let one = |payload: &Vec<u8>| {
+            let length = u16::try_from(payload.len()).unwrap().to_le_bytes();
+            [&[0][..], &length, payload].concat()
+        };
+        all.push(("pull", name, [vec![side], messages.iter().flat_map(one).collect()].concat()));
     }
     all
 }
@@ -197,5 +207,41 @@ fn conversations() -> Vec<(&'static str, Vec<Said>)> {
         ("compacted", vec![page.clone(), segment(6), segment(3)]),
         ("two", vec![birth.clone(), page.clone(), segment(0), other(birth), other(page), other(segment(0))]),
         ("strays", vec![(5, vec![1, 2, 3, 4, 5]), (6, vec![0; 9]), (16, b"garbage".to_vec())]),
+    ]
+}
+
+/// What a board says to a laptop (0), and a laptop to a board (2).
+fn pulls() -> Vec<(&'static str, u8, Vec<Vec<u8>>)> {
+    let board = |message: FromBoard<'_>| wire::encode(&message).unwrap();
+    let laptop = |message: FromLaptop| wire::encode(&message).unwrap();
+    let running = Running { boot: Uuid::from_u128(9), boottime: 5_000_000_000, utc: 7, trusted: false };
+    let hello = |device: &str| {
+        board(FromBoard::Hello(BoardHello {
+            device: device.into(),
+            running: Some(running),
+            stores: vec![StoreHeld { store: STORE, high: SegmentSeq(19) }],
+            health: Ok("{\"version\":\"0.1.0\"}".into()),
+            events: vec![PulledEvent { utc: 5, kind: "rot".into(), detail: "one".into() }],
+        }))
+    };
+    let segment = |n: usize| {
+        let (body, range) = (segment::encode(&segments()[n].1).unwrap(), segments()[n].1.range);
+        board(FromBoard::Segment(SegmentFrame::Whole { store: STORE, range, body: &body }))
+    };
+    let plan = board(FromBoard::Plan { segments: 2, bytes: 700 });
+    let rest = [
+        board(FromBoard::Unreadable { store: Some(STORE), why: "segment 5".into() }),
+        board(FromBoard::Acked { store: STORE, ranges: vec![range(1, 3), range(7, 9)] }),
+        board(FromBoard::Page(page())),
+        board(FromBoard::End),
+    ];
+    let have = laptop(FromLaptop::Have { store: STORE, series: 2, ranges: vec![range(1, 4), range(9, 9)] });
+    vec![
+        ("board", 0, [vec![hello("fuzz"), plan.clone(), segment(0), segment(1)], rest.to_vec()].concat()),
+        ("board-compacted", 0, [vec![hello(""), plan.clone(), segment(6), segment(7)], rest.to_vec()].concat()),
+        ("board-short", 0, vec![hello("fuzz"), plan, board(FromBoard::End)]),
+        ("laptop", 2, vec![have.clone(), laptop(FromLaptop::Go)]),
+        ("laptop-new", 2, vec![laptop(FromLaptop::Go)]),
+        ("laptop-long", 2, vec![have.clone(), have.clone(), have, laptop(FromLaptop::Go)]),
     ]
 }

@@ -1,6 +1,7 @@
 //! What a technician types: every command with the real binary, on files that a real service wrote.
 
 mod files;
+mod report;
 mod service;
 
 use crate::support::*;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The layer of each room. `cli` may also wire the rooms of its own layer together; that is what it is for.
-const LAYERS: [(&str, u8); 20] = [
+const LAYERS: [(&str, u8); 22] = [
     ("reading", 0),
     ("clock", 0),
     ("fault", 0),
@@ -19,6 +19,8 @@ const LAYERS: [(&str, u8); 20] = [
     ("uplink", 3),
     ("upkeep", 3),
     ("wear", 3),
+    ("pull", 3),
+    ("report", 3),
     ("device", 4),
     ("fleet", 4),
     ("cli", 5),

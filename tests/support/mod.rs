@@ -2,6 +2,7 @@
 
 pub(crate) mod plant;
 pub(crate) mod proxy;
+pub(crate) mod ssh;
 pub(crate) mod strace;
 
 use serde_json::Value as Json;

@@ -65,7 +65,8 @@ fn request_command(arguments: &mut Arguments) -> Result<Exit, CliError> {
             );
         }
         let ended = ask::cancel(&place.data()?, &device, now).map_err(CliError::fault)?;
-        output::print(&format!("{ended} requests to {device} are cancelled\n"))?;
+        let requests = if ended == 1 { "request" } else { "requests" };
+        output::print(&format!("cancelled: {ended} {requests} to {device}\n"))?;
         return Ok(Exit::Ok);
     }
     let wanted = wanted(&word, store, arguments)?;

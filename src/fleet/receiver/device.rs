@@ -34,6 +34,10 @@ pub(super) struct Device {
     state: Option<State>,
     stores: BTreeMap<StoreUuid, Brought>,
     catalog_asked: Option<BootNanos>,
+    /// When it last began a snapshot of its own accord.
+    own_snapshot: Option<BootNanos>,
+    /// Times that it said other than what is held, since the receiver started.
+    conflicts: u64,
 }
 
 /// What is believed of one store of a device.
@@ -55,7 +59,7 @@ impl Device {
     pub(super) fn restored(entry: Entry) -> Self {
         let state: Option<State> = entry.state.as_deref().and_then(|payload| decode(payload).ok());
         let said = state.as_ref().map_or(UtcNanos(0), |state| state.utc);
-        let presence = Presence::known(entry.online, entry.session, entry.run, said);
+        let presence = Presence::known(entry.online, entry.session, entry.run, said, &entry.former);
         let mut device = Self { entry, presence, ..Self::default() };
         if let Some(state) = state {
             device.follow(&state.stores);
@@ -71,6 +75,7 @@ impl Device {
         self.entry.online = self.presence.online;
         self.entry.session = self.presence.session;
         self.entry.run = self.presence.run;
+        self.entry.former = self.presence.former().collect();
         heard
     }
 
@@ -88,11 +93,31 @@ impl Device {
         )
     }
 
+    /// Whether a snapshot that it begins of its own accord counts; if so, the next one does not for `pause`.
+    pub(super) fn may_begin_a_snapshot(&mut self, now: BootNanos, pause: i64) -> bool {
+        let may = self.own_snapshot.is_none_or(|then| now.0.saturating_sub(then.0) >= pause);
+        if may {
+            self.own_snapshot = Some(now);
+        }
+        may
+    }
+
+    /// How often it has said other than what is held, this time included.
+    pub(super) fn count_conflict(&mut self) -> u64 {
+        self.conflicts = self.conflicts.saturating_add(1);
+        self.conflicts
+    }
+
     /// Takes `state` for what is.
     pub(super) fn believe(&mut self, state: State, payload: &[u8]) {
         self.follow(&state.stores);
         self.entry.state = Some(payload.to_vec());
         self.state = Some(state);
+    }
+
+    /// What is believed of `store`, if anything is.
+    pub(super) fn has_brought(&self, store: StoreUuid) -> Option<&Brought> {
+        self.stores.get(&store)
     }
 
     /// What is believed of `store`, beginning with nothing.

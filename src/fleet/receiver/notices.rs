@@ -11,7 +11,7 @@ use crate::fleet::refusal::Refusal;
 use crate::fleet::replica::roster::Happened;
 use crate::fleet::shelf::Notice;
 use crate::wire::topics::{self, Topic};
-use crate::wire::{State, StoreUuid};
+use crate::wire::{GivenUp, State, StoreUuid};
 
 /// How often a message that is of no device is named in the log at most.
 const NAME_EVERY: i64 = 60 * SECOND;
@@ -41,15 +41,34 @@ impl Receiver {
         }
     }
 
-    /// Pieces that were dropped for want of room before their segment was whole, named by whose they were.
+    /// Pieces that were dropped for want of room before their segment was whole, named by whose they were. What the replica
+    /// accounts for by now was a repetition that the device broke off: nobody needs to hear of that.
     pub(super) fn given_up(&mut self, now: Now) {
-        for (name, store, range) in self.assembler.take_given_up() {
-            self.changed.insert(name.to_string());
-            let detail = format!(
-                "pieces of segment {range} of store {store} were dropped before all had come: there is room for two such \
-                 segments of a device"
+        for GivenUp { device, store, range, for_others } in self.assembler.take_given_up() {
+            if for_others {
+                self.pushed_out(&device, now);
+            } else if !self.shelf.accounts_for(&device, store, range) {
+                self.changed.insert(device.to_string());
+                let detail = format!(
+                    "pieces of segment {range} of store {store} were dropped before all had come: there is room for two such \
+                     segments of a device"
+                );
+                self.refused(&device, (Refusal::Unfinished, detail), now);
+            }
+        }
+    }
+
+    /// The pieces that had waited longest of all were dropped, since others sent too much.
+    fn pushed_out(&mut self, name: &str, now: Now) {
+        self.pushed_out += 1;
+        if is_round(self.pushed_out) {
+            let told = format!(
+                "incomplete segments fill the room for all devices, {} were dropped so far, the last of {name}; devices send \
+                 them again. Look for one that sends many and completes none",
+                self.pushed_out
             );
-            self.refused(&name, (Refusal::Unfinished, detail), now);
+            log::warn!("receiver: {told}");
+            self.happened("", told, now);
         }
     }
 
@@ -78,8 +97,12 @@ impl Receiver {
 
     /// Everyone who brought the store learns of a conflict.
     pub(super) fn conflict(&mut self, name: &str, store: StoreUuid, detail: String, now: Now, answers: &mut Answers) {
-        log::warn!("receiver: {name}: {detail}");
-        self.happened(name, detail, now);
+        let n = self.device(name).count_conflict();
+        if is_round(n) {
+            let told = if n == 1 { detail } else { format!("{detail} ({n} such since the receiver started)") };
+            log::warn!("receiver: {name}: {told}");
+            self.happened(name, told, now);
+        }
         let others = self.shelf.devices().filter(|(_, stores)| stores.contains(&store));
         answers.acks.extend(others.map(|(other, _)| other.to_owned()).filter(|other| self.devices.contains_key(other)));
     }
@@ -146,6 +169,7 @@ pub(super) struct Strangers {
 }
 
 impl Strangers {
+    #[cfg(test)]
     pub(super) fn total(&self) -> u64 {
         self.counts.iter().sum()
     }

@@ -2,10 +2,10 @@
 //!
 //! What enters: questions in the roster, the devices' accounts. What leaves: requests, and outcomes in the roster. One question
 //! at a time is put to a device; accounts of any are taken in. What a device says of its own accord is bounded: one retrieval
-//! of its own is under way, a later one takes its place.
+//! of its own is under way, a later one takes its place, but not within a minute.
 
 use super::{Receiver, Refused, bad_replica, near};
-use crate::clock::Now;
+use crate::clock::{Now, SECOND};
 use crate::fleet::refusal::Refusal;
 use crate::fleet::replica::compare::Comparison;
 use crate::fleet::replica::retrievals::{Added, Question};
@@ -18,6 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Questions that are put at one tick: each may open replicas.
 const QUESTIONS_PER_TICK: usize = 32;
+
+/// How soon after a snapshot of its own a device may begin another: each is written down.
+const OWN_EVERY: i64 = 60 * SECOND;
 
 /// Those under way, by their number in the roster, which is by age.
 #[derive(Default)]
@@ -120,6 +123,10 @@ impl Receiver {
     fn retrieval_of(&mut self, name: &str, nonce: u64, now: Now) -> Result<Option<i64>, Refused> {
         if let Some(id) = self.retrievals.of(name, nonce) {
             return Ok(Some(id));
+        }
+        if !self.device(name).may_begin_a_snapshot(now.boot, OWN_EVERY) {
+            // If it goes on with it, that will be taken for its beginning.
+            return Ok(None);
         }
         let failed = |cause| (Refusal::Replica, format!("the roster: {cause}"));
         if self.roster.knows_retrieval(name, nonce).map_err(failed)? {

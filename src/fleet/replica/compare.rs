@@ -4,14 +4,20 @@
 //! body decoded: what is damaged here shows. What a device holds readings of must be here with the same readings; of what it
 //! holds as lost, or no longer, anything will do that is known of it here.
 
+use super::history::HeldRow;
 use super::{Replica, StoreError};
 use crate::reading::SeqRange;
 use crate::reading::ranges::RangeSet;
-use crate::segment::{self, Content, Sum};
+use crate::segment::{self, Content, MAX_READINGS, Sum};
 use crate::wire::Stretch;
 
 /// Rows that are looked at in one comparison; a stretch has far fewer.
 const MAX_ROWS: usize = 100_000;
+
+/// Readings, and bytes of bodies, that one comparison decodes: as many as the 64 segments of a stretch may have at most. A few
+/// bytes may say very many readings, and everybody waits meanwhile.
+const MAX_READINGS_READ: u64 = 64 * MAX_READINGS as u64;
+const MAX_BYTES_READ: u64 = 64 << 20;
 
 /// What came of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,9 +52,9 @@ impl Replica {
         if !missing.is_empty() {
             return Ok(lacks(&missing, stretch));
         }
-        let mut sum = Sum::default();
+        let (mut sum, mut left) = (Sum::default(), Left::of(stretch));
         for range in &stretch.readings {
-            match self.add_up(line, *range, stretch.range)? {
+            match self.add_up(line, *range, stretch.range, &mut left)? {
                 Ok(part) => sum.add(part),
                 Err(other) => return Ok(other),
             }
@@ -57,7 +63,13 @@ impl Replica {
     }
 
     /// What the readings of `range` add up to in the history `line`, or where its equal content stands.
-    fn add_up(&self, line: usize, range: SeqRange, all: SeqRange) -> Result<Result<Sum, Comparison>, StoreError> {
+    fn add_up(
+        &self,
+        line: usize,
+        range: SeqRange,
+        all: SeqRange,
+        work: &mut Left,
+    ) -> Result<Result<Sum, Comparison>, StoreError> {
         let (mut sum, mut left) = (Sum::default(), RangeSet::from_iter([range]));
         let others = (0..self.histories.len()).filter(|other| *other != line);
         for history in std::iter::once(line).chain(others) {
@@ -69,6 +81,9 @@ impl Replica {
                             return Ok(Err(cut_otherwise(row.range, all)));
                         }
                         continue;
+                    }
+                    if !work.take(&row) {
+                        return self.too_many(history, all, work.of_device).map(Err);
                     }
                     let body = self.histories[history].body(&self.conn, row.range.first)?;
                     match read(row.range, &body) {
@@ -83,6 +98,41 @@ impl Replica {
             }
         }
         Ok(Err(Comparison::Differs(format!("{} can't be put together from what is held", named(&left)))))
+    }
+}
+
+/// What may still be decoded in one comparison: no more readings than the device says it has.
+struct Left {
+    readings: u64,
+    bytes: u64,
+    of_device: u64,
+}
+
+impl Left {
+    fn of(stretch: &Stretch) -> Self {
+        let of_device = stretch.sum.readings;
+        Self { readings: of_device.min(MAX_READINGS_READ), bytes: MAX_BYTES_READ, of_device }
+    }
+
+    /// Whether this may be decoded too.
+    fn take(&mut self, row: &HeldRow) -> bool {
+        let left = self.readings.checked_sub(row.readings).zip(self.bytes.checked_sub(row.bytes));
+        if let Some(left) = left {
+            (self.readings, self.bytes) = left;
+        }
+        left.is_some()
+    }
+}
+
+impl Replica {
+    /// Why no more is decoded.
+    fn too_many(&self, history: usize, all: SeqRange, of_device: u64) -> Result<Comparison, StoreError> {
+        let rows = self.histories[history].overlapping(&self.conn, all, MAX_ROWS)?;
+        let here: u64 = rows.iter().map(|row| row.readings).sum();
+        Ok(Comparison::Differs(match here > of_device {
+            true => format!("{all} has {here} readings here, and {of_device} at the device"),
+            false => format!("{all} is more than can be compared at once"),
+        }))
     }
 }
 

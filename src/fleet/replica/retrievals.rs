@@ -36,7 +36,8 @@ pub(super) const TABLE: &str = "
         words     TEXT NOT NULL,     -- why it was given up, what was found
         progress  BLOB NOT NULL      -- postcard
     ) STRICT;
-    CREATE INDEX IF NOT EXISTS retrieval_open ON retrieval (device) WHERE ended IS NULL;";
+    CREATE INDEX IF NOT EXISTS retrieval_open ON retrieval (device) WHERE ended IS NULL;
+    CREATE INDEX IF NOT EXISTS retrieval_nonce ON retrieval (device, nonce);";
 
 /// A retrieval as it stands in the roster.
 #[derive(Debug, Clone)]

@@ -29,6 +29,10 @@ const TABLES: &str = "
         run     INTEGER NOT NULL,
         state   BLOB               -- the payload of the last state message that counted
     ) STRICT, WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS former (
+        device   TEXT PRIMARY KEY,
+        sessions BLOB NOT NULL     -- postcard: the number of each session that is over, and when its last state was made
+    ) STRICT, WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS refused (
         device TEXT NOT NULL,
         reason INTEGER NOT NULL,
@@ -53,6 +57,8 @@ pub struct Entry {
     pub session: Option<u64>,
     /// Its run.
     pub run: u64,
+    /// Sessions that are over, and when the last state of each was made, by the device's clock.
+    pub former: Vec<(u64, UtcNanos)>,
     /// The payload of its last `state` that counted.
     pub state: Option<Vec<u8>>,
     /// What was refused.
@@ -217,9 +223,21 @@ fn entries(conn: &Connection) -> rusqlite::Result<BTreeMap<String, Entry>> {
             session: row.get::<_, Option<i64>>(3)?.map(unsigned),
             run: unsigned(row.get(4)?),
             state: row.get(5)?,
+            former: Vec::new(),
             refused: Refusals::default(),
         };
         devices.insert(row.get(0)?, entry);
+    }
+    // One that an earlier version made has no table of them.
+    if conn.table_exists(None, "former")? {
+        let mut select = conn.prepare("SELECT device, sessions FROM former")?;
+        let mut rows = select.query([])?;
+        while let Some(row) = rows.next()? {
+            if let Some(entry) = devices.get_mut(&row.get::<_, String>(0)?) {
+                let former: Vec<(u64, i64)> = postcard::from_bytes(row.get_ref(1)?.as_blob()?).unwrap_or_default();
+                entry.former = former.into_iter().map(|(session, said)| (session, UtcNanos(said))).collect();
+            }
+        }
     }
     let mut select = conn.prepare("SELECT device, reason, n FROM refused")?;
     let mut rows = select.query([])?;
@@ -238,6 +256,10 @@ fn write_entry(conn: &Connection, device: &str, entry: &Entry) -> Result<(), Sto
     let session = entry.session.map(signed);
     let values = params![device, entry.seen.0, entry.online, session, signed(entry.run), entry.state];
     execute(conn, doing, sql, values)?;
+    let former: Vec<(u64, i64)> = entry.former.iter().map(|(session, said)| (*session, said.0)).collect();
+    // Numbers: nothing that postcard could refuse.
+    let former = postcard::to_allocvec(&former).unwrap_or_default();
+    execute(conn, doing, "INSERT OR REPLACE INTO former (device, sessions) VALUES (?1, ?2)", params![device, former])?;
     for (why, n) in entry.refused.iter() {
         let sql = "INSERT OR REPLACE INTO refused (device, reason, n) VALUES (?1, ?2, ?3)";
         execute(conn, doing, sql, params![device, why as u8, signed(n)])?;

@@ -94,11 +94,15 @@ pub(super) async fn ends(stop: &Channel<()>, upstream: &Upstream) -> Result<(), 
     smol::future::or(asked, async { Err(upstream.is_gone().await) }).await
 }
 
+/// One receiver per prefix: a second one has the same id, and the two notice each other at once. Brokers forbid some
+/// characters, a slash among them; two prefixes never have one id.
+fn client_id(prefix: &str) -> String {
+    format!("varved-fleet-{}", prefix.replace('-', "--").replace('/', "-"))
+}
+
 /// How the receiver connects.
 pub(super) fn settings(config: &FleetConfig, upstream: &Upstream) -> Settings {
-    // One receiver per prefix: a second one has the same id, and the two notice each other at once.
-    let client_id = format!("varved-fleet-{}", config.prefix.replace('/', "-"));
-    let mut settings = Settings::receiver(&client_id, &upstream.host, upstream.port);
+    let mut settings = Settings::receiver(&client_id(&config.prefix), &upstream.host, upstream.port);
     settings.filters = topics::receiver_filters(&config.prefix).to_vec();
     if config.broker.as_ref().is_some_and(|broker| broker.tls) {
         let (ca, cert, key) = (config.ca.clone(), config.cert.clone(), config.key.clone());

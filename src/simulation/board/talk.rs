@@ -17,9 +17,6 @@ use crate::uplink::voice::Outgoing;
 use crate::wire::topics::{self, Topic};
 use crate::wire::{self, Request, StoreUuid};
 
-/// A message of so many bytes never waits for its turn.
-const SMALL: usize = 1024;
-
 impl Board {
     /// The uplink's task: one action at a time, until there is none or the client is busy.
     pub(super) fn act(&mut self, around: &mut Around<'_>) -> Result<(), String> {
@@ -144,7 +141,7 @@ impl Running {
                 self.machine.on(Event::NotPublished, moment.boot);
                 return Ok(true);
             }
-            if bytes > SMALL && !persistent && !self.machine.has_room(bytes, moment.boot) {
+            if !persistent && !self.machine.has_room(bytes, moment.boot) {
                 self.turn_at = around.now + SECOND;
                 return Ok(false);
             }

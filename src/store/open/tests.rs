@@ -497,3 +497,45 @@ fn exclusive_locking_needs_no_shared_memory() {
     put(&mut store, 1, 1, 1).unwrap();
     assert!(!bench.file("-shm").exists());
 }
+
+/// A log of another database that lies beside a stopped one is set aside before SQLite replays it: everything that had been
+/// folded is there, the other log is kept, and the next start has nothing to say. (It was replayed: the file had the other
+/// database's readings, and none of its own.)
+#[test]
+fn a_log_of_another_database_is_set_aside() {
+    let (other, bench) = (Bench::new(), Bench::new());
+    let mut store = other.open_calm();
+    put(&mut store, 3, 20, 1).unwrap();
+    let strange = other.crash();
+    for lives in 1..3 {
+        let uuid = fill(&bench, 5);
+        std::fs::copy(strange.file("-wal"), bench.file("-wal")).unwrap();
+        let (store, events) = bench.open();
+        assert_eq!(kinds(&events), [EventKind::Quarantine], "{events:?}");
+        assert_eq!(held(&store, uuid).len(), 5 * lives);
+        assert_eq!(quarantine::aside(&bench.cfg.path).unwrap().len(), lives);
+        drop(store);
+        bench.open_calm().close().unwrap();
+    }
+}
+
+/// Where the log of a stopped database is taken away or cut to nothing, SQLite begins one by chance. It is ours all the same, at
+/// each later start and where the first one is cut off before it could say so.
+#[test]
+fn a_log_that_began_by_chance_is_ours() {
+    let bench = Bench::new();
+    let uuid = fill(&bench, 5);
+    for gone in [true, false] {
+        match gone {
+            true => std::fs::remove_file(bench.file("-wal")).unwrap(),
+            false => std::fs::OpenOptions::new().write(true).open(bench.file("-wal")).unwrap().set_len(0).unwrap(),
+        }
+        let mut store = bench.open_calm();
+        put(&mut store, 3, 20, 1).unwrap();
+        let cut = bench.crash();
+        let n = held(&store, uuid).len();
+        assert_eq!(held(&cut.open_calm(), uuid).len(), n);
+        store.close().unwrap();
+        bench.open_calm().close().unwrap();
+    }
+}

@@ -112,7 +112,7 @@ impl ColumnRows {
 }
 
 /// A value of a column, and what is the matter with it.
-fn shown(column: &Column, at: usize, scale: Scale) -> (Cell<'_>, Option<&'static str>) {
+pub(in crate::store) fn shown(column: &Column, at: usize, scale: Scale) -> (Cell<'_>, Option<&'static str>) {
     let missing = match column.missing.is_empty() {
         true => None,
         false => {

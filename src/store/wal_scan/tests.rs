@@ -55,7 +55,8 @@ fn transactions(db: &Path) -> Vec<u64> {
 fn a_whole_log_is_no_alarm() {
     let (_dir, db) = crashed(40);
     let found = scan(&db, None).unwrap();
-    assert_eq!(found, WalScan { replayed: frames(&db), page_bytes: Some(2048), ..WalScan::default() });
+    assert!(found.log.is_some() && found.begun_anew == 0);
+    assert_eq!(found, WalScan { replayed: frames(&db), page_bytes: Some(2048), log: found.log, ..WalScan::default() });
     assert!(found.replayed > 40);
     assert_eq!(scan(Path::new("/nowhere/x.db"), None).unwrap(), WalScan::default());
 }
@@ -169,4 +170,13 @@ fn frames_of_an_older_log_are_no_alarm() {
     add();
     let found = scan(&db, None).unwrap();
     assert!(!found.rot() && found.live_behind == 0 && found.replayed < 10, "{found:?}");
+}
+
+/// A log that began anew from another one is near to it, also where the salt passes through zero; one by chance is not.
+#[test]
+fn a_log_that_began_anew_is_near() {
+    let log = |salt| LogId(salt);
+    assert!(log(7).is_near(log(7)) && log(9).is_near(log(7)) && log(7).is_near(log(9)));
+    assert!(log(3).is_near(log(u32::MAX)) && log(u32::MAX).is_near(log(3)));
+    assert!(!log(7).is_near(log(1 << 31)) && !log(0).is_near(log(1 << 20)));
 }

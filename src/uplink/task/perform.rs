@@ -12,9 +12,6 @@ use crate::mqtt::{self, PublishError};
 use smol::future::FutureExt;
 use std::time::Duration;
 
-/// A message of so many bytes never waits for its turn.
-const SMALL: usize = 1024;
-
 /// What ends the wait for a publish to be taken, or happens meanwhile.
 enum Either {
     Taken(Result<(), PublishError>),
@@ -51,7 +48,7 @@ impl Task {
 
     /// Waits until what is on the way leaves room for a message of `bytes`, lest a ping wait behind it for too long.
     async fn turn(&mut self, bytes: usize) -> Result<(), Failed> {
-        while bytes > SMALL && !self.machine.has_room(bytes, self.now()) {
+        while !self.machine.has_room(bytes, self.now()) {
             let arrived = async { Some(Either::Arrived(self.inbox.recv().await.ok())) };
             let stop = async {
                 let _ = self.stop.recv().await;

@@ -17,7 +17,7 @@ const EACH: u64 = 8;
 /// Commits in the log that a start has to replay.
 const COMMITS_BEFORE: u64 = 3;
 /// How long anything may take: an open that failed is tried again after 5 s, and the machine may be slow.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Which part of a life is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -216,6 +216,23 @@ impl Life {
     }
 }
 
+/// Between two looks: short at first, since most things come at once, and longer where a life waits for its next try, since
+/// many live at a time and every look costs.
+struct Pause(Duration);
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self(Duration::from_millis(4))
+    }
+}
+
+impl Pause {
+    fn take(&mut self) {
+        std::thread::sleep(self.0);
+        self.0 = (self.0 * 3 / 2).min(Duration::from_millis(100));
+    }
+}
+
 impl Traced {
     fn ended(&mut self) -> bool {
         self.service.try_wait().unwrap().is_some()
@@ -223,7 +240,7 @@ impl Traced {
 
     /// Asks until there is an answer, or the service has ended, or patience has.
     fn until<T>(&mut self, mut ready: impl FnMut(&mut Self) -> Option<T>) -> Option<T> {
-        let end = Instant::now() + PATIENCE;
+        let (end, mut pause) = (Instant::now() + PATIENCE, Pause::default());
         loop {
             if let Some(answer) = ready(self) {
                 return Some(answer);
@@ -231,7 +248,7 @@ impl Traced {
             if self.ended() || Instant::now() > end {
                 return None;
             }
-            std::thread::sleep(Duration::from_millis(4));
+            pause.take();
         }
     }
 
@@ -240,17 +257,17 @@ impl Traced {
         if !self.ended() {
             let _ = Command::new("kill").args(["-TERM", &self.service.id().to_string()]).stderr(Stdio::null()).status();
         }
-        let end = Instant::now() + PATIENCE;
+        let (end, mut pause) = (Instant::now() + PATIENCE, Pause::default());
         while !self.ended() {
             if Instant::now() > end {
                 let _ = self.service.kill();
                 return None;
             }
-            std::thread::sleep(Duration::from_millis(4));
+            pause.take();
         }
-        let pid = self.service.id().to_string();
+        let (pid, mut pause) = (self.service.id().to_string(), Pause::default());
         while Instant::now() < end && !self.tracer_has_ended(&pid) {
-            std::thread::sleep(Duration::from_millis(4));
+            pause.take();
         }
         self.service.try_wait().unwrap()
     }

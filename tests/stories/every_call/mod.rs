@@ -50,6 +50,8 @@ struct Point {
     call: &'static str,
     fault: Fault,
     n: u64,
+    /// Which of the runs that leave some out it is for: the faults of one call, and the calls of one fault, take turns.
+    turn: u64,
 }
 
 impl Point {
@@ -67,9 +69,9 @@ fn points(base: &Base, life: Life) -> Vec<Point> {
     let mut all = Vec::new();
     for (call, errors) in ERRORS {
         let faults = errors.iter().map(|error| Fault::Error(error));
-        for fault in std::iter::once(Fault::Kill).chain(faults) {
+        for (turn, fault) in (0..).zip(std::iter::once(Fault::Kill).chain(faults)) {
             let count = counts.get(call).copied().unwrap_or(0);
-            all.extend((1..=count).map(|n| Point { life, call, fault, n }));
+            all.extend((1..=count).map(|n| Point { life, call, fault, n, turn: n + turn }));
         }
     }
     println!("{life:?}: {} calls {counts:?}, {} faults", counts.values().sum::<u64>(), all.len());
@@ -85,9 +87,10 @@ struct Tally {
     ended: u64,
 }
 
-/// Lives through all of them, several at a time: most of a life is waiting. What happened, by fault, and what was wrong.
+/// Lives through all of them, many at a time: where an error was answered, most of a life is waiting for the next try. What
+/// happened, by fault, and what was wrong.
 fn live_through(points: &[Point], bases: &BTreeMap<Life, Base>) -> (BTreeMap<&'static str, Tally>, Vec<String>) {
-    const AT_A_TIME: usize = 8;
+    const AT_A_TIME: usize = 40;
     let (next, all) = (AtomicUsize::new(0), Mutex::new((BTreeMap::<&str, Tally>::new(), Vec::new())));
     std::thread::scope(|scope| {
         for _ in 0..AT_A_TIME {
@@ -95,7 +98,7 @@ fn live_through(points: &[Point], bases: &BTreeMap<Life, Base>) -> (BTreeMap<&'s
                 while let Some(point) = points.get(next.fetch_add(1, Relaxed)) {
                     let begun = std::time::Instant::now();
                     let outcome = point.life.run(&bases[&point.life], &point.inject(), point.fault == Fault::Kill);
-                    if begun.elapsed().as_secs() >= 15 {
+                    if begun.elapsed().as_secs() >= 30 {
                         println!("{:?} {} took {:.0?}", point.life, point.inject(), begun.elapsed());
                     }
                     let mut all = all.lock().unwrap();
@@ -121,13 +124,14 @@ fn live_through(points: &[Point], bases: &BTreeMap<Life, Base>) -> (BTreeMap<&'s
 }
 
 /// One in so many faults is lived through.
-fn one_in() -> usize {
+fn one_in() -> u64 {
     let wanted = std::env::var("VARVED_ONE_IN").ok().and_then(|n| n.parse().ok());
-    wanted.unwrap_or(if full() { 1 } else { 40 })
+    wanted.unwrap_or(if full() { 1 } else { 3 })
 }
 
-/// One fault in forty, or with `VARVED_FULL` every one in longer lives: at a first start, at a start that replays a log, and from
-/// the first commit to the clean stop.
+/// One fault in three, or with `VARVED_FULL` every one in longer lives: at a first start, at a start that replays a log, and from
+/// the first commit to the clean stop. Each call meets one at least, but for those that can only be killed or answered with one
+/// error.
 #[test]
 fn no_fault_at_any_call_loses_what_was_flushed() {
     let begun = std::time::Instant::now();
@@ -135,12 +139,13 @@ fn no_fault_at_any_call_loses_what_was_flushed() {
     let lives = [Life::First, Life::Replay, Life::Running { commits }];
     let bases: BTreeMap<Life, Base> = lives.iter().map(|life| (*life, Base::of(*life))).collect();
     let all: Vec<Point> = lives.iter().flat_map(|life| points(&bases[life], *life)).collect();
-    let chosen: Vec<Point> = all.iter().skip(seed() as usize % one_in()).step_by(one_in()).cloned().collect();
+    let chosen: Vec<Point> = all.iter().filter(|point| (point.turn + seed()) % one_in() == 0).cloned().collect();
     let (tallies, bad) = live_through(&chosen, &bases);
     println!("{} of {} faults in {:?}: {tallies:?}, {} bad", chosen.len(), all.len(), begun.elapsed(), bad.len());
     assert!(bad.is_empty(), "{} bad:\n{}", bad.len(), bad.join("\n"));
     let fired: u64 = tallies.values().map(|tally| tally.fired).sum();
     let missed: u64 = tallies.values().map(|tally| tally.missed).sum();
-    assert!(missed * 10 <= fired, "{missed} faults were not met, {fired} were");
+    assert!(missed * 20 <= fired, "{missed} faults were not met, {fired} were");
     assert!(!full() || fired >= 5000, "{fired} faults");
+    assert!(one_in() > 3 || fired >= 1500, "{fired} faults");
 }

@@ -10,15 +10,21 @@ fn files(site: &Site) -> Vec<PathBuf> {
     ["", "-wal", "-high-water"].map(|suffix| site.dir.join(format!("varved.db{suffix}"))).to_vec()
 }
 
+/// A site in a folder of its own, and its service, which has these on flash.
+fn recording(commit_interval: &str, numbers: Range<u64>) -> (tempfile::TempDir, Site, Process) {
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::new(dir.path(), "pump-17", &format!("commit_interval = \"{commit_interval}\""), "");
+    let device = site.run();
+    acknowledged(&site, numbers);
+    (dir, site, device)
+}
+
 /// As long as writes or fsyncs fail nothing is acknowledged, and `status` says why; when the medium works again all of it is
 /// committed by the same process, once.
 #[test]
 fn a_medium_that_fails_for_long_is_waited_for() {
     for inject in ["fdatasync:error=EIO", "pwrite64:error=EIO", "pwrite64:error=ENOSPC", "pwrite64:error=EROFS"] {
-        let dir = tempfile::tempdir().unwrap();
-        let site = Site::new(dir.path(), "pump-17", "commit_interval = \"100ms\"", "");
-        let device = site.run();
-        acknowledged(&site, 0..500);
+        let (dir, site, device) = recording("100ms", 0..500);
         let fault = Fault::inject(device.pid(), inject, &files(&site), &dir.path().join("trace"));
         site.send(&lines(500..1000));
         let why = super::fault(&site);
@@ -44,10 +50,7 @@ fn a_medium_that_fails_for_long_is_waited_for() {
 /// One failed fsync is tried again on the same connection: nothing is lost, nothing twice, and no restart is needed.
 #[test]
 fn one_failed_fsync_is_tried_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let site = Site::new(dir.path(), "pump-17", "commit_interval = \"1h\"", "");
-    let device = site.run();
-    acknowledged(&site, 0..100);
+    let (dir, site, device) = recording("1h", 0..100);
     let fault = Fault::inject(device.pid(), "fdatasync:error=EIO:when=3", &files(&site), &dir.path().join("trace"));
     for n in 1..8 {
         acknowledged(&site, n * 100..n * 100 + 100);
@@ -58,14 +61,32 @@ fn one_failed_fsync_is_tried_again() {
     assert_eq!(device.stop(), Some(0));
 }
 
+/// Every fifth lock that is taken or let go is refused: the service asks again, and every flush is answered. (A lock that the
+/// kernel once refused to let go was taken for another program's from then on, and nothing was committed any more.)
+#[test]
+fn locks_that_are_refused_now_and_then_stop_nothing() {
+    let (dir, site, device) = recording("1h", 0..100);
+    let index = [site.dir.join("varved.db-shm"), site.db()];
+    let fault = Fault::inject(device.pid(), "fcntl:error=ENOLCK:when=5+5", &index, &dir.path().join("trace"));
+    let mut sent = 100;
+    // How many locks a commit takes is for SQLite to say.
+    while fault.fired() < 40 {
+        assert!(sent < 100_000, "{} locks refused so far", fault.fired());
+        site.send(&lines(sent..sent + 100));
+        sent += 100;
+        // A flush that was refused for a lock is asked for again, as the service itself asks for what waits.
+        wait_for("a flush to be answered", 60, || site.ask("flush"));
+    }
+    fault.heal();
+    assert_holds(&site, 0..sent);
+    assert_eq!(device.stop(), Some(0));
+}
+
 /// A log that can't be read at a start, now and for ever, is waited for a little, then set aside with its database; what had
 /// been folded is taken over, and the service records. (It was tried again for ever, and nothing was ever recorded.)
 #[test]
 fn a_log_that_can_never_be_read_does_not_keep_a_service_from_recording() {
-    let dir = tempfile::tempdir().unwrap();
-    let site = Site::new(dir.path(), "pump-17", "commit_interval = \"1h\"", "");
-    let device = site.run();
-    acknowledged(&site, 0..1000);
+    let (dir, site, device) = recording("1h", 0..1000);
     assert_eq!(device.stop(), Some(0), "a stop folds the log");
     let trace = dir.path().join("trace");
     let mut command = Command::new("strace");

@@ -50,6 +50,18 @@ impl Witness for Flushes {
 }
 
 impl Flushes {
+    /// Before the first of them, of the site that was [`recorded`] in `dir`.
+    fn of(dir: &Path, states: Vec<Sum>) -> Self {
+        let text = std::fs::read_to_string(dir.join("site/varved.toml")).unwrap();
+        Self {
+            config: Config::parse(&text, "varved.toml").unwrap().store,
+            me: Identity::read(Path::new("/")).unwrap(),
+            states: Arc::new(states),
+            acknowledged: 0,
+            bodies: HashMap::new(),
+        }
+    }
+
     /// Everything, decoded to the last value; the same bodies come up in every image.
     fn held(&mut self, store: &Store) -> Result<Sum, String> {
         let mut sum = Sum::default();
@@ -114,14 +126,7 @@ fn a_power_cut_under_the_real_service_loses_nothing_flushed() {
     let (logs, states) = recorded(dir.path(), flushes, &mut Chance::new(seed()));
     let steps = trace::read(&logs, &dir.path().join("site"));
     let traced = begun.elapsed();
-    let config = Config::parse(&std::fs::read_to_string(dir.path().join("site/varved.toml")).unwrap(), "varved.toml");
-    let witness = Flushes {
-        config: config.unwrap().store,
-        me: Identity::read(Path::new("/")).unwrap(),
-        states: Arc::new(states),
-        acknowledged: 0,
-        bodies: HashMap::new(),
-    };
+    let witness = Flushes::of(dir.path(), states);
     let mut all = witness.clone();
     steps.iter().for_each(|step| all.hear(step));
     assert_eq!(all.acknowledged, flushes, "every answer is in the trace");
@@ -151,14 +156,7 @@ fn an_answer_before_its_fsync_is_caught() {
             steps[fsync].what = What::Told(Vec::new());
         }
     }
-    let config = Config::parse(&std::fs::read_to_string(dir.path().join("site/varved.toml")).unwrap(), "varved.toml");
-    let witness = Flushes {
-        config: config.unwrap().store,
-        me: Identity::read(Path::new("/")).unwrap(),
-        states: Arc::new(states),
-        acknowledged: 0,
-        bodies: HashMap::new(),
-    };
+    let witness = Flushes::of(dir.path(), states);
     let figures = cut_everywhere(&steps, 4, seed(), &witness);
     assert!(figures.bad.iter().any(|why| why.contains("holds")), "{:#?}", figures.bad);
 }

@@ -2,12 +2,12 @@
 
 use super::super::device::MAX_KNOWN_PIECES;
 use super::rig::*;
-use crate::clock::SECOND;
 use crate::fleet::FAR_SEQUENCE;
 use crate::fleet::receiver::*;
 use crate::fleet::replica::MAX_CATALOG_BYTES;
-use crate::reading::{BootId, SeqRange, SeriesId};
-use crate::segment::{self, Column, Content, MAX_READINGS, Readings, Segment, Timeline, TimelineClock, Values};
+use crate::fleet::shelf::MAX_OPEN;
+use crate::reading::{BootId, SeqRange};
+use crate::segment::{self, MAX_READINGS};
 use crate::wire::{CatalogBoot, StoreState};
 
 fn receiver(rig: &Rig) -> &Receiver {
@@ -58,9 +58,10 @@ fn chunks_that_are_never_completed_are_bounded_and_push_out_nobody() {
         rig.hear(&[(unit.topic(Topic::Segment), begun.clone())]);
     }
     assert!(receiver(&rig).assembler.bytes() <= 32 << 20);
-    assert!(receiver(&rig).assembler.dropped() > 600);
-    assert!(rig.named(&Unit::new("d0", 1)).contains(&Refusal::Unfinished), "whose pieces went is told");
-    assert!(rig.named(&Unit::new("d999", 1)).is_empty());
+    assert!(receiver(&rig).pushed_out > 600);
+    assert!(rig.named(&Unit::new("d0", 1)).is_empty(), "the room was full, which is not its fault");
+    let told = rig.told("").into_iter().filter(|told| told.contains("fill the room")).count();
+    assert_eq!(told, 3, "the first, the tenth, the hundredth");
     assert_eq!(rig.hear(&good.commits([901])).of(&good).cumulative, SegmentSeq(901));
 }
 
@@ -261,13 +262,7 @@ fn a_wider_segment_with_fewer_readings_takes_no_place() {
     let device = Unit::new("a", 1);
     let mut rig = Rig::new();
     rig.hear(&device.pages());
-    let equal = |first: u64, last: u64, n: usize| {
-        let values = Values::Int(vec![5; n]);
-        let columns = vec![Column { series: SeriesId(1), timeline: 0, values, missing: Vec::new() }];
-        let timelines = vec![Timeline { clock: TimelineClock::Boot(BootId(1)), stamps: vec![SECOND; n] }];
-        let content = Content::Data { readings: Readings { timelines, columns }, names: Vec::new() };
-        device.message(&Segment { range: range(first, last), content })
-    };
+    let equal = |first, last, n| device.message(&device.equal(first, last, n));
     let heard = rig.hear(&[equal(1, 1, MAX_READINGS), equal(2, 2, 10), equal(3, 3, 10)]);
     assert_eq!(heard.of(&device).cumulative, SegmentSeq(3));
     let ack = rig.hear(&[equal(1, 3, MAX_READINGS)]).of(&device);
@@ -292,10 +287,76 @@ fn a_fleet_of_new_devices_holds_up_nobody() {
     rig.receiver.as_mut().expect("running").prepare(&first, now);
     assert!(fleet[..10].iter().all(|unit| rig.path(unit).exists()));
     assert_eq!(receiver(&rig).devices.len(), 1, "and nothing else has happened");
+    let made = fleet[10..].iter().filter(|unit| rig.path(unit).exists()).count();
+    assert_eq!(made, 0);
     let mut group = [pages, fleet.iter().flat_map(|unit| unit.commits([1])).collect()].concat();
     group.extend(there.commits([2]));
     let heard = rig.hear(&group);
     assert_eq!(heard.of(&there).cumulative, SegmentSeq(2));
     assert!(fleet.iter().all(|unit| heard.of(unit).cumulative == SegmentSeq(1)));
     assert!(fleet.iter().all(|unit| rig.readings(unit) == unit.expected(0, [1])));
+}
+
+/// More new devices in one group than may be open: no more are, and each is held. Their pages come first, so that all that is
+/// open waits for a commit when the next are prepared.
+#[test]
+fn no_more_are_open_than_may_be() {
+    let mut rig = Rig::new();
+    let fleet: Vec<Unit> = (0..MAX_OPEN as u128 + 60).map(|n| Unit::new(&format!("new-{n}"), 1 + n)).collect();
+    let now = rig.now;
+    let receiver = rig.receiver.as_mut().expect("running");
+    for some in fleet.chunks(MAX_PREPARED) {
+        let pages: Vec<_> = some.iter().flat_map(Unit::pages).collect();
+        let messages: Vec<_> = pages.iter().map(|(topic, payload)| Message { topic, payload }).collect();
+        receiver.prepare(&messages, now);
+        assert!(receiver.shelf.open_now() <= MAX_OPEN, "{}", receiver.shelf.open_now());
+        let opened = some.iter().filter(|unit| receiver.shelf.opened(unit.store).is_some()).count();
+        assert_eq!(opened, some.len(), "each is open ahead of its message, and stays so");
+        messages.iter().for_each(|message| receiver.take(*message, now, &mut Answers::default()));
+        assert!(receiver.shelf.open_now() <= MAX_OPEN, "{}", receiver.shelf.open_now());
+    }
+    let heard = rig.hear(&fleet.iter().flat_map(|unit| unit.commits([1])).collect::<Vec<_>>());
+    assert!(fleet.iter().all(|unit| heard.of(unit).cumulative == SegmentSeq(1)));
+}
+
+/// Every commit fails, as on a medium that takes nothing: what can't be closed for that is bounded, the rest is refused, and
+/// once the medium takes writes again all of it arrives.
+#[test]
+fn a_medium_that_takes_nothing_does_not_fill_the_memory() {
+    let mut rig = Rig::new();
+    let fleet: Vec<Unit> = (0..MAX_OPEN as u128 + 120).map(|n| Unit::new(&format!("d-{n}"), 1 + n)).collect();
+    let now = rig.now.utc;
+    for unit in &fleet {
+        let shelf = &mut rig.receiver.as_mut().expect("running").shelf;
+        drop(shelf.replica(&unit.name, unit.store, now));
+        shelf.fail_commits(true);
+        rig.hear(&[unit.pages(), unit.commits([1])].concat());
+        let open = receiver(&rig).shelf.open_now();
+        assert!(open <= MAX_OPEN + MAX_OPEN / 4, "{open}");
+    }
+    let refused = fleet.iter().filter(|unit| !rig.refused(unit).is_empty()).count();
+    assert!(refused > 20, "{refused}");
+    rig.receiver.as_mut().expect("running").shelf.fail_commits(false);
+    rig.pass(60);
+    rig.tick();
+    assert_eq!(receiver(&rig).shelf.room(), MAX_OPEN, "all may be closed again");
+    let heard = rig.hear(&fleet.iter().flat_map(|unit| [unit.pages(), unit.commits([1])].concat()).collect::<Vec<_>>());
+    assert!(fleet.iter().all(|unit| heard.of(unit).cumulative == SegmentSeq(1)));
+}
+
+/// Two contradicting pages by turns, each of which makes the device's other history its own: it is told at the first time, the
+/// tenth and the hundredth, and what was told of another device is still there.
+#[test]
+fn contradictions_without_end_are_told_seldom() {
+    let (bad, good) = (Unit::new("bad", 1), Unit::new("good", 2));
+    let mut rig = Rig::new();
+    rig.hear(&[good.pages(), good.commits([1])].concat());
+    rig.hear(&good.twin("good", 3).commits([1]));
+    let contradicting = |name| CatalogPage { series: vec![series(1, name)], ..bad.page() };
+    for n in 0..150 {
+        rig.hear(&[bad.catalog(&contradicting(if n % 2 == 0 { "m/this" } else { "m/that" }))]);
+    }
+    let told: Vec<_> = rig.told("bad").into_iter().filter(|told| told.contains("both are kept")).collect();
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert_eq!(rig.told("good").len(), 1);
 }

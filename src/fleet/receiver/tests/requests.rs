@@ -202,6 +202,35 @@ fn a_reading_too_many_is_found() {
     assert_eq!(ended.retrieval.numbers(), (3, 6));
 }
 
+/// A few bytes that say a quarter of a million readings each, and an account of them that says there are ten: no body is read
+/// to find that out, or it would be seen to be spoilt.
+#[test]
+fn what_says_more_than_the_device_is_not_decoded() {
+    let device = Unit::new("a", 1);
+    let mut rig = with_held(&device, 0);
+    let bombs: Vec<Segment> = (1..=8).map(|seq| device.equal(seq, seq, segment::MAX_READINGS)).collect();
+    rig.hear(&bombs.iter().map(|bomb| device.message(bomb)).collect::<Vec<_>>());
+    let said = Stretch {
+        store: device.store,
+        range: range(1, 8),
+        readings: vec![range(1, 8)],
+        losses: vec![],
+        sum: Sum { readings: 10, digest: 0 },
+    };
+    tamper(&mut rig, &device, |conn| {
+        conn.execute("UPDATE segment SET body = x'0102'", []).expect("spoilt");
+    });
+    let id = ask(&rig, &device, Wanted::Snapshot, 5);
+    for _ in 0..3 {
+        rig.pass(15);
+        rig.tick();
+        rig.hear(&[account(&device, 5, range(1, 8), Some(said.clone()), false)]);
+        finish(&mut rig, &device, 5, range(1, 8));
+    }
+    let (words, all) = (look(&rig, id).words, 8 * segment::MAX_READINGS);
+    assert!(words.contains(&format!("1..=8 has {all} readings here, and 10 at the device")), "{words}");
+}
+
 /// As many readings as at the device, but not the same ones: only what they add up to shows it. (The device did not send them
 /// again, or they would have been found out when they arrived.)
 #[test]
@@ -331,7 +360,11 @@ fn a_device_s_own_snapshot_is_followed() {
     let line = &report::devices(rig.dir.path()).expect("an account")[0];
     assert!(line.requests[0].by_device && line.requests[0].outcome == "verified");
     for nonce in 1000..1100 {
+        rig.pass(60);
         rig.hear(&[account(&device, nonce, range(1, 4), None, false)]);
+        rig.hear(&[account(&device, 2 * nonce, range(1, 4), None, false)]);
+        let roster = rig.receiver.as_ref().map(|receiver| &receiver.roster).expect("running");
+        assert!(!roster.knows_retrieval("a", 2 * nonce).expect("a roster"), "a second one within a minute");
     }
     let line = &report::devices(rig.dir.path()).expect("an account")[0];
     assert_eq!(line.requests.iter().filter(|r| r.ended.is_none()).count(), 1);

@@ -163,6 +163,15 @@ impl Unit {
         Segment { range: range(seq, seq), content: Content::Data { readings, names: Vec::new() } }
     }
 
+    /// So many equal readings, which take a few bytes.
+    pub(super) fn equal(&self, first: u64, last: u64, n: usize) -> Segment {
+        let values = Values::Int(vec![5; n]);
+        let columns = vec![Column { series: SeriesId(1), timeline: 0, values, missing: Vec::new() }];
+        let timelines = vec![Timeline { clock: TimelineClock::Boot(BootId(1)), stamps: vec![SECOND; n] }];
+        let content = Content::Data { readings: Readings { timelines, columns }, names: Vec::new() };
+        Segment { range: range(first, last), content }
+    }
+
     fn value(&self, series: i64, seq: u64) -> i64 {
         // Scattered, so that no compression makes a large segment small.
         let scattered = (seq ^ (series as u64) << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;

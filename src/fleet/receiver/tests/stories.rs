@@ -309,3 +309,35 @@ fn a_late_will_leaves_the_device_online() {
     rig.hear(&[device.state(false, 0, &[])]);
     assert!(!online(&rig));
 }
+
+/// A replica is deleted, with or without its log and its folder, or another file takes its place, while the receiver has it open:
+/// before anything more is acknowledged, all that it held is written anew under its name, and what stood there instead is
+/// kept. (Acks went out for what was in a file without a name, and it was gone with the process.)
+#[test]
+fn a_replica_that_loses_its_name_is_written_anew_before_an_ack() {
+    for (n, gone) in [&[""][..], &["", "-wal", "-shm"], &["-wal"], &["folder"], &["replaced"]].into_iter().enumerate() {
+        let device = Unit::new("a", n as u128 + 1);
+        let mut rig = with_held(&device, 3);
+        let path = rig.path(&device);
+        for what in gone {
+            match *what {
+                "folder" => std::fs::remove_dir_all(path.parent().unwrap()).unwrap(),
+                "replaced" => {
+                    std::fs::write(path.with_extension("other"), "not a replica").unwrap();
+                    std::fs::rename(path.with_extension("other"), &path).unwrap();
+                }
+                suffix => std::fs::remove_file(crate::store::file::beside(&path, suffix)).unwrap(),
+            }
+        }
+        let ack = rig.hear(&device.commits(4..=5)).of(&device);
+        assert_eq!((ack.cumulative, ack.conflicts), (SegmentSeq(5), vec![]), "{gone:?}");
+        assert_eq!(rig.readings(&device), device.expected(0, 1..=5), "{gone:?}: under the name, at once");
+        let aside = crate::store::file::beside(&path, ".damaged-1");
+        assert_eq!(aside.exists(), gone == ["replaced"], "{gone:?}");
+        rig.hear(&device.commits(6..=6));
+        rig.kill();
+        rig.start();
+        assert_eq!(rig.hear(&[device.birth(6)]).of(&device).cumulative, SegmentSeq(6), "{gone:?}");
+        assert_eq!(rig.readings(&device), device.expected(0, 1..=6), "{gone:?}");
+    }
+}
