@@ -5,6 +5,7 @@
 //! nothing: what can still be reached is looked at, from both ends of the file.
 
 use super::reader::{Held, HeldStore, ReadError, Reader};
+use super::rollup::sum;
 use super::scan::range_of;
 use crate::reading::SeqRange;
 use crate::segment::{Loss, View};
@@ -96,6 +97,13 @@ pub fn audit(reader: &Reader) -> Result<Audit, ReadError> {
         audit.stores.push(of);
     }
     strays(reader, &held, &mut audit);
+    match sum::adds_up(conn) {
+        Ok(true) => {}
+        Ok(false) => {
+            audit.problems.push("figures of hours or days have changed or gone since they were written".into())
+        }
+        Err(error) => audit.problems.push(format!("the figures of hours and days can't be read: {error}")),
+    }
     Ok(audit)
 }
 

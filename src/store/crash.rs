@@ -9,6 +9,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `vfs`, `log`, `change` | the recorder |
+//! | `files`, `ram` | a directory in memory, for the store and for SQLite |
 //! | `medium` | the threat model: from the log to images |
 //! | `held` | what a store holds, in comparable numbers |
 //! | `proof`, `run` | images opened and judged, a share of them cut again; how many |
@@ -21,11 +22,13 @@ mod board;
 pub(crate) mod chance;
 pub(crate) mod change;
 mod faults;
+pub(crate) mod files;
 mod flips;
 pub(crate) mod held;
 pub(crate) mod log;
 pub(crate) mod medium;
 pub(crate) mod proof;
+mod ram;
 pub(crate) mod run;
 mod tests;
 mod vfs;

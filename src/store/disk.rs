@@ -1,16 +1,23 @@
 //! What the store writes beside SQLite: the high-water mark, the log's reserve, names that move and go.
 //!
 //! What enters: a path and what is to be done there. What leaves: that it was done, or a [`StoreError`] that names the path.
-//! Every write, fsync, move and removal of plain files in this room comes through here, so that it can be seen in one place
-//! which of them a power cut may undo: a write until [`PlainFile::fsync`], a name until [`fsync_directory`]. In tests it is
-//! also told to the recorder, between the calls that SQLite makes. It decides nothing and retries nothing.
+//! Every read, write, fsync, move and removal of plain files in this room comes through here, so that it can be seen in one
+//! place which of them a power cut may undo: a write until [`PlainFile::fsync`], a name until [`fsync_directory`]. In tests it
+//! is also told to the recorder, between the calls that SQLite makes, and the files may lie in memory. It decides nothing and
+//! retries nothing.
 
 #[cfg(test)]
-use super::crash::{change::Change, log};
+use super::crash::{change::Change, files, log};
 use super::error::StoreError;
-use std::fs::{File, OpenOptions};
+use files::{File, OpenOptions};
+use rustix::fs::{Advice, fadvise};
+use std::ffi::OsString;
+#[cfg(not(test))]
+use std::fs as files;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
+#[cfg(not(test))]
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// A file that is neither a database nor its log, or one of those where SQLite isn't the one who writes.
@@ -41,12 +48,12 @@ impl PlainFile {
     /// Opens `path`, made where it isn't there, for owner and group only. Its name is durable after [`fsync_directory`].
     pub(crate) fn open_or_create(path: &Path) -> Result<Self, StoreError> {
         #[cfg(test)]
-        let missing = !path.exists();
+        let missing = !exists(path)?;
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o640).open(path);
         let file = opened.map_err(|e| StoreError::io("open", path, e))?;
         #[cfg(test)]
         if missing {
-            log::tell(path, Change::Create);
+            log::tell(path, || Change::Create);
         }
         Ok(Self { file, path: path.to_owned() })
     }
@@ -69,7 +76,7 @@ impl PlainFile {
     pub(crate) fn write_at(&self, bytes: &[u8], at: u64) -> Result<(), StoreError> {
         self.file.write_all_at(bytes, at).map_err(|e| self.fail("write", e))?;
         #[cfg(test)]
-        log::tell(&self.path, Change::Write { at, bytes: bytes.into() });
+        log::tell(&self.path, || Change::Write { at, bytes: bytes.into() });
         Ok(())
     }
 
@@ -77,7 +84,7 @@ impl PlainFile {
     pub(crate) fn set_length(&self, bytes: u64) -> Result<(), StoreError> {
         self.file.set_len(bytes).map_err(|e| self.fail("cut", e))?;
         #[cfg(test)]
-        log::tell(&self.path, Change::SetLength(bytes));
+        log::tell(&self.path, || Change::SetLength(bytes));
         Ok(())
     }
 
@@ -98,18 +105,71 @@ impl PlainFile {
         }
         fsync(&self.file).map_err(|e| self.fail("fsync", e))?;
         #[cfg(test)]
-        log::tell(&self.path, Change::Fsync);
+        log::tell(&self.path, || Change::Fsync);
         Ok(())
     }
 
-    /// The handle, for advice to the kernel.
-    pub(crate) fn handle(&self) -> &File {
-        &self.file
+    /// Has the kernel forget what it holds of the file, and look at the medium when it is read next. Advice only: a file
+    /// system that has none of it goes on with what it has.
+    pub(crate) fn forget(&self) {
+        let _ = fadvise(&self.file, 0, None, Advice::DontNeed);
+    }
+
+    /// Its bytes, from the first on.
+    pub(crate) fn reader(&self) -> impl io::Read + '_ {
+        FromStart { file: &self.file, at: 0 }
     }
 
     fn fail(&self, doing: &'static str, e: io::Error) -> StoreError {
         StoreError::io(doing, &self.path, e)
     }
+}
+
+struct FromStart<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl io::Read for FromStart<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read_at(into, self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+/// What a name leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Device and inode.
+    pub(crate) id: (u64, u64),
+    /// Its length.
+    pub(crate) bytes: u64,
+}
+
+/// What `path` leads to; `None` where there is nothing.
+pub(crate) fn look_at(path: &Path) -> Result<Option<Found>, StoreError> {
+    let found = present("look at", path, files::metadata(path))?;
+    Ok(found.map(|meta| Found { id: (meta.dev(), meta.ino()), bytes: meta.len() }))
+}
+
+/// Whether there is something at `path`.
+pub(crate) fn exists(path: &Path) -> Result<bool, StoreError> {
+    look_at(path).map(|found| found.is_some())
+}
+
+/// All that `path` holds; `None` where it isn't there.
+pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    present("read", path, files::read(path))
+}
+
+/// The names in a directory; those that can't be read are left out.
+pub(crate) fn names(directory: &Path) -> Result<Vec<OsString>, StoreError> {
+    #[cfg(not(test))]
+    let names = files::read_dir(directory).map(|all| all.flatten().map(|entry| entry.file_name()).collect());
+    #[cfg(test)]
+    let names = files::names(directory);
+    names.map_err(|e| StoreError::io("list", directory, e))
 }
 
 /// Makes `path` hold `bytes` and nothing else, fsynced. Its name is durable after [`fsync_directory`].
@@ -136,26 +196,26 @@ pub(crate) fn fsync_directory(directory: &Path) -> Result<(), StoreError> {
     let done = File::open(directory).and_then(|d| d.sync_all());
     done.map_err(|e| StoreError::io("fsync the directory", directory, e))?;
     #[cfg(test)]
-    log::tell(&directory.join("names"), Change::FsyncDirectory);
+    log::tell(&directory.join("names"), || Change::FsyncDirectory);
     Ok(())
 }
 
 /// Gives `from` the name `to`, which may be taken. Nothing happens where there is no `from`.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
-    let _done = present("rename", from, std::fs::rename(from, to))?;
+    let _done = present("rename", from, files::rename(from, to))?;
     #[cfg(test)]
     if _done.is_some() {
-        log::tell(from, Change::Rename { to: log::name(to) });
+        log::tell(from, || Change::Rename { to: log::name(to) });
     }
     Ok(())
 }
 
 /// Removes `path`, if it is there.
 pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
-    let _done = present("delete", path, std::fs::remove_file(path))?;
+    let _done = present("delete", path, files::remove_file(path))?;
     #[cfg(test)]
     if _done.is_some() {
-        log::tell(path, Change::Remove);
+        log::tell(path, || Change::Remove);
     }
     Ok(())
 }

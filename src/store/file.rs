@@ -127,11 +127,9 @@ pub fn uri(path: &Path, query: &str) -> String {
         }
     }
     uri.push('?');
-    uri.push_str(query);
     #[cfg(test)]
-    if let Some(vfs) = super::crash::log::vfs() {
-        uri.push_str(if query.contains("vfs=") { "" } else { vfs });
-    }
+    let query = &super::crash::log::query(query);
+    uri.push_str(query);
     uri
 }
 
@@ -202,7 +200,11 @@ impl Settings<'_> {
     }
 
     fn quietly(&self, name: &'static str, value: i64) -> Result<(), StoreError> {
-        self.conn.pragma_update(None, name, value).map_err(|e| StoreError::sql(name, self.path, e))
+        self.run(name, &value.to_string())
+    }
+
+    fn run(&self, name: &'static str, value: &str) -> Result<(), StoreError> {
+        to_its_end(self.conn, &format!("PRAGMA {name} = {value}")).map_err(|e| StoreError::sql(name, self.path, e))
     }
 
     fn check(&self, name: &'static str, wanted: i64) -> Result<(), StoreError> {
@@ -216,9 +218,18 @@ impl Settings<'_> {
     }
 
     fn text(&self, name: &'static str, wanted: &'static str) -> Result<(), StoreError> {
-        self.conn.pragma_update(None, name, wanted).map_err(|e| StoreError::sql(name, self.path, e))?;
+        self.run(name, wanted)?;
         require(name, wanted.to_string(), self.get::<String>(name)?)
     }
+}
+
+/// Runs one statement to its end. `PRAGMA journal_mode = wal` answers first and commits then: where that commit fails, the
+/// connection goes on saying "wal" although the file is in no such mode, unless somebody hears of it.
+pub(super) fn to_its_end(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
+    let mut statement = conn.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
 }
 
 /// Makes the `-wal` of `path` at least `bytes` long by writing zeros behind its end, and fsyncs it: then commits overwrite

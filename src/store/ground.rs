@@ -8,9 +8,9 @@
 use super::disk::{self, PlainFile};
 use super::error::StoreError;
 use super::file::beside;
-use rustix::fs::{Advice, FlockOperation, fadvise, flock};
+use rustix::fs::{FlockOperation, flock};
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Read, Seek, Write};
+use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -90,8 +90,7 @@ pub(crate) fn settle_cache(db: &Path) -> Result<(), StoreError> {
     for suffix in ["", "-wal"] {
         if let Some(file) = PlainFile::open(&beside(db, suffix))? {
             file.fsync()?;
-            // Advice only: a file system that has none of it still holds what was just fsynced.
-            let _ = fadvise(file.handle(), 0, None, Advice::DontNeed);
+            file.forget();
         }
     }
     sync_directory(db)
@@ -104,47 +103,30 @@ pub(crate) fn sync_directory(db: &Path) -> Result<(), StoreError> {
 
 /// Length in bytes, 0 where there is no such file.
 pub(crate) fn length(path: &Path) -> Result<u64, StoreError> {
-    match std::fs::metadata(path) {
-        Ok(meta) => Ok(meta.len()),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(0),
-        Err(e) => Err(StoreError::io("look at", path, e)),
-    }
+    disk::look_at(path).map(|found| found.map_or(0, |found| found.bytes))
 }
 
 /// Whether the database was still being made when the transaction began that its rollback journal is of
 /// (sqlite.org/fileformat2.html §3): it was empty, or too short for the tables and without a log. Then nothing has been
 /// committed to it, whatever is in it.
 pub(crate) fn was_being_made(db: &Path) -> Result<bool, StoreError> {
-    let path = beside(db, "-journal");
-    let mut bytes = [0; 20];
-    let read = match File::open(&path) {
-        Ok(mut file) => file.read_exact(&mut bytes),
-        Err(e) => Err(e),
-    };
-    match read {
-        Ok(()) => {
-            let journal = bytes[..8] == [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
-            let short = length(db)? < 4096 && length(&beside(db, "-wal"))? == 0;
-            Ok(journal && (short || bytes[16..] == [0; 4]))
-        }
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) => Ok(false),
-        Err(e) => Err(StoreError::io("read", &path, e)),
-    }
+    let Some(bytes) = first_bytes::<20>(&beside(db, "-journal"))? else { return Ok(false) };
+    let journal = bytes[..8] == [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+    let short = length(db)? < 4096 && length(&beside(db, "-wal"))? == 0;
+    Ok(journal && (short || bytes[16..] == [0; 4]))
 }
 
 /// Page size and auto-vacuum as the first page of the database says (sqlite.org/fileformat2.html §1.3): `None` where there
 /// is no first page, or it isn't one.
 pub(crate) fn header(db: &Path) -> Result<Option<Header>, StoreError> {
-    let mut bytes = [0; 100];
-    let read = match File::open(db) {
-        Ok(mut file) => file.read_exact(&mut bytes),
-        Err(e) => Err(e),
-    };
-    match read {
-        Ok(()) => Ok(Header::read(&bytes)),
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) => Ok(None),
-        Err(e) => Err(StoreError::io("read", db, e)),
-    }
+    Ok(first_bytes(db)?.as_ref().and_then(Header::read))
+}
+
+/// The first bytes of a file; `None` where there aren't so many.
+fn first_bytes<const N: usize>(path: &Path) -> Result<Option<[u8; N]>, StoreError> {
+    let Some(file) = PlainFile::open(path)? else { return Ok(None) };
+    let mut bytes = [0; N];
+    Ok(file.read_at(&mut bytes, 0)?.then_some(bytes))
 }
 
 /// What [`header`] finds.

@@ -188,7 +188,7 @@ impl Store {
 /// # Errors
 /// Those of the file system, which may be out of use as a whole; the files stay as they are.
 pub fn set_unreadable_aside(cfg: &StoreConfig, why: &StoreError, now: Now) -> Result<(), StoreError> {
-    if side_file(&cfg.path).exists() {
+    if disk::exists(&side_file(&cfg.path))? {
         return Ok(());
     }
     let _lock = Lock::take(&cfg.path)?;
@@ -246,10 +246,16 @@ fn connect(path: &Path, cfg: &StoreConfig, events: &mut Vec<Event>) -> Result<Re
             return Err(StoreError::Damaged { what: format!("{} does not begin as a database", path.display()) });
         }
     }
-    match padding::mend(path, scan) {
+    let scan = match padding::mend(path, scan) {
         // The log is begun anew below, so what it lacks matters only if the power goes before.
-        Err(e @ StoreError::Full { .. }) => log::warn!("store: the end of the log stays as it is: {e}"),
+        Err(e @ StoreError::Full { .. }) => {
+            log::warn!("store: the end of the log stays as it is: {e}");
+            scan
+        }
         other => other?,
+    };
+    if scan.folded {
+        disk::empty(&file::beside(path, "-wal"))?;
     }
     if bytes > 0 {
         check_format(path)?;
@@ -269,7 +275,7 @@ fn connect(path: &Path, cfg: &StoreConfig, events: &mut Vec<Event>) -> Result<Re
     let conn = open_rw(path, &pragmas)?;
     conn.set_prepared_statement_cache_capacity(48);
     create_schema(&conn, WRITER)?;
-    let suspected = suspicion(path).exists();
+    let suspected = disk::exists(&suspicion(path))?;
     if suspected || headless || scan.rot() {
         check_closely(&conn)?;
     }

@@ -21,7 +21,6 @@ use super::log::Log;
 use super::{Store, quarantine};
 use crate::clock::Now;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The end of the log that may not be in the file yet: padding that is held back (`vfs/tail.rs`), and the frame it is of.
@@ -83,11 +82,7 @@ impl Place {
 
 /// Which file `path` names, and its length; `None` where it names none.
 fn look_at(path: &Path) -> Result<Option<(FileId, u64)>, StoreError> {
-    match std::fs::metadata(path) {
-        Ok(meta) => Ok(Some((FileId(meta.dev(), meta.ino()), meta.len()))),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(StoreError::io("look at", path, e)),
-    }
+    Ok(disk::look_at(path)?.map(|found| (FileId(found.id.0, found.id.1), found.bytes)))
 }
 
 impl Store {

@@ -43,20 +43,17 @@ fn intent(db: &Path) -> PathBuf {
 
 /// Whether something is left of a database that is gone.
 pub(super) fn remains(db: &Path) -> Result<bool, StoreError> {
-    Ok(length(&beside(db, "-wal"))? > 0 || high_water::path_of(db).exists())
+    Ok(length(&beside(db, "-wal"))? > 0 || disk::exists(&high_water::path_of(db))?)
 }
 
 /// Goes on with a move that was cut off.
 pub(super) fn finish_move(db: &Path) -> Result<(), StoreError> {
     let intent = intent(db);
-    match std::fs::read(&intent) {
-        Ok(name) => match intended(db, Path::new(std::ffi::OsStr::from_bytes(&name))) {
-            Some(aside) => move_all(db, aside),
-            // Cut off while it was being written, before anything was moved.
-            None => remove(&intent),
-        },
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(StoreError::io("read", &intent, e)),
+    let Some(name) = disk::read(&intent)? else { return Ok(()) };
+    match intended(db, Path::new(std::ffi::OsStr::from_bytes(&name))) {
+        Some(aside) => move_all(db, aside),
+        // Cut off while it was being written, before anything was moved.
+        None => remove(&intent),
     }
 }
 
@@ -80,7 +77,7 @@ pub(super) fn set_log_aside(db: &Path, now: Now) -> Result<PathBuf, StoreError> 
 fn name_aside(db: &Path, now: Now) -> PathBuf {
     let stamp = civil::iso8601(UtcNanos(now.utc.0 / 1_000_000_000 * 1_000_000_000)).replace([':', '-'], "");
     let name = |n: u32| beside(db, &format!("{MARK}{stamp}-{n}"));
-    let free = |path: &PathBuf| SUFFIXES.iter().all(|suffix| !beside(path, suffix).exists());
+    let free = |path: &PathBuf| SUFFIXES.iter().all(|suffix| disk::exists(&beside(path, suffix)).is_ok_and(|is| !is));
     (1..1000).map(name).find(free).unwrap_or_else(|| name(1000))
 }
 
@@ -107,10 +104,9 @@ fn move_all(db: &Path, aside: &Path) -> Result<(), StoreError> {
 pub(super) fn aside(db: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let dir = directory(db);
     let prefix = format!("{}{MARK}", db.file_name().unwrap_or_default().to_string_lossy());
-    let entries = std::fs::read_dir(dir).map_err(|e| StoreError::io("list", dir, e))?;
-    let mut found: Vec<PathBuf> = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
+    let mut found: Vec<PathBuf> = disk::names(dir)?
+        .into_iter()
+        .filter_map(|name| name.into_string().ok())
         .filter(|name| name.starts_with(&prefix))
         .map(|name| SUFFIXES.iter().fold(name.as_str(), |n, s| n.strip_suffix(s).unwrap_or(n)).to_owned())
         .map(|name| dir.join(name))
@@ -137,7 +133,7 @@ struct Salvaged {
 /// In the first transaction of a new file: if one was set aside, it is what this file will salvage.
 pub(super) fn note(conn: &Connection, db: &Path) -> Result<(), StoreError> {
     // A log that was set aside alone has nothing that could be read without the database that it is of.
-    match aside(db)?.iter().rfind(|path| path.exists()) {
+    match aside(db)?.iter().rfind(|path| disk::exists(path).is_ok_and(|is| is)) {
         Some(newest) => set_meta(conn, KEY, newest.to_string_lossy()),
         None => Ok(()),
     }

@@ -5,6 +5,7 @@
 //! refused once the session is open.
 
 use super::reader::{ReadError, Reader};
+use super::rollup::sum;
 use super::scan::Tally;
 use super::vtab::{self, SharedTally};
 use crate::clock::UtcNanos;
@@ -14,13 +15,40 @@ use rusqlite::{Connection, Statement, params_from_iter};
 use serde_json::{Value as Json, json};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, PoisonError};
 
 /// A connection for statements, with the table `reading` where the files are stores.
 #[derive(Debug)]
 pub struct Session {
     reader: Reader,
     tally: Option<SharedTally>,
+    figures: FiguresCheck,
+}
+
+/// Whether the sum over the figures is due to be looked at: with the first statement that reads them.
+#[derive(Debug, Clone, Default)]
+struct FiguresCheck(Arc<AtomicU8>);
+
+const NOT_YET: u8 = 0;
+const DUE: u8 = 1;
+const DONE: u8 = 2;
+
+impl FiguresCheck {
+    /// A statement was compiled that reads `table`.
+    fn reads(&self, table: &str) {
+        if matches!(table, "rollup" | "rollup_day") {
+            let _ = self.0.compare_exchange(NOT_YET, DUE, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// Looks, where it is due, and takes down in `tally` what is wrong.
+    fn look(&self, conn: &Connection, tally: &SharedTally) -> rusqlite::Result<()> {
+        if self.0.compare_exchange(DUE, DONE, Ordering::Relaxed, Ordering::Relaxed).is_ok() && !sum::adds_up(conn)? {
+            tally.lock().unwrap_or_else(PoisonError::into_inner).figures_are_damaged();
+        }
+        Ok(())
+    }
 }
 
 /// One value of a row.
@@ -73,12 +101,18 @@ impl Session {
             true => Some(vtab::register(reader.connection()).map_err(|e| reader.sql("open", e))?),
             false => None,
         };
-        let authorizer = |context: AuthContext<'_>| match context.action {
+        let figures = FiguresCheck::default();
+        let check = figures.clone();
+        let authorizer = move |context: AuthContext<'_>| match context.action {
             AuthAction::Attach { .. } | AuthAction::Detach { .. } => Authorization::Deny,
+            AuthAction::Read { table_name, .. } => {
+                check.reads(table_name);
+                Authorization::Allow
+            }
             _ => Authorization::Allow,
         };
         reader.connection().authorizer(Some(authorizer)).map_err(|e| reader.sql("open", e))?;
-        Ok(Self { reader, tally })
+        Ok(Self { reader, tally, figures })
     }
 
     /// Runs one statement to its end.
@@ -97,6 +131,9 @@ impl Session {
         sink: &mut S,
     ) -> Result<(), Stopped<S::Error>> {
         let mut statement = self.reader.connection().prepare_cached(sql).map_err(refused)?;
+        if let Some(tally) = &self.tally {
+            self.figures.look(self.reader.connection(), tally).map_err(refused)?;
+        }
         step_through(&mut statement, parameters, sink)
     }
 
@@ -181,7 +218,10 @@ impl super::Store {
         let guarded = Guarded::begin(&self.conn).map_err(|e| ReadError::sql("query", &self.path, e))?;
         let mut answer = Answer::default();
         let compiled = self.conn.prepare(sql).map_err(refused);
-        let ran = compiled.and_then(|mut statement| step_through(&mut statement, &[], &mut answer));
+        let ran = compiled.and_then(|mut statement| {
+            guarded.figures.look(&self.conn, &guarded.tally).map_err(refused)?;
+            step_through(&mut statement, &[], &mut answer)
+        });
         let tally = guarded.tally.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match ran {
             Ok(()) if tally.unreadable == 0 => Ok(json!({ "columns": answer.names, "rows": answer.rows })),
@@ -197,16 +237,20 @@ impl super::Store {
 struct Guarded<'a> {
     conn: &'a Connection,
     tally: SharedTally,
+    figures: FiguresCheck,
 }
 
 impl<'a> Guarded<'a> {
     fn begin(conn: &'a Connection) -> rusqlite::Result<Self> {
-        let guarded = Self { conn, tally: vtab::register(conn)? };
+        let guarded = Self { conn, tally: vtab::register(conn)?, figures: FiguresCheck::default() };
+        let check = guarded.figures.clone();
         conn.pragma_update(None, "query_only", true)?;
-        conn.authorizer(Some(|context: AuthContext<'_>| match context.action {
-            AuthAction::Select | AuthAction::Read { .. } | AuthAction::Function { .. } | AuthAction::Recursive => {
+        conn.authorizer(Some(move |context: AuthContext<'_>| match context.action {
+            AuthAction::Read { table_name, .. } => {
+                check.reads(table_name);
                 Authorization::Allow
             }
+            AuthAction::Select | AuthAction::Function { .. } | AuthAction::Recursive => Authorization::Allow,
             // What `reading` asks, and what tells a table's columns; none of these sets anything.
             AuthAction::Pragma {
                 pragma_name: "database_list" | "data_version" | "table_info" | "table_list", ..

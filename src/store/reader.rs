@@ -8,6 +8,7 @@
 //! card of a dead board) can't be locked, and nobody can be writing it: only there is it read without locks, since without
 //! its `-wal` it would look older than it is, or empty.
 
+use super::disk;
 use super::file::{FORMAT_MAJOR, beside, meta, uri};
 pub use super::read_error::ReadError;
 use super::scan::{Scan, Selection};
@@ -72,7 +73,7 @@ impl Reader {
 
     /// Opens any SQLite file: a store, or the plain rows that `export` and `pull` write.
     pub fn open_any(path: &Path) -> Result<Self, ReadError> {
-        if !path.exists() {
+        if disk::exists(path).is_ok_and(|is| !is) {
             return Err(ReadError::Missing { path: path.to_owned() });
         }
         match Self::connect(path, &format!("mode=ro&vfs={}", vfs::reader()), false) {
@@ -232,8 +233,8 @@ const CANT_OPEN: rusqlite::ErrorCode = rusqlite::ErrorCode::CannotOpen;
 
 /// A `-wal` with something in it and no `-shm`: SQLite must make one before it can read.
 fn needs_shm(path: &Path) -> bool {
-    let wal = std::fs::metadata(beside(path, "-wal")).is_ok_and(|wal| wal.len() > 0);
-    wal && !beside(path, "-shm").exists()
+    let wal = super::ground::length(&beside(path, "-wal")).is_ok_and(|bytes| bytes > 0);
+    wal && disk::exists(&beside(path, "-shm")).is_ok_and(|is| !is)
 }
 
 /// True only where nobody at all can write: not a question of whose directory it is.

@@ -60,5 +60,5 @@ pub(crate) fn into_wal(db: &Path) -> Result<(), StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(uri(db, "psow=0"), flags).map_err(fail)?;
     conn.pragma_update(None, "synchronous", 2).map_err(fail)?;
-    conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0)).map(drop).map_err(fail)
+    super::file::to_its_end(&conn, "PRAGMA journal_mode = WAL").map_err(fail)
 }

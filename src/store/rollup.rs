@@ -10,6 +10,7 @@
 
 mod history;
 mod salvage;
+pub(super) mod sum;
 mod thin;
 
 pub use history::{History, RollupSpan};
@@ -24,6 +25,7 @@ use crate::reading::{BootId, Scale, SegmentSeq, SeriesId, Value};
 use crate::segment::{self, Content, Segment, Timeline, TimelineClock};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::{BTreeMap, BTreeSet};
+use sum::Key;
 
 const HOUR_NANOS: i64 = 3600 * SECOND;
 /// Readings that one step decodes.
@@ -62,11 +64,12 @@ pub(super) struct Rollups {
     unknown: u64,
 }
 
-/// How many rows the tables have; kept, since counting them reads them.
+/// How many rows the tables have, kept, since counting them reads them; and the [`sum`] over them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Rows {
     hours: u64,
     days: u64,
+    sum: i64,
 }
 
 /// How far a transaction rolls a line, and with what.
@@ -163,46 +166,53 @@ impl Rollups {
         }
     }
 
-    /// Adds to the rows of `rollup`, within the transaction that moves the line's number on; how many rows are new.
-    fn write(&self, conn: &Connection, no: StoreNo, first: SegmentSeq) -> Result<u64, StoreError> {
-        let mut added = 0;
+    /// Adds to the rows of `rollup`, within the transaction that moves the line's number on; what the tables have then.
+    fn write(&self, conn: &Connection, no: StoreNo, first: SegmentSeq, rows: Rows) -> Result<Rows, StoreError> {
+        let mut rows = rows;
         let look = "SELECT first_seq, n, min, mean, max, last FROM rollup WHERE store = ?1 AND hour = ?2 AND series = ?3 \
                     ORDER BY first_seq DESC LIMIT 1";
         let put = "INSERT OR REPLACE INTO rollup (store, series, hour, first_seq, n, min, mean, max, last) \
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
         for ((hour, series), f) in &self.figures {
             let held = held(conn, look, params![no.0, hour, series.0])?;
+            let key = |first| Key::Hour(no, *series, *hour, first);
             let (first, f) = match held {
                 Some((first, mut held)) => {
+                    rows.sum = rows.sum.wrapping_sub(sum::of_row(key(first), &held));
                     held.join(f);
                     (first, held)
                 }
-                None => (i64::try_from(first.0).unwrap_or(i64::MAX), *f),
+                None => (int(first.0), *f),
             };
-            added += u64::from(held.is_none());
+            rows.hours += u64::from(held.is_none());
+            rows.sum = rows.sum.wrapping_add(sum::of_row(key(first), &f));
             let values = params![no.0, series.0, hour, first, int(f.n), f.min, f.mean, f.max, f.last];
             execute(conn, "write hourly figures", put, values)?;
         }
-        Ok(added)
+        Ok(rows)
     }
 
     /// The same for `rollup_day`, where the keys are days.
-    fn write_days(&self, conn: &Connection, no: StoreNo) -> Result<u64, StoreError> {
-        let mut added = 0;
+    fn write_days(&self, conn: &Connection, no: StoreNo, rows: Rows) -> Result<Rows, StoreError> {
+        let mut rows = rows;
         let look = "SELECT 0, n, min, mean, max, last FROM rollup_day WHERE store = ?1 AND day = ?2 AND series = ?3";
         let put = "INSERT OR REPLACE INTO rollup_day (store, series, day, n, min, mean, max, last) \
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         for ((day, series), f) in &self.figures {
             let held = held(conn, look, params![no.0, day, series.0])?;
-            let mut all = held.map_or(*f, |(_, held)| held);
-            if held.is_some() {
+            let key = Key::Day(no, *series, *day);
+            let mut all = *f;
+            if let Some((_, held)) = held {
+                rows.sum = rows.sum.wrapping_sub(sum::of_row(key, &held));
+                all = held;
                 all.join(f);
             }
-            added += u64::from(held.is_none());
+            rows.days += u64::from(held.is_none());
+            rows.sum = rows.sum.wrapping_add(sum::of_row(key, &all));
             let values = params![no.0, series.0, day, int(all.n), all.min, all.mean, all.max, all.last];
             execute(conn, "write daily figures", put, values)?;
         }
-        Ok(added)
+        Ok(rows)
     }
 }
 
@@ -270,11 +280,10 @@ fn number(value: &Value, scale: Scale) -> Option<f64> {
 }
 
 impl Rolling {
-    /// Within a transaction; how many rows are new.
+    /// Within a transaction; what the tables have then.
     pub(super) fn write(&self, conn: &Connection, no: StoreNo, rows: Rows) -> Result<Rows, StoreError> {
-        let added = self.rollups.write(conn, no, self.upto)?;
+        let rows = self.rollups.write(conn, no, self.upto, rows)?;
         set_meta(conn, &rolled_key(no), int(self.upto.0))?;
-        let rows = Rows { hours: rows.hours + added, ..rows };
         rows.write(conn)?;
         Ok(rows)
     }
@@ -283,7 +292,8 @@ impl Rolling {
 impl Rows {
     fn write(self, conn: &Connection) -> Result<(), StoreError> {
         set_meta(conn, HOUR_ROWS, int(self.hours))?;
-        set_meta(conn, DAY_ROWS, int(self.days))
+        set_meta(conn, DAY_ROWS, int(self.days))?;
+        set_meta(conn, sum::KEY, self.sum)
     }
 }
 
@@ -302,11 +312,13 @@ pub(super) fn rolled(conn: &Connection, no: StoreNo) -> Result<SegmentSeq, Store
 
 /// Forgets the figures of a store, within the transaction that forgets it; how many of `rows` are left.
 pub(super) fn forget(conn: &Connection, no: StoreNo, rows: Rows) -> Result<Rows, StoreError> {
+    let gone = |days| sum::of_some(conn, days, "store = ?1", [no.0]);
+    let sum = rows.sum.wrapping_sub(gone(false)?).wrapping_sub(gone(true)?);
     let forget = |sql: &str| execute(conn, "forget a store", sql, [no.0]).map(|gone| gone as u64);
     let hours = rows.hours.saturating_sub(forget("DELETE FROM rollup WHERE store = ?1")?);
     let days = rows.days.saturating_sub(forget("DELETE FROM rollup_day WHERE store = ?1")?);
     execute(conn, "forget a store", "DELETE FROM meta WHERE key = ?1", [rolled_key(no)])?;
-    let left = Rows { hours, days };
+    let left = Rows { hours, days, sum };
     left.write(conn)?;
     Ok(left)
 }
@@ -326,9 +338,11 @@ impl Store {
     pub(super) fn settle_rollups(&mut self) -> Result<(), StoreError> {
         let (hours, days) = (meta::<i64>(&self.conn, HOUR_ROWS)?, meta::<i64>(&self.conn, DAY_ROWS)?);
         let count = |n: i64| u64::try_from(n).unwrap_or(0);
-        self.rollup_rows = match hours.zip(days) {
-            Some((hours, days)) => Rows { hours: count(hours), days: count(days) },
-            None => self.transaction("begin the figures anew", |conn| {
+        let sum = meta::<i64>(&self.conn, sum::KEY)?;
+        self.rollup_rows = match (hours.zip(days), sum) {
+            (Some((hours, days)), Some(sum)) => Rows { hours: count(hours), days: count(days), sum },
+            (Some(_), None) => self.count_figures()?,
+            (None, _) => self.transaction("begin the figures anew", |conn| {
                 execute(conn, "begin the figures anew", "DELETE FROM rollup", [])?;
                 Rows::default().write(conn)?;
                 Ok(Rows::default())

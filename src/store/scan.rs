@@ -84,6 +84,12 @@ impl Tally {
         }
     }
 
+    /// The figures of hours and days aren't what was written. One for all of them: which row it is, nobody knows.
+    pub(super) fn figures_are_damaged(&mut self) {
+        self.unreadable += 1;
+        self.reasons.push("the figures of hours and days: some have changed or gone; check the medium".into());
+    }
+
     /// Adds what another scan has seen.
     pub fn add(&mut self, other: &Self) {
         self.segments += other.segments;

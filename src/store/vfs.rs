@@ -63,7 +63,7 @@ pub(super) enum Use {
 pub(super) fn name(exclusive: bool) -> &'static str {
     register_all();
     #[cfg(test)]
-    if super::crash::log::vfs().is_some() {
+    if super::crash::log::is_between() {
         static CUT: OnceLock<()> = OnceLock::new();
         CUT.get_or_init(|| {
             register(Some(c"recorder"), c"varved-cut", Use::Shared);
@@ -77,6 +77,12 @@ pub(super) fn name(exclusive: bool) -> &'static str {
 /// The VFS for connections that read a store, by its name. In another process than the writer's any other does as well.
 pub(super) fn reader() -> &'static str {
     register_all();
+    #[cfg(test)]
+    if super::crash::files::in_memory() {
+        static CUT: OnceLock<()> = OnceLock::new();
+        CUT.get_or_init(|| register(Some(c"recorder"), c"varved-beside-cut", Use::Beside));
+        return "varved-beside-cut";
+    }
     "varved-beside"
 }
 
@@ -177,8 +183,10 @@ unsafe extern "C" fn open(
             let (below, never) = ((*file).pMethods, by != Use::Shared);
             let mut shm = path;
             shm.push("-shm");
-            let own =
-                Database { methods: Database::METHODS(*below), below, index: Index::new(shm.into(), never), log: None };
+            let index = Index::new(shm.into(), never);
+            #[cfg(test)]
+            let index = if super::crash::files::in_memory() { Index::of_memory(!never) } else { index };
+            let own = Database { methods: Database::METHODS(*below), below, index, log: None };
             (*file).pMethods = Box::into_raw(Box::new(own)).cast();
         } else if flags & ffi::SQLITE_OPEN_WAL != 0 {
             let below = (*file).pMethods;

@@ -21,9 +21,7 @@ use super::disk::PlainFile;
 use super::error::StoreError;
 use super::file::{FRAME_HEADER_BYTES, beside};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{BufReader, Read};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Bytes of the log before its first frame.
@@ -45,6 +43,9 @@ pub struct WalScan {
     pub commits_behind: u64,
     /// The header itself is damaged although the frames are its own.
     pub header_rotten: bool,
+    /// It breaks where only rot breaks one, and the database holds all of it: none of it may be replayed, for what is before
+    /// the break is older than what the database has.
+    pub folded: bool,
     /// Bytes per page, where there is a log.
     pub page_bytes: Option<u32>,
     /// Which log it is, where its header checks.
@@ -89,7 +90,7 @@ impl WalScan {
     /// Whether SQLite will go on with this log. Where it finds none, or a first one without a commit, it takes new salts by
     /// chance.
     pub fn is_gone_on_with(&self) -> bool {
-        self.log.is_some() && (self.begun_anew > 0 || self.replayed > 0) && !self.rot()
+        self.log.is_some() && (self.begun_anew > 0 || self.replayed > 0) && !self.rot() && !self.folded
     }
 }
 
@@ -99,15 +100,11 @@ impl WalScan {
 /// [`StoreError::Io`] where the file is there and can't be read.
 pub fn scan(db: &Path, page_bytes: Option<u32>) -> Result<WalScan, StoreError> {
     let path = beside(db, "-wal");
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(WalScan::default()),
-        Err(e) => return Err(StoreError::io("read", &path, e)),
-    };
-    let mut input = BufReader::with_capacity(64 << 10, file);
+    let Some(file) = PlainFile::open(&path)? else { return Ok(WalScan::default()) };
+    let mut input = BufReader::with_capacity(64 << 10, file.reader());
     let (mut found, newest) = walk(&mut input, page_bytes).map_err(|e| StoreError::io("read", &path, e))?;
-    if found.rot() && newest.are_in(db) {
-        (found.commits_behind, found.header_rotten) = (0, false);
+    if found.rot() && newest.are_in(db, found.replayed == 0) {
+        (found.commits_behind, found.header_rotten, found.folded) = (0, false, true);
     }
     Ok(found)
 }
@@ -116,14 +113,19 @@ pub fn scan(db: &Path, page_bytes: Option<u32>) -> Result<WalScan, StoreError> {
 #[derive(Default)]
 struct Newest {
     page_bytes: usize,
-    /// Page number to hash.
-    committed: BTreeMap<u32, u32>,
-    open: Vec<(u32, u32)>,
+    /// Page number to hash, and whether the frame is behind the break.
+    committed: BTreeMap<u32, (u32, bool)>,
+    open: Vec<(u32, (u32, bool))>,
+    /// Frames at and behind the break that can't be read, up to the last live one: each may hold a newer page than the log
+    /// seems to.
+    unread: usize,
+    /// The same since the last live one.
+    dead: usize,
 }
 
 impl Newest {
-    fn take(&mut self, page: u32, size: u32, hash: u32) {
-        self.open.push((page, hash));
+    fn take(&mut self, page: u32, size: u32, hash: u32, behind: bool) {
+        self.open.push((page, (hash, behind)));
         if size != 0 {
             self.committed.extend(self.open.drain(..));
             // What the commit cut off is in the database no more.
@@ -132,13 +134,18 @@ impl Newest {
     }
 
     /// Whether the database holds all of it: then the log had been folded, and its break costs nothing. A log that is
-    /// begun anew breaks so when the power goes in its first block.
-    fn are_in(&self, db: &Path) -> bool {
-        let Ok(file) = File::open(db) else { return false };
+    /// begun anew breaks so when the power goes in its first block. Where nothing `leads` up to the break that would be
+    /// replayed, a page from before it may have a newer version among the frames that can't be read.
+    fn are_in(&self, db: &Path, leads: bool) -> bool {
+        let Ok(Some(file)) = PlainFile::open(db) else { return false };
         let mut page = vec![0; self.page_bytes];
-        let is_in = |(no, hash): (&u32, &u32)| {
+        let mut older = if leads { self.unread } else { 0 };
+        let is_in = |(no, (hash, behind)): (&u32, &(u32, bool))| {
             let at = (u64::from(*no) - 1) * self.page_bytes as u64;
-            file.read_exact_at(&mut page, at).is_ok() && crc32fast::hash(&page) == *hash
+            let is = file.read_at(&mut page, at).is_ok_and(|all| all) && crc32fast::hash(&page) == *hash;
+            let excused = !is && !behind && older > 0;
+            older -= usize::from(excused);
+            is || excused
         };
         !self.committed.is_empty() && self.committed.iter().all(is_in)
     }
@@ -236,6 +243,13 @@ impl Frame<'_> {
         copy[20..24].copy_from_slice(&sum.b.to_be_bytes());
         copy
     }
+
+    /// Whether `next` goes on from it: of the same log, with the checksum that follows from its own.
+    pub(super) fn is_before(&self, next: &Frame<'_>, big_endian: bool) -> bool {
+        let sum = Sum { big_endian, a: u32_at(self.0, 16), b: u32_at(self.0, 20) };
+        let sum = sum.over(&next.0[..8]).over(&next.0[FRAME_HEADER..]);
+        self.0[8..16] == next.0[8..16] && sum.is(next.0, 16)
+    }
 }
 
 /// A commit frame: its page, the size it left, and a hash of the page where the frame can be trusted.
@@ -277,11 +291,16 @@ impl Walk {
         let checks = live && u32_at(frame, 0) != 0 && sum.is_some_and(|sum| sum.is(frame, 16));
         let size = u32_at(frame, 4);
         let hash = checks.then(|| crc32fast::hash(&frame[FRAME_HEADER..]));
-        if let Some(hash) = hash {
-            self.newest.take(u32_at(frame, 0), size, hash);
+        let whole = self.header.valid && self.found.broken_at.is_none() && checks;
+        match hash {
+            Some(hash) => self.newest.take(u32_at(frame, 0), size, hash, !whole),
+            None => self.newest.dead += 1,
+        }
+        if live {
+            self.newest.unread += std::mem::take(&mut self.newest.dead);
         }
         let commit = (size != 0).then_some(Commit { page: u32_at(frame, 0), size, hash });
-        if self.header.valid && self.found.broken_at.is_none() && checks {
+        if whole {
             self.sum = sum;
             self.last = commit;
             if commit.is_some() {

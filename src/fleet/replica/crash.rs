@@ -192,7 +192,8 @@ impl Work {
         self.shelf = None;
         let subject = Box::new(Fleet { data: self.dir.path().to_owned() });
         let at = self.dir.path().join(DEVICE);
-        Case { name: name.to_owned(), _dir: self.dir, at, entries: log::end(), states: self.states, subject, threat }
+        let (name, entries) = (name.to_owned(), log::end());
+        Case { name, _memory: None, _dir: self.dir, at, entries, states: self.states, subject, threat }
     }
 }
 

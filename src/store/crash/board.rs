@@ -8,9 +8,9 @@ use super::super::testing::{at, put};
 use super::super::{Identity, Store};
 use super::change::Change;
 use super::held::{Held, held, unaccounted};
-use super::log;
 use super::medium::Image;
 use super::proof::{Known, LOST, Subject, recovered};
+use super::{files, log};
 use crate::config::StoreConfig;
 
 /// What a store is opened with, and what it may say.
@@ -53,7 +53,7 @@ impl Board {
             unaccounted(&store)?;
         }
         if let Some((name, bytes)) = &self.untouched {
-            let now = std::fs::read(self.cfg.path.with_file_name(name)).map_err(|e| format!("{name}: {e}"))?;
+            let now = files::read(&self.cfg.path.with_file_name(name)).map_err(|e| format!("{name}: {e}"))?;
             if now != *bytes {
                 return Err(format!("{name} was written to"));
             }

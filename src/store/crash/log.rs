@@ -6,6 +6,7 @@
 //! where protections are switched off to see the proof fail.
 
 use super::change::{Change, Entry};
+use super::files;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
@@ -54,16 +55,27 @@ pub(crate) fn mark(change: Change) {
     push(String::new(), change);
 }
 
-/// What a URI needs for SQLite to come through the recorder, where this thread records.
-pub(crate) fn vfs() -> Option<&'static str> {
-    RECORDER.with(|slot| slot.borrow().is_some()).then_some("&vfs=recorder")
+/// Whether SQLite has to come through the recorder: this thread records, or its files lie in memory.
+pub(crate) fn is_between() -> bool {
+    files::in_memory() || RECORDER.with(|slot| slot.borrow().is_some())
+}
+
+/// `query` of a URI, with which SQLite comes through the recorder where it has to.
+pub(crate) fn query(query: &str) -> String {
+    match query.contains("vfs=") {
+        _ if !is_between() => query.to_owned(),
+        false => format!("{query}&vfs=recorder"),
+        // Nobody else has a file in memory, so there are no locks to do without.
+        true if files::in_memory() => query.replace("vfs=unix-none", "vfs=recorder"),
+        true => query.to_owned(),
+    }
 }
 
 /// Tells the recorder of this thread, if there is one, what has been done to `path`.
-pub(crate) fn tell(path: &Path, change: Change) {
+pub(crate) fn tell(path: &Path, change: impl FnOnce() -> Change) {
     let here = RECORDER.with(|slot| slot.borrow().as_ref().is_some_and(|r| path.parent() == Some(&r.directory)));
     if here {
-        push(name(path), change);
+        push(name(path), change());
     }
 }
 

@@ -9,6 +9,7 @@
 
 use super::chance::Chance;
 use super::change::{Change, Entry};
+use super::files;
 use super::held::{Bodies, Held};
 use super::log::{self, Lies};
 use super::medium::{Image, Medium, SHAPES, Shape, Threat, identity};
@@ -96,12 +97,21 @@ pub(crate) struct Effort {
     pub(crate) until_lost: bool,
 }
 
+/// Images per boundary, at most, where not everything is done that can be.
+const FEW: usize = 8;
+
 impl Effort {
     /// About `images` at the boundaries of `case`, and at most so many at each.
     pub(crate) fn of(case: &Case, images: u64, most: usize) -> Self {
+        if super::run::seed().is_some() {
+            // A replay looks at all that there is.
+            return Self { one_in: 1, per_boundary: most, again_one_in: 2, again: 24, most_bad: 20, until_lost: false };
+        }
         let boundaries = case.boundaries().max(1);
+        // Rather another seed than one more of the same.
+        let most = if super::run::is_full() { most } else { most.min(FEW) };
         let per_boundary = (images / boundaries).clamp(3, most as u64) as usize;
-        let one_in = if super::run::is_full() { 1 } else { (boundaries * 3 / images.max(1)).max(1) as usize };
+        let one_in = if cfg!(debug_assertions) { (boundaries * 3 / images.max(1)).max(1) as usize } else { 1 };
         // Each of them has to be gone on with, which costs as much as three others.
         let again_one_in = if super::run::is_full() { 30 } else { 10 };
         Self { one_in, per_boundary, again_one_in, again: 8, most_bad: 20, until_lost: false }
@@ -111,6 +121,8 @@ impl Effort {
 /// One workload's log, and everything that is needed to judge what it leaves.
 pub(crate) struct Case {
     pub(crate) name: String,
+    /// Where its images are opened in memory, that.
+    pub(crate) _memory: Option<files::Directory>,
     /// What lives as long as it does.
     pub(crate) _dir: tempfile::TempDir,
     /// Where it ran, and where its images are opened: some files hold paths.
@@ -307,22 +319,18 @@ fn keep(name: &str, why: &str, image: &Image, entries: &[Entry]) {
 
 /// Has `dir` hold `image` and nothing else.
 pub(crate) fn lay_out(dir: &Path, image: &Image) {
-    for entry in std::fs::read_dir(dir).expect("the directory").flatten() {
-        std::fs::remove_file(entry.path()).expect("removed");
-    }
-    for (name, bytes) in image {
-        std::fs::write(dir.join(name), bytes).expect("written");
-    }
+    files::lay_out(dir, image).expect("laid out");
 }
 
 /// Identity of what SQLite and the store will read in `dir`: each database with its log laid over it, the length of that log,
 /// and every other file but locks and the index. What is left of older logs has another salt and is never read.
 pub(crate) fn recovered(dir: &Path) -> u64 {
     let mut files: Image = Image::new();
-    for entry in std::fs::read_dir(dir).expect("the directory").flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
+    for name in files::names(dir).expect("the directory") {
+        let name = name.to_string_lossy().into_owned();
         if !name.ends_with("-shm") && !name.ends_with("-lock") {
-            files.insert(name, std::fs::read(entry.path()).expect("read"));
+            let bytes = files::read(&dir.join(&name)).expect("read");
+            files.insert(name, bytes);
         }
     }
     let logs: Vec<String> = files.keys().filter(|name| name.ends_with("-wal")).cloned().collect();

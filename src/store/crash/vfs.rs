@@ -1,18 +1,17 @@
 //! The recorder: an SQLite VFS that passes every call on to the one of the system and tells the log what reached a file.
-//! The only file of the proof with `unsafe`; each block has its proof.
+//! With `ram` the only file of the proof with `unsafe`; each block has its proof.
 //!
 //! What enters: SQLite's calls, or those of another VFS that has this one as its base. What leaves: the same calls, to
-//! `unix`, answered as `unix` answers them, and for each that changed something a line in the log of the thread. Shared
+//! `unix` or to a directory in memory (`ram`), answered as `unix` answers them, and for each that changed something a line in the log of the thread. Shared
 //! memory and locks pass through unseen: neither outlives a power cut. Writing through mmap would not be seen; varved never does.
 //! (sqlite.org/vfs.html, sqlite.org/c3ref/io_methods.html)
 #![allow(unsafe_code)]
 
 use super::change::Change;
-use super::log;
+use super::ram::path_of;
+use super::{files, log};
 use rusqlite::ffi;
-use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::Once;
 
 /// What SQLite (or a VFS above) knows it by.
@@ -45,8 +44,14 @@ pub(super) fn register() {
             own.zName = NAME.as_ptr();
             own.pNext = std::ptr::null_mut();
             own.szOsFile += OWN_BYTES as c_int;
+            assert!(
+                super::ram::BYTES <= (*base).szOsFile as usize,
+                "a file in memory needs no more room than one of unix"
+            );
             own.xOpen = Some(open);
             own.xDelete = Some(delete);
+            own.xAccess = Some(access);
+            own.xFullPathname = Some(full_pathname);
             let code = ffi::sqlite3_vfs_register(Box::leak(Box::new(own)), 0);
             assert_eq!(code, ffi::SQLITE_OK, "registering the recorder");
         }
@@ -59,28 +64,21 @@ fn unix() -> *mut ffi::sqlite3_vfs {
 }
 
 fn tell(path: *const c_char, change: impl FnOnce() -> Change) {
-    if path.is_null() {
-        return;
+    if !path.is_null() {
+        // SAFETY: not null; SQLite gives NUL-terminated names and keeps them for as long as this call or the open file.
+        log::tell(unsafe { path_of(path) }, change);
     }
-    // SAFETY: not null; SQLite gives NUL-terminated names and keeps them for as long as this call or the open file.
-    let path = unsafe { CStr::from_ptr(path) };
-    log::tell(Path::new(OsStr::from_bytes(path.to_bytes())), change());
 }
 
 /// Whether an fsync of it is to fail.
 fn fails(path: *const c_char) -> bool {
-    if path.is_null() {
-        return false;
-    }
     // SAFETY: as in `tell`.
-    let path = unsafe { CStr::from_ptr(path) };
-    log::fsync_fails(Path::new(OsStr::from_bytes(path.to_bytes())))
+    !path.is_null() && log::fsync_fails(unsafe { path_of(path) })
 }
 
 fn exists(path: *const c_char) -> bool {
     // SAFETY: as in `tell`; the caller has looked for null.
-    let path = unsafe { CStr::from_ptr(path) };
-    Path::new(OsStr::from_bytes(path.to_bytes())).exists()
+    files::metadata(unsafe { path_of(path) }).is_ok()
 }
 
 /// The base's file behind ours.
@@ -107,9 +105,14 @@ unsafe extern "C" fn open(
     // open succeeded.
     unsafe {
         own.write(File { methods: std::ptr::null(), path, directory_owed: false });
-        let unix = unix();
-        let Some(xopen) = (*unix).xOpen else { return ffi::SQLITE_CANTOPEN };
-        let code = xopen(unix, path, base(file), flags, out);
+        let code = match super::ram::open(path, base(file), flags, out) {
+            Some(code) => code,
+            None => {
+                let unix = unix();
+                let Some(xopen) = (*unix).xOpen else { return ffi::SQLITE_CANTOPEN };
+                xopen(unix, path, base(file), flags, out)
+            }
+        };
         let under = (*base(file)).pMethods;
         if !under.is_null() {
             (*own).methods = if (*under).xShmMap.is_some() { &WITH_SHM } else { &WITHOUT_SHM };
@@ -127,9 +130,15 @@ unsafe extern "C" fn open(
 unsafe extern "C" fn delete(_vfs: *mut ffi::sqlite3_vfs, path: *const c_char, directory: c_int) -> c_int {
     // SAFETY: the arguments are SQLite's own, passed on to the VFS that they fit.
     let code = unsafe {
-        let unix = unix();
-        let Some(xdelete) = (*unix).xDelete else { return ffi::SQLITE_IOERR_DELETE };
-        xdelete(unix, path, directory)
+        match files::inode(path_of(path)) {
+            Some(Ok(_)) => files::remove_file(path_of(path)).map_or(ffi::SQLITE_IOERR_DELETE, |()| ffi::SQLITE_OK),
+            Some(Err(_)) => ffi::SQLITE_IOERR_DELETE_NOENT,
+            None => {
+                let unix = unix();
+                let Some(xdelete) = (*unix).xDelete else { return ffi::SQLITE_IOERR_DELETE };
+                xdelete(unix, path, directory)
+            }
+        }
     };
     if code == ffi::SQLITE_OK {
         tell(path, || Change::Remove);
@@ -138,6 +147,36 @@ unsafe extern "C" fn delete(_vfs: *mut ffi::sqlite3_vfs, path: *const c_char, di
         }
     }
     code
+}
+
+unsafe extern "C" fn access(_: *mut ffi::sqlite3_vfs, path: *const c_char, flags: c_int, out: *mut c_int) -> c_int {
+    // SAFETY: as in `delete`; SQLite passes a place for the answer. As `unix` has it, an empty file doesn't exist.
+    unsafe {
+        match files::inode(path_of(path)) {
+            Some(found) => {
+                let asks_for_content = flags == ffi::SQLITE_ACCESS_EXISTS;
+                *out = c_int::from(found.is_ok_and(|inode| !asks_for_content || !inode.bytes().is_empty()));
+                ffi::SQLITE_OK
+            }
+            None => {
+                let unix = unix();
+                (*unix).xAccess.map_or(ffi::SQLITE_IOERR_ACCESS, |access| access(unix, path, flags, out))
+            }
+        }
+    }
+}
+
+unsafe extern "C" fn full_pathname(_: *mut ffi::sqlite3_vfs, path: *const c_char, n: c_int, out: *mut c_char) -> c_int {
+    // SAFETY: as in `delete`; `out` has room for `n` bytes, which are enough where the name with its NUL is no longer.
+    unsafe {
+        let bytes = CStr::from_ptr(path).to_bytes_with_nul();
+        if files::inode(path_of(path)).is_some() && bytes.len() <= n as usize {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr().cast(), out, bytes.len());
+            return ffi::SQLITE_OK;
+        }
+        let unix = unix();
+        (*unix).xFullPathname.map_or(ffi::SQLITE_CANTOPEN, |whole| whole(unix, path, n, out))
+    }
 }
 
 /// A method that only passes on.

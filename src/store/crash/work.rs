@@ -13,6 +13,7 @@ use super::super::{Committed, FreshWhy, Step, Store, StoreError};
 use super::board::Board;
 use super::chance::Chance;
 use super::change::Change;
+use super::files;
 use super::held::{Bodies, Held, held};
 use super::log::{self, Fault, Lies};
 use super::medium::Threat;
@@ -108,7 +109,17 @@ impl Work {
         }
         let subject = Box::new(Board { cfg: self.cfg, me: self.bench.me, events: self.events, untouched, numbers });
         let at = self.dir.path().to_owned();
-        Case { name: name.to_owned(), _dir: self.dir, at, entries, states: self.states, subject, threat }
+        let memory = Some(files::Directory::new(&at));
+        Case {
+            name: name.to_owned(),
+            _memory: memory,
+            _dir: self.dir,
+            at,
+            entries,
+            states: self.states,
+            subject,
+            threat,
+        }
     }
 
     /// A recovery may report this from now on, and so may the next open.

@@ -91,6 +91,8 @@ pub(super) fn begin_run(conn: &Connection, me: &Identity, events: &[Event], now:
     }
     if meta::<String>(conn, "writer")?.is_none_or(|writer| writer != WRITER) {
         set_meta(conn, "writer", WRITER)?;
+        // Another version may have written figures without moving it on.
+        execute(conn, "begin a run", "DELETE FROM meta WHERE key = ?1", [super::super::rollup::sum::KEY])?;
     }
     execute(conn, "begin a run", "DELETE FROM meta WHERE key = 'copied_from'", [])?;
     events.iter().try_for_each(|event| record(conn, event, now))?;

@@ -10,6 +10,7 @@
 //!
 //! What it can't tell: a log of the same database of another time, and a copy of the database beside the newer one's log.
 
+use super::super::disk;
 use super::super::error::StoreError;
 use super::super::event::{Event, EventKind};
 use super::super::high_water::{self, HighWater, Mark};
@@ -25,7 +26,7 @@ use std::path::Path;
 /// # Errors
 /// Those of the file system: nothing has changed, and it may be tried again.
 pub(super) fn set_aside(path: &Path, page_bytes: u32, now: Now, events: &mut Vec<Event>) -> Result<(), StoreError> {
-    if ground::length(path)? == 0 || !high_water::path_of(path).exists() {
+    if ground::length(path)? == 0 || !disk::exists(&high_water::path_of(path))? {
         return Ok(());
     }
     let mut high = HighWater::open(path)?;

@@ -14,8 +14,9 @@ fn anchor(s: i64) -> Anchor {
     Anchor { boot: at(s).boot, utc: at(s).utc, trusted: true }
 }
 
-/// Hours, readings, lowest and highest value, hours and days together.
+/// Hours, readings, lowest and highest value, hours and days together. The sum that is kept over them is right each time.
 fn sums(store: &Store) -> (i64, i64, f64, f64) {
+    assert!(sum::adds_up(&store.conn).unwrap());
     let sql = "SELECT count(DISTINCT hour), coalesce(sum(n), 0), coalesce(min(min), 0), coalesce(max(max), 0) FROM \
                (SELECT hour, n, min, max FROM rollup UNION ALL SELECT -day, n, min, max FROM rollup_day)";
     store.conn.query_row(sql, [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?))).unwrap()
@@ -49,7 +50,7 @@ fn every_reading_counts_once_and_outlives_its_segment() {
     while store.make_room(at(100_000)).unwrap() == Step::Worked {}
     assert!(store.facts().unwrap().readings <= 180, "only the newest segment is left");
     assert_eq!(sums(&store), before);
-    assert_eq!(store.rollup_rows, Rows { hours: 12, days: 0 });
+    assert_eq!((store.rollup_rows.hours, store.rollup_rows.days), (12, 0));
 }
 
 /// What is dropped before compaction came to it is counted first: its hours have figures all the same.
@@ -281,7 +282,7 @@ fn a_row_takes_what_is_reckoned() {
         }
     }
     let no = store.current().no;
-    store.transaction("test", |conn| rollups.write(conn, no, SegmentSeq(1_000_000))).unwrap();
+    store.transaction("test", |conn| rollups.write(conn, no, SegmentSeq(1_000_000), Rows::default())).unwrap();
     let each = (store.facts().unwrap().used_bytes() - before) / 10_000;
     assert!((ROW_BYTES * 7 / 8..=ROW_BYTES).contains(&each), "{each} bytes a row");
 }
@@ -409,4 +410,40 @@ fn a_salvage_takes_the_figures_over() {
     compact_all(&mut store, at(200_000));
     assert_eq!(sums(&store), before);
     assert_eq!(store.rollup_rows.hours, 12);
+}
+
+/// A figure that changes and a row that goes are told to who reads figures, and by `varved verify`; who reads others isn't
+/// bothered. (Nobody knew.)
+#[test]
+fn figures_that_rot_are_told() {
+    let bench = Bench::new();
+    let mut store = bench.open_calm();
+    put_with(&mut store, 3, 60, 0, &[anchor(0)]).unwrap();
+    minutes(&mut store, 1, 120);
+    compact_all(&mut store, at(100_000));
+    assert!(counted(&store) > 0);
+    let told = |store: &Store, sql: &str| match store.query(sql) {
+        Ok(_) => false,
+        Err(super::super::reader::ReadError::Damaged { first, .. }) => first.contains("figures"),
+        Err(other) => panic!("{other}"),
+    };
+    let (figures, other) = ("SELECT max(max) FROM rollup", "SELECT count(*) FROM series");
+    assert!(!told(&store, figures));
+    for rot in ["UPDATE rollup SET max = max + 1 WHERE series = 2", "DELETE FROM rollup WHERE series = 1"] {
+        store.conn.execute_batch(&format!("SAVEPOINT s; {rot}")).unwrap();
+        assert!(told(&store, figures) && !told(&store, other), "{rot}");
+        store.conn.execute_batch("ROLLBACK TO s; RELEASE s").unwrap();
+        assert!(!told(&store, figures));
+    }
+    store.conn.execute("UPDATE rollup SET n = n + 1 WHERE series = 3", []).unwrap();
+    let reader = super::super::reader::Reader::open(&bench.cfg.path).unwrap();
+    let audit = super::super::audit::audit(&reader).unwrap();
+    assert!(audit.problems.first.iter().any(|problem| problem.contains("figures")), "{:?}", audit.problems);
+    drop(store);
+    // Another version may have written figures and knows of no sum: it is made anew.
+    let store = bench.open_calm();
+    assert!(told(&store, figures));
+    store.conn.execute_batch("UPDATE meta SET value = 'varved 0.0.1' WHERE key = 'writer'").unwrap();
+    drop(store);
+    assert!(!told(&bench.open_calm(), figures));
 }

@@ -5,7 +5,7 @@
 use super::super::error::StoreError;
 use super::super::file::{StoreNo, execute};
 use super::super::{Step, Store};
-use super::{Figures, Rollups, Rows, STEP_ROWS, figures_of};
+use super::{Figures, Rollups, Rows, STEP_ROWS, figures_of, sum};
 use crate::reading::SeriesId;
 use rusqlite::params;
 
@@ -32,11 +32,14 @@ impl Store {
         let (days, upto, seen) = self.days_from(no, first)?;
         let rows = self.rollup_rows;
         self.rollup_rows = self.transaction("fold hours into days", |conn| {
-            let added = days.write_days(conn, no)?;
+            let rows = days.write_days(conn, no, rows)?;
+            let which = "store = ?1 AND hour BETWEEN ?2 AND ?3";
+            let sum = sum::of_some(conn, false, which, params![no.0, first, upto])?;
             let sql = "DELETE FROM rollup WHERE store = ?1 AND hour BETWEEN ?2 AND ?3";
             let gone = execute(conn, "fold hours into days", sql, params![no.0, first, upto])?;
             debug_assert_eq!(gone, seen);
-            let rows = Rows { hours: rows.hours.saturating_sub(gone as u64), days: rows.days + added };
+            let hours = rows.hours.saturating_sub(gone as u64);
+            let rows = Rows { hours, sum: rows.sum.wrapping_sub(sum), ..rows };
             rows.write(conn)?;
             Ok(rows)
         })?;
@@ -69,9 +72,10 @@ impl Store {
         };
         let rows = self.rollup_rows;
         self.rollup_rows = self.transaction("drop daily figures", |conn| {
+            let sum = sum::of_some(conn, true, "store = ?1 AND day = ?2", params![no.0, day])?;
             let sql = "DELETE FROM rollup_day WHERE store = ?1 AND day = ?2";
             let gone = execute(conn, "drop daily figures", sql, params![no.0, day])?;
-            let rows = Rows { days: rows.days.saturating_sub(gone as u64), ..rows };
+            let rows = Rows { days: rows.days.saturating_sub(gone as u64), sum: rows.sum.wrapping_sub(sum), ..rows };
             rows.write(conn)?;
             Ok(rows)
         })?;
@@ -95,20 +99,25 @@ impl Store {
 
     /// The kept counts and the tables differ, as after a salvage: the tables are right.
     pub(in crate::store) fn recount(&mut self) -> Result<Step, StoreError> {
+        self.rollup_rows = self.count_figures()?;
+        Ok(Step::Idle)
+    }
+
+    /// Counts and sums what the tables have, and writes that down.
+    pub(super) fn count_figures(&mut self) -> Result<Rows, StoreError> {
         let count = |table: &str| -> Result<u64, StoreError> {
             let n: Result<i64, _> = self.conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0));
             n.map(|n| u64::try_from(n).unwrap_or(0)).map_err(|e| self.failed("count the figures", e))
         };
-        let rows = Rows { hours: count("rollup")?, days: count("rollup_day")? };
+        let rows = Rows { hours: count("rollup")?, days: count("rollup_day")?, sum: sum::of_all(&self.conn)? };
         self.transaction("count the figures", |conn| rows.write(conn))?;
-        self.rollup_rows = rows;
-        Ok(Step::Idle)
+        Ok(rows)
     }
 }
 
 impl Rows {
     /// What figures may take of a file: a quarter for hours, a thirty-second for days.
     pub(super) fn most(file_bytes: u64) -> Self {
-        Self { hours: file_bytes / 4 / ROW_BYTES, days: file_bytes / 32 / ROW_BYTES }
+        Self { hours: file_bytes / 4 / ROW_BYTES, days: file_bytes / 32 / ROW_BYTES, sum: 0 }
     }
 }

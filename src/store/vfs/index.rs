@@ -59,6 +59,12 @@ impl Index {
         Self { path, regions: Vec::new(), fd: None, private: false, never }
     }
 
+    /// Of one that never was in a file: `private` where nobody else is to be thought of.
+    #[cfg(test)]
+    pub(super) fn of_memory(private: bool) -> Self {
+        Self { private, ..Self::new(PathBuf::new(), true) }
+    }
+
     /// Whether nobody else sees it.
     pub(super) fn is_private(&self) -> bool {
         self.private
@@ -76,13 +82,13 @@ impl Index {
         }
         let region = Region { at, bytes };
         self.regions.push(region);
-        if self.private && !region.detach() { ffi::SQLITE_IOERR_SHMMAP } else { ffi::SQLITE_OK }
+        if self.private && self.fd.is_some() && !region.detach() { ffi::SQLITE_IOERR_SHMMAP } else { ffi::SQLITE_OK }
     }
 
     /// Whether somebody waits for the file, or no longer had to.
     pub(super) fn is_wanted(&self) -> bool {
         // SAFETY: asks about a descriptor; one that isn't open is an error, taken for a lease that is gone.
-        self.private && self.fd.is_none_or(|fd| unsafe { libc::fcntl(fd, libc::F_GETLEASE) } != libc::F_WRLCK)
+        self.private && self.fd.is_some_and(|fd| unsafe { libc::fcntl(fd, libc::F_GETLEASE) } != libc::F_WRLCK)
     }
 
     /// Goes private if nobody else has the file open. The caller holds the write lock.

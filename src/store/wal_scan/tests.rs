@@ -2,6 +2,8 @@
 
 use super::super::file::{Pragmas, open_rw};
 use super::*;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 const FRAME: u64 = 2048 + FRAME_HEADER_BYTES;
 
