@@ -11,7 +11,8 @@
 //! frame: page no, size after commit or 0, salt 1, salt 2, checksum 1, checksum 2 (u32 BE), the page
 //! ```
 //! (sqlite.org/fileformat2.html §4.) Frames whose salt is that of the header are *live*. At most one transaction was in
-//! flight, so at most one commit may lie behind the first bad frame; two are rot. With `psow=0` SQLite fills the block up
+//! flight, so at most one commit may lie behind the first bad frame; two are rot. A frame's size and its salt may lie in two
+//! sectors, one of which did not arrive: then what was there before says whether it is a commit, unless it checks. With `psow=0` SQLite fills the block up
 //! with copies of the commit frame, which are one commit together. A torn transaction that a shorter one overwrites leaves
 //! live frames behind it, which a later scan would take for rot; therefore the room's `open` begins the log anew (another
 //! salt) whenever frames were replayed or rot was found. A log that the database holds all of already can't lose anything either: it breaks
@@ -27,6 +28,9 @@ use std::path::Path;
 /// Bytes of the log before its first frame.
 pub(super) const HEADER_BYTES: usize = 32;
 const FRAME_HEADER: usize = FRAME_HEADER_BYTES as usize;
+
+/// What a medium writes whole, at least.
+const SECTOR_BYTES: u64 = 512;
 
 /// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -289,7 +293,7 @@ impl Walk {
         let live = (u32_at(frame, 8), u32_at(frame, 12)) == self.header.salt;
         let sum = self.sum.map(|sum| sum.over(&frame[..8]).over(&frame[FRAME_HEADER..]));
         let checks = live && u32_at(frame, 0) != 0 && sum.is_some_and(|sum| sum.is(frame, 16));
-        let size = u32_at(frame, 4);
+        let size = if live && !checks && self.is_split(frame.len()) { 0 } else { u32_at(frame, 4) };
         let hash = checks.then(|| crc32fast::hash(&frame[FRAME_HEADER..]));
         let whole = self.header.valid && self.found.broken_at.is_none() && checks;
         match hash {
@@ -311,6 +315,12 @@ impl Walk {
         self.behind(live, checks, commit);
         let stored = Sum { big_endian: self.header.sum.big_endian, a: u32_at(frame, 16), b: u32_at(frame, 20) };
         self.sum = live.then_some(stored);
+    }
+
+    /// Whether the size and the salt of this frame, of `bytes` in all, lie in two sectors.
+    fn is_split(&self, bytes: usize) -> bool {
+        let at = HEADER_BYTES as u64 + (self.seen - 1) * bytes as u64;
+        (at + 4) / SECTOR_BYTES != (at + 15) / SECTOR_BYTES
     }
 
     /// A frame at or behind the break.

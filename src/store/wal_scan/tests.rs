@@ -132,6 +132,49 @@ fn a_torn_last_commit_is_no_rot() {
     }
 }
 
+/// A transaction is torn over an older log, and one of its frames has its salt in a sector that arrived and its size in one
+/// that did not: what lay there before was the end of a commit, which is none now. (It was taken for a second one, and both
+/// for rot.)
+#[test]
+fn half_a_header_over_an_older_commit_is_no_rot() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("v.db");
+    let conn = open_rw(&db, &Pragmas { page_bytes: 2048, ..Pragmas::replica() }).unwrap();
+    conn.execute_batch("CREATE TABLE t (a INTEGER PRIMARY KEY, b)").unwrap();
+    let insert = |n: u32, bytes: u32| {
+        conn.execute_batch("BEGIN").unwrap();
+        (0..n).for_each(|_| drop(conn.execute("INSERT INTO t (b) VALUES (randomblob(?1))", [bytes]).unwrap()));
+        conn.execute_batch("COMMIT").unwrap();
+    };
+    (0..60).for_each(|_| insert(1, 200));
+    let older = std::fs::read(beside(&db, "-wal")).unwrap();
+    let place = |frame: u64| (HEADER_BYTES as u64 + frame * FRAME) as usize;
+    let sectors = |frame: u64| ((place(frame) + 4) / 512, (place(frame) + 15) / 512);
+    let split = |frame: &u64| sectors(*frame).0 != sectors(*frame).1 && u32_at(&older, place(*frame) + 4) != 0;
+    let split = (20..frames(&db)).find(split).expect("a commit with its header in two sectors");
+    conn.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())).unwrap();
+    insert(1, 200);
+    while scan(&db, None).unwrap().replayed + 8 < split {
+        insert(1, 200);
+    }
+    let committed = scan(&db, None).unwrap().replayed;
+    insert(40, 2000);
+    let mut torn = std::fs::read(beside(&db, "-wal")).unwrap();
+    assert!(committed + 2 < split && scan(&db, None).unwrap().replayed > split + 2, "{committed} {split}");
+    // The first frame didn't arrive, nor did the sector with the size of that one.
+    for sector in [(place(committed) / 512 + 1) * 512, sectors(split).0 * 512] {
+        torn[sector..sector + 512].copy_from_slice(&older[sector..sector + 512]);
+    }
+    let before = scan(&db, None).unwrap();
+    std::fs::write(beside(&db, "-wal"), torn).unwrap();
+    let found = scan(&db, None).unwrap();
+    assert_eq!(
+        (found.replayed, found.commits_behind, found.rot()),
+        (committed, 1, false),
+        "{found:?} after {before:?}"
+    );
+}
+
 /// A log that has been folded loses nothing: garbage in its first block is what a cut leaves while it is begun anew. (It
 /// was taken for rot.)
 #[test]
