@@ -101,11 +101,11 @@ fn storms() -> (i64, u64) {
     }
 }
 
-/// Hours and seeds of long lives: three years, thirty with `VARVED_FULL`.
+/// Hours and seeds of long lives: with the storms three years, more than forty with `VARVED_FULL`.
 fn months() -> (i64, u64) {
     match (is_full(), cfg!(debug_assertions)) {
         (true, _) => (MONTH_HOURS, 366),
-        (false, false) => (MONTH_HOURS, 37),
+        (false, false) => (MONTH_HOURS, 29),
         (false, true) => (MONTH_HOURS / 10, 2),
     }
 }
