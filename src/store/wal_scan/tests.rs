@@ -143,7 +143,9 @@ fn half_a_header_over_an_older_commit_is_no_rot() {
     conn.execute_batch("CREATE TABLE t (a INTEGER PRIMARY KEY, b)").unwrap();
     let insert = |n: u32, bytes: u32| {
         conn.execute_batch("BEGIN").unwrap();
-        (0..n).for_each(|_| drop(conn.execute("INSERT INTO t (b) VALUES (randomblob(?1))", [bytes]).unwrap()));
+        for _ in 0..n {
+            conn.execute("INSERT INTO t (b) VALUES (randomblob(?1))", [bytes]).unwrap();
+        }
         conn.execute_batch("COMMIT").unwrap();
     };
     (0..60).for_each(|_| insert(1, 200));
