@@ -11,7 +11,7 @@ use super::reader::ReadError;
 use crate::clock::Anchor;
 use crate::reading::ranges::RangeSet;
 use crate::reading::{BootId, SeqRange};
-use crate::segment::View;
+use crate::segment::{self, Content, Loss, Segment, View};
 use crate::wire::{BoardHello, CatalogPage, PulledEvent, Running};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::path::{Path, PathBuf};
@@ -133,10 +133,18 @@ impl Arrivals {
     /// Whose it is from now on, and how the board is.
     pub fn note(&mut self, hello: &BoardHello, at: crate::clock::UtcNanos) -> Result<(), ReadError> {
         self.write(|conn| {
-            conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", params![DEVICE, hello.device])?;
-            let health = hello.health.as_deref().unwrap_or_else(|why| why);
-            conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", params![HEALTH, health])?;
-            conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", params![AT, at.0])?;
+            let set = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)";
+            // A card tells neither: what was known of its board stays.
+            if !hello.device.is_empty() {
+                conn.execute(set, params![DEVICE, hello.device])?;
+            }
+            match &hello.health {
+                Ok(health) => conn.execute(set, params![HEALTH, health])?,
+                Err(why) => {
+                    conn.execute("INSERT OR IGNORE INTO meta (key, value) VALUES (?1, ?2)", params![HEALTH, why])?
+                }
+            };
+            conn.execute(set, params![AT, at.0])?;
             hello.events.iter().rev().try_for_each(|event| add_event(conn, event))
         })
     }
@@ -285,11 +293,53 @@ pub(super) fn had(conn: &Connection) -> rusqlite::Result<Vec<Had>> {
 /// Puts a segment in the place of those that it covers.
 pub(super) fn place(conn: &Connection, store: &Uuid, view: &View, body: &[u8]) -> Result<Arrival, StoreError> {
     let no = upsert_store(conn, store, 0, None)?;
+    if view.is_loss() {
+        return lose(conn, no, view, body);
+    }
     let arrival = clear(conn, no, view.range(), |_| Ok(())).map_err(|e| sql_of(conn, "read the segments", e))?;
     if arrival == Arrival::Kept {
         insert_segment(conn, no, view, body)?;
     }
     Ok(arrival)
+}
+
+/// Writes down a loss for the numbers of which nothing is held here. What the board dropped, a laptop may have pulled before:
+/// no reading goes for a loss, and the wider loss takes the place of those that it covers.
+pub(super) fn lose(conn: &Connection, no: StoreNo, view: &View, body: &[u8]) -> Result<Arrival, StoreError> {
+    let (range, Some(loss)) = (view.range(), view.loss()) else { return Ok(Arrival::Known) };
+    let around = overlapping(conn, no, range).map_err(|e| sql_of(conn, "read the segments", e))?;
+    let covered = |other: &(SeqRange, bool)| other.1 && range.covers(&other.0) && other.0 != range;
+    let held: RangeSet = around.iter().filter(|other| !covered(other)).map(|other| other.0).collect();
+    let missing = held.gaps(range);
+    if missing.is_empty() {
+        return Ok(Arrival::Known);
+    }
+    for (other, _) in around.iter().filter(|other| covered(other)) {
+        let sql = "DELETE FROM segment WHERE id = ?1";
+        file::execute(conn, "replace a loss", sql, [file::row_id(no, other.first)])?;
+    }
+    for part in missing.iter() {
+        if part == range {
+            insert_segment(conn, no, view, body)?;
+            continue;
+        }
+        // How many of its readings are in a part, nobody knows.
+        let content = Content::Loss(Loss { readings: None, ..*loss });
+        let body = segment::encode(&Segment { range: part, content })?;
+        insert_segment(conn, no, &View::parse(&body)?, &body)?;
+    }
+    Ok(Arrival::Kept)
+}
+
+/// The segments that share a number with `range`, and whether each is a loss.
+fn overlapping(conn: &Connection, no: StoreNo, range: SeqRange) -> rusqlite::Result<Vec<(SeqRange, bool)>> {
+    let sql = "SELECT id, last_seq, kind <> 0 FROM segment WHERE id BETWEEN \
+               coalesce((SELECT max(id) FROM segment WHERE id BETWEEN ?1 AND ?2), ?2) AND ?3 ORDER BY id";
+    let ids = [no.0 << 48, file::row_id(no, range.first), file::row_id(no, range.last)];
+    let mut select = conn.prepare_cached(sql)?;
+    let rows = select.query_map(ids, |row| Ok((super::scan::range_of(row.get(0)?, row.get(1)?), row.get(2)?)))?;
+    let rows: Vec<(Option<SeqRange>, bool)> = rows.collect::<Result<_, _>>()?;
+    Ok(rows.into_iter().filter_map(|(held, loss)| Some((held.filter(|held| held.overlaps(&range))?, loss))).collect())
 }
 
 /// Makes room for `range`: what it covers goes, after `gone` has seen its row id.

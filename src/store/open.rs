@@ -246,7 +246,7 @@ fn connect(path: &Path, cfg: &StoreConfig, events: &mut Vec<Event>) -> Result<Re
             return Err(StoreError::Damaged { what: format!("{} does not begin as a database", path.display()) });
         }
     }
-    let scan = match padding::mend(path, scan) {
+    let scan = match if scan.folded { Ok(scan) } else { padding::mend(path, scan) } {
         // The log is begun anew below, so what it lacks matters only if the power goes before.
         Err(e @ StoreError::Full { .. }) => {
             log::warn!("store: the end of the log stays as it is: {e}");

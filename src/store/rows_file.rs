@@ -20,7 +20,7 @@ use super::scan::{Cell, shown};
 use crate::clock::timebase::{Quality, Timebase};
 use crate::clock::{BootNanos, UtcNanos, civil};
 use crate::reading::BootId;
-use crate::segment::{TimelineClock, View};
+use crate::segment::{Column, ColumnHead, TimelineClock, View};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::path::Path;
 
@@ -203,6 +203,15 @@ impl Merging<'_> {
                 added.unreadable += 1;
                 continue;
             };
+            if view.is_loss() {
+                arrivals::lose(self.conn, no, &view, body).map_err(plain_error)?;
+                continue;
+            }
+            let Some(columns) = shown_columns(&view, store) else {
+                // It takes no place, and comes again with the next pull.
+                added.unreadable += 1;
+                continue;
+            };
             let mut before = 0;
             let arrival = arrivals::clear(self.conn, no, view.range(), |segment| {
                 before += self.drop_rows(segment)?;
@@ -211,11 +220,9 @@ impl Merging<'_> {
             if arrival != Arrival::Kept {
                 continue;
             }
+            let segment = super::file::row_id(no, view.range().first);
             super::file::insert_segment(self.conn, no, &view, body).map_err(plain_error)?;
-            match self.write_rows(super::file::row_id(no, view.range().first), view, store)? {
-                Some(rows) => added.readings += rows.saturating_sub(before),
-                None => added.unreadable += 1,
-            }
+            added.readings += self.write_rows(segment, &view, &columns, store)?.saturating_sub(before);
         }
         Ok(())
     }
@@ -231,21 +238,16 @@ impl Merging<'_> {
         Ok((last - first + 1).unsigned_abs())
     }
 
-    /// The rows of a segment, next to each other; how many, or none where it can't be shown.
-    fn write_rows(&self, segment: i64, view: View, store: &HeldStore) -> rusqlite::Result<Option<u64>> {
-        if view.is_loss() || view.columns().is_empty() {
-            return Ok(Some(0));
-        }
-        let known = view.columns().iter().all(|column| store.series.contains_key(&column.series));
-        let (seq, columns) = (view.range().first.0 as i64, view.decode_columns(0..view.columns().len()));
-        let Some(columns) = columns.ok().filter(|_| known) else { return Ok(None) };
+    /// The rows of a segment, next to each other; how many.
+    fn write_rows(&self, segment: i64, view: &View, columns: &[Column], store: &HeldStore) -> rusqlite::Result<u64> {
+        let seq = view.range().first.0 as i64;
         let sql = "SELECT coalesce(max(rowid), 0) + 1 FROM reading";
         let first: i64 = self.conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
         let sql = "INSERT INTO reading (rowid, series, time, utc, value, unit, quality, seq, boot, boottime) \
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
         let mut insert = self.conn.prepare_cached(sql)?;
         let mut next = first;
-        for column in &columns {
+        for column in columns {
             let (Some(def), Ok(timeline)) = (store.series.get(&column.series), view.timeline(column.timeline)) else {
                 continue;
             };
@@ -265,7 +267,7 @@ impl Merging<'_> {
             let sql = "INSERT INTO pulled (segment, first_row, last_row) VALUES (?1, ?2, ?3)";
             self.conn.prepare_cached(sql)?.execute([segment, first, next - 1])?;
         }
-        Ok(Some((next - first).unsigned_abs()))
+        Ok((next - first).unsigned_abs())
     }
 
     /// Writes the rows of those segments anew whose times are known better now.
@@ -277,8 +279,9 @@ impl Merging<'_> {
                 let sql = "SELECT body FROM main.segment WHERE id = ?1";
                 let body: Vec<u8> = self.conn.prepare_cached(sql)?.query_row([segment], |row| row.get(0))?;
                 let Ok(view) = View::parse(&body) else { continue };
+                let Some(columns) = shown_columns(&view, store) else { continue };
                 self.drop_rows(segment)?;
-                added.retimed += self.write_rows(segment, view, store)?.unwrap_or(0);
+                added.retimed += self.write_rows(segment, &view, &columns, store)?;
             }
         }
         Ok(added)
@@ -341,6 +344,14 @@ fn plain_error(error: super::StoreError) -> rusqlite::Error {
         }
         other => rusqlite::Error::ToSqlConversionFailure(Box::new(other)),
     }
+}
+
+/// The columns of a segment, if all of them can be shown: their series, timelines and values are known.
+fn shown_columns(view: &View, store: &HeldStore) -> Option<Vec<Column>> {
+    let known =
+        |column: &ColumnHead| store.series.contains_key(&column.series) && view.timeline(column.timeline).is_ok();
+    let known = view.columns().iter().all(known);
+    known.then(|| view.decode_columns(0..view.columns().len()).ok()).flatten()
 }
 
 /// The path of what has arrived for `out` and is not yet in it.

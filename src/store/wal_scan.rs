@@ -293,7 +293,7 @@ impl Walk {
         let live = (u32_at(frame, 8), u32_at(frame, 12)) == self.header.salt;
         let sum = self.sum.map(|sum| sum.over(&frame[..8]).over(&frame[FRAME_HEADER..]));
         let checks = live && u32_at(frame, 0) != 0 && sum.is_some_and(|sum| sum.is(frame, 16));
-        let size = if live && !checks && self.is_split(frame.len()) { 0 } else { u32_at(frame, 4) };
+        let size = u32_at(frame, 4);
         let hash = checks.then(|| crc32fast::hash(&frame[FRAME_HEADER..]));
         let whole = self.header.valid && self.found.broken_at.is_none() && checks;
         match hash {
@@ -312,7 +312,9 @@ impl Walk {
             }
             return;
         }
-        self.behind(live, checks, commit);
+        // Half of a header is no word on whether it is a commit, or a copy of one.
+        let known = checks || !self.is_split(frame.len());
+        self.behind(live, checks, known, commit);
         let stored = Sum { big_endian: self.header.sum.big_endian, a: u32_at(frame, 16), b: u32_at(frame, 20) };
         self.sum = live.then_some(stored);
     }
@@ -324,7 +326,7 @@ impl Walk {
     }
 
     /// A frame at or behind the break.
-    fn behind(&mut self, live: bool, checks: bool, commit: Option<Commit>) {
+    fn behind(&mut self, live: bool, checks: bool, known: bool, commit: Option<Commit>) {
         if !self.header.valid {
             // Frames without a commit are a transaction that was torn, and so is the header that was written before them again.
             self.found.header_rotten |= checks && commit.is_some();
@@ -336,6 +338,9 @@ impl Walk {
         }
         self.found.live_behind += 1;
         self.found.last_live = self.seen;
+        if !known {
+            return;
+        }
         match (commit, self.last) {
             (Some(commit), Some(last)) if last.same(&commit) => {
                 self.last = Some(Commit { hash: last.hash.or(commit.hash), ..commit });

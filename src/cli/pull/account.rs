@@ -23,7 +23,7 @@ pub(super) fn print(out: &Path, fetched: &Fetched, added: Option<Added>) -> Resu
     let mut line = |name: &str, value: String| {
         let _ = writeln!(text, "{name:<10} {value}");
     };
-    let name = if fetched.hello.device.is_empty() { "a store" } else { &fetched.hello.device };
+    let name = if fetched.hello.device.is_empty() { "a store" } else { &shown(&fetched.hello.device) };
     line("device", format!("{name}, to {} ({})", out.display(), size_of(out)));
     line("readings", file.readings(added));
     line("period", file.period(added.is_some()));

@@ -68,7 +68,9 @@ impl Replica {
         let folder = path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder).map_err(io("make", folder))?;
         remove(&part)?;
-        execute(&self.conn, "write the replica anew", "VACUUM INTO ?1", [uri(&part, "psow=0&vfs=unix")])?;
+        // Half a copy would only take room.
+        execute(&self.conn, "write the replica anew", "VACUUM INTO ?1", [uri(&part, "psow=0&vfs=unix")])
+            .inspect_err(|_| drop(remove(&part)))?;
         fs::File::open(&part).and_then(|file| file.sync_all()).map_err(io("fsync", &part))?;
         if now.wal.is_some() && now.wal == self.place.wal {
             // Ours, and in the copy; it would be replayed into what stands there now.
@@ -80,6 +82,8 @@ impl Replica {
                 shelf::set_aside(path).map_err(|e| StoreError::io("move aside", path, std::io::Error::other(e)))?;
             log::warn!("replica: what stood in the place of {} is now {}", path.display(), aside.display());
         }
+        // Of a log that is gone: the connection that is opened next makes its own.
+        remove(&beside(path, "-shm"))?;
         fs::rename(&part, path).map_err(io("rename", &part))?;
         let fsync = |dir: &Path| fs::File::open(dir).and_then(|dir| dir.sync_all());
         fsync(folder).map_err(io("fsync", folder))?;

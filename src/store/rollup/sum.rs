@@ -57,16 +57,25 @@ fn both(conn: &Connection) -> rusqlite::Result<(i64, Option<i64>)> {
     let (mut sum, mut kept) = (0_i64, None);
     while let Some(row) = rows.next()? {
         match row.get::<_, i64>(0)? {
-            2 => kept = Some(row.get(1)?),
+            // One that is no number adds up to nothing.
+            2 => kept = Some(row.get(1).unwrap_or(0)),
             kind => sum = sum.wrapping_add(summand(kind, row)?),
         }
     }
     Ok((sum, kept))
 }
 
+/// What a row adds; nothing where a cell has rotted to another type, so that the sum tells, and nobody fails for it.
 fn summand(kind: i64, row: &Row<'_>) -> rusqlite::Result<i64> {
-    let key = [kind, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?];
-    Ok(of_numbers(key, &figures_of(row, 5)?))
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType};
+    let typed = || -> rusqlite::Result<i64> {
+        let key = [kind, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?];
+        Ok(of_numbers(key, &figures_of(row, 5)?))
+    };
+    match typed() {
+        Err(FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..)) => Ok(0),
+        other => other,
+    }
 }
 
 /// Whether the figures are what was written: true also where no sum is kept. For who reads them.

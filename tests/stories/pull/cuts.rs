@@ -17,7 +17,8 @@ fn a_pull_that_is_killed_ten_times_goes_on_where_it_was() {
     let proxy = Proxy::to(sshd.port, seed());
     std::fs::remove_file(sshd.dir.join("config")).unwrap();
     sshd.configure("board", proxy.port);
-    proxy.set_both(Way { bytes_per_s: Some(40_000), ..Way::default() });
+    // So thin that none of the ten gets to its end.
+    proxy.set_both(Way { bytes_per_s: Some(10_000), ..Way::default() });
     let laptop = folder(dir.path(), "laptop");
     let out = laptop.join("pump-17.db");
     let mut dice = Dice::new(seed());
