@@ -133,17 +133,14 @@ impl Arrivals {
     /// Whose it is from now on, and how the board is.
     pub fn note(&mut self, hello: &BoardHello, at: crate::clock::UtcNanos) -> Result<(), ReadError> {
         self.write(|conn| {
-            let set = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)";
-            // A card tells neither: what was known of its board stays.
-            if !hello.device.is_empty() {
-                conn.execute(set, params![DEVICE, hello.device])?;
-            }
-            match &hello.health {
-                Ok(health) => conn.execute(set, params![HEALTH, health])?,
-                Err(why) => {
-                    conn.execute("INSERT OR IGNORE INTO meta (key, value) VALUES (?1, ?2)", params![HEALTH, why])?
-                }
-            };
+            let (set, begin) = (
+                "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)",
+                "INSERT OR IGNORE INTO meta (key, value) VALUES (?1, ?2)",
+            );
+            // A card does not tell its board's name: what was known of it stays.
+            conn.execute(if hello.device.is_empty() { begin } else { set }, params![DEVICE, hello.device])?;
+            let health = hello.health.as_deref().unwrap_or_else(|why| why);
+            conn.execute(set, params![HEALTH, health])?;
             conn.execute(set, params![AT, at.0])?;
             hello.events.iter().rev().try_for_each(|event| add_event(conn, event))
         })

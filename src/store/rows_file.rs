@@ -175,7 +175,8 @@ impl Merging<'_> {
                  (SELECT 1 FROM main.event m WHERE m.utc = p.utc AND m.kind = p.kind AND m.detail = p.detail)
                  ORDER BY id;
              INSERT OR REPLACE INTO main.meta SELECT key, value FROM part.meta
-                 WHERE key LIKE 'pulled\\_%' ESCAPE '\\' OR key LIKE 'format\\_%' ESCAPE '\\' OR key = 'writer';
+                 WHERE (key LIKE 'pulled\\_%' ESCAPE '\\' OR key LIKE 'format\\_%' ESCAPE '\\' OR key = 'writer')
+                 AND (key <> 'pulled_device' OR value <> '' OR NOT EXISTS (SELECT 1 FROM main.meta WHERE key = 'pulled_device'));
              -- What the laptop said of a boot holds until the board has a proof.
              INSERT OR REPLACE INTO main.meta
                  SELECT 'laptop_anchor/' || ours || substr(key, length('laptop_anchor/' || theirs) + 1), value

@@ -111,7 +111,7 @@ impl Effort {
         // Rather another seed than one more of the same.
         let most = if super::run::is_full() { most } else { most.min(FEW) };
         let per_boundary = (images / boundaries).clamp(3, most as u64) as usize;
-        let one_in = if cfg!(debug_assertions) { (boundaries * 3 / images.max(1)).max(1) as usize } else { 1 };
+        let one_in = if super::run::is_full() { 1 } else { (boundaries * 3 / images.max(1)).max(1) as usize };
         // Each of them has to be gone on with, which costs as much as three others.
         let again_one_in = if super::run::is_full() { 30 } else { 15 };
         Self { one_in, per_boundary, again_one_in, again: 8, most_bad: 20, until_lost: false }
