@@ -54,7 +54,7 @@ pub enum SegmentFrame<'a> {
         store: StoreUuid,
         /// The whole segment's range.
         range: SeqRange,
-        /// CRC-32 of the whole body: pieces of different bodies never mix.
+        /// The CRC-32 that the body ends with: pieces of different bodies never mix.
         hash: u32,
         /// Where this piece begins, in bytes.
         offset: u32,

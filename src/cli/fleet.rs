@@ -24,7 +24,7 @@ use std::process::ExitCode;
 pub static VARVED_FLEET: Program = Program {
     name: "varved-fleet",
     brief: "the receiver: every device's readings in one replica per store, each reading once",
-    commands: &[RUN, CHECK, DEVICES, QUERY, request::REQUEST],
+    commands: &[RUN, CHECK, DEVICES, EVENTS, QUERY, request::REQUEST],
 };
 
 /// `varved-fleet`.
@@ -72,6 +72,19 @@ HELD are the sequence numbers that are there, losses included. GAPS are numbers 
 device as it last said, nor lost. CONFLICTS are numbers that arrived with more than one content; all are kept. Below come the
 requests that are under way, and of each device the last that ended and the last snapshot that was verified.",
     run: devices_command,
+};
+
+const EVENTS: Command = Command {
+    name: "events",
+    args: "[--config F] [--data DIR] [--json]",
+    brief: "what happened, the newest first: refused messages, conflicts, moved cards, topics of nobody",
+    long: "
+  --config F   the receiver's file, for its data folder; default: /etc/varved/fleet.toml
+  --data DIR   the data folder itself
+  --json       one array of objects; `device` is null for what is of no device
+
+What comes again and again is told at its first time, its tenth, its hundredth, with its count; the newest 10,000 are kept.",
+    run: events_command,
 };
 
 const QUERY: Command = Command {
@@ -132,6 +145,24 @@ fn run_command(arguments: &mut Arguments) -> Result<Exit, CliError> {
 }
 
 fn devices_command(arguments: &mut Arguments) -> Result<Exit, CliError> {
+    let (data, json) = data_and_json(arguments)?;
+    let devices = report::devices(&data).map_err(CliError::fault)?;
+    let text = match json {
+        true => report::json(&devices) + "\n",
+        false => report::table(&devices, &report::of_nobody(&data).map_err(CliError::fault)?),
+    };
+    output::print(&text)?;
+    Ok(Exit::Ok)
+}
+
+fn events_command(arguments: &mut Arguments) -> Result<Exit, CliError> {
+    let (data, json) = data_and_json(arguments)?;
+    let events = report::happened(&data).map_err(CliError::fault)?;
+    output::print(&if json { report::json(&events) + "\n" } else { report::happened_table(&events) })?;
+    Ok(Exit::Ok)
+}
+
+fn data_and_json(arguments: &mut Arguments) -> Result<(PathBuf, bool), CliError> {
     let (mut place, mut json) = (Place::default(), false);
     while let Some(argument) = arguments.next_argument()? {
         match argument {
@@ -140,14 +171,7 @@ fn devices_command(arguments: &mut Arguments) -> Result<Exit, CliError> {
             other => return Err(arguments.unexpected(&other)),
         }
     }
-    let data = place.data()?;
-    let devices = report::devices(&data).map_err(CliError::fault)?;
-    let text = match json {
-        true => report::json(&devices) + "\n",
-        false => report::table(&devices, &report::of_nobody(&data).map_err(CliError::fault)?),
-    };
-    output::print(&text)?;
-    Ok(Exit::Ok)
+    Ok((place.data()?, json))
 }
 
 fn query_command(arguments: &mut Arguments) -> Result<Exit, CliError> {

@@ -60,6 +60,17 @@ pub struct EventLine {
     pub what: String,
 }
 
+/// One event, with the device that it is of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HappenedLine {
+    /// When, by the receiver's clock, ISO 8601.
+    pub utc: String,
+    /// The device; none where it is of nobody, such as a topic that is no device's.
+    pub device: Option<String>,
+    /// What, as a sentence.
+    pub what: String,
+}
+
 /// One store that a device brought.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StoreLine {
@@ -124,6 +135,29 @@ pub fn devices(data: &Path) -> Result<Vec<DeviceLine>, FleetError> {
 pub fn of_nobody(data: &Path) -> Result<Vec<EventLine>, FleetError> {
     let events = roster::events(data, MAX_EVENTS)?.remove("").unwrap_or_default();
     Ok(events.into_iter().map(EventLine::of).collect())
+}
+
+/// All that happened and is remembered, the newest first.
+///
+/// # Errors
+/// The folder is not there, or the roster can't be read.
+pub fn happened(data: &Path) -> Result<Vec<HappenedLine>, FleetError> {
+    shelf(data)?;
+    let line = |Happened { utc, device, detail }: Happened| HappenedLine {
+        utc: iso8601(utc),
+        device: (!device.is_empty()).then_some(device),
+        what: detail,
+    };
+    Ok(roster::all_events(data)?.into_iter().map(line).collect())
+}
+
+/// The lines as text, one event a line, for people.
+pub fn happened_table(lines: &[HappenedLine]) -> String {
+    let line = |line: &HappenedLine| {
+        let whose = line.device.as_deref().unwrap_or("receiver");
+        format!("{} {whose}: {}\n", line.utc, line.what)
+    };
+    lines.iter().map(line).collect()
 }
 
 impl EventLine {
@@ -198,9 +232,9 @@ pub fn table(devices: &[DeviceLine], of_nobody: &[EventLine]) -> String {
 }
 
 /// The lines as one JSON array.
-pub fn json(devices: &[DeviceLine]) -> String {
+pub fn json<T: Serialize>(lines: &[T]) -> String {
     // Plain strings and integers only: nothing that JSON could refuse.
-    serde_json::to_string_pretty(devices).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+    serde_json::to_string_pretty(lines).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
 }
 
 fn held_text(store: &StoreLine) -> String {

@@ -48,6 +48,9 @@ pub struct Shelf {
     open: HashMap<StoreUuid, Open>,
     uses: u64,
     max_catalog_bytes: usize,
+    /// The stores whose replicas [`Shelf::prepare`] has opened, for tests that ask whether it is called.
+    #[cfg(test)]
+    pub(super) prepared: Vec<StoreUuid>,
 }
 
 struct Open {
@@ -87,6 +90,8 @@ impl Shelf {
             open: HashMap::new(),
             uses: 0,
             max_catalog_bytes: MAX_OPEN_CATALOG_BYTES,
+            #[cfg(test)]
+            prepared: Vec::new(),
         };
         let mut devices: Vec<String> = names(data)?.into_iter().filter(|name| topics::valid_device(name)).collect();
         devices.sort();
@@ -176,6 +181,8 @@ impl Shelf {
         for (store, replica, notice) in opened.into_inner().unwrap_or_else(PoisonError::into_inner) {
             self.uses += 1;
             self.open.insert(store, Open { replica, used: self.uses });
+            #[cfg(test)]
+            self.prepared.push(store);
             notices.extend(notice);
         }
         notices

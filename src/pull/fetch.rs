@@ -102,7 +102,7 @@ pub fn fetch(
     let begun = arrivals.partial()?;
     if let Some(begun) = &begun {
         let (store, range, bytes) = (begun.store, begun.range, begun.bytes.len() as u32);
-        let partial = Partial { store, range, bytes, hash: hash_of(&begun.bytes) };
+        let partial = Partial { store, range, bytes, hash: crc32fast::hash(&begun.bytes) };
         link.send(&FromLaptop::Partial(partial)).map_err(PullError::Link)?;
     }
     link.send(&FromLaptop::Go).and_then(|()| link.flush()).map_err(PullError::Link)?;

@@ -1,7 +1,7 @@
 //! Segments in payloads: cut on the way out, put together on the way in.
 //!
 //! What enters: a body and the payload limit, or frames as they arrive. What leaves: payloads, or whole bodies. A segment
-//! that fits travels whole; a larger one in chunks of nearly equal size, each naming the CRC-32 of the whole body, so that
+//! that fits travels whole; a larger one in chunks of nearly equal size, each naming the CRC-32 that the body ends with, so that
 //! pieces of different bodies never mix. Bounded: an [`Assembler`] keeps what arrived, never what was claimed.
 
 use super::{MAX_ENVELOPE, SegmentFrame, StoreUuid, WireError, encode};
@@ -70,9 +70,10 @@ pub fn piece(
     encode(&SegmentFrame::Chunk { store, range, hash, offset, total, bytes })
 }
 
-/// What tells one body from another: the hash in each of its chunks.
+/// What tells one body from another, the hash in each of its chunks: the CRC-32 of all but its last four bytes, which are
+/// that CRC where the body is a segment's. (Over those too it would be one and the same number for every segment.)
 pub fn hash_of(body: &[u8]) -> u32 {
-    crc32fast::hash(body)
+    crc32fast::hash(body.split_last_chunk::<4>().map_or(body, |(sealed, _)| sealed))
 }
 
 /// A whole segment body, borrowed where it came in one frame.
@@ -227,7 +228,7 @@ impl Assembler {
         }
         let Some(partial) = self.drop_partial(key) else { return Ok(None) };
         let body = partial.joined(key.total);
-        if crc32fast::hash(&body) != key.hash {
+        if hash_of(&body) != key.hash {
             return Err(WireError::Hash);
         }
         Ok(Some(Assembled { store: key.store, range: key.range, body: Cow::Owned(body) }))
@@ -309,8 +310,13 @@ mod tests {
         SeqRange::new(first, last).expect("a range")
     }
 
+    /// A body that ends with its own CRC, as every segment does.
     fn body(bytes: usize, salt: usize) -> Vec<u8> {
-        (0..bytes).map(|i| ((i * 31 + salt) % 251) as u8).collect()
+        let mut body: Vec<u8> = (0..bytes).map(|i| ((i * 31 + salt) % 251) as u8).collect();
+        if let Some((sealed, crc)) = body.split_last_chunk_mut::<4>() {
+            *crc = crc32fast::hash(sealed).to_le_bytes();
+        }
+        body
     }
 
     fn payloads(range: SeqRange, body: &[u8], max: usize) -> Vec<Vec<u8>> {

@@ -144,6 +144,6 @@ pub struct Partial {
     pub range: SeqRange,
     /// So many bytes of its body are there.
     pub bytes: u32,
-    /// CRC-32 of these bytes. (That of a whole body tells no two apart: a body ends with its own.)
+    /// CRC-32 of these bytes, all of them: they are the beginning of a body, so its own CRC is not among them.
     pub hash: u32,
 }

@@ -184,12 +184,22 @@ pub fn events(data: &Path, most: usize) -> Result<BTreeMap<String, Vec<Happened>
     look(data, |conn, path| newest(conn, most).map_err(|e| StoreError::sql("read the roster", path, e)))
 }
 
+/// Every event that is kept, of whatever device, the newest first; none where there is no roster yet.
+pub fn all_events(data: &Path) -> Result<Vec<Happened>, StoreError> {
+    look(data, |conn, path| happened(conn).map_err(|e| StoreError::sql("read the roster", path, e)))
+}
+
+fn happened(conn: &Connection) -> rusqlite::Result<Vec<Happened>> {
+    let mut select = conn.prepare("SELECT utc, device, detail FROM event ORDER BY id DESC")?;
+    let event = |row: &rusqlite::Row<'_>| {
+        Ok(Happened { utc: UtcNanos(row.get(0)?), device: row.get(1)?, detail: row.get(2)? })
+    };
+    select.query_map([], event)?.collect()
+}
+
 fn newest(conn: &Connection, most: usize) -> rusqlite::Result<BTreeMap<String, Vec<Happened>>> {
     let mut events = BTreeMap::<String, Vec<Happened>>::new();
-    let mut select = conn.prepare("SELECT utc, device, detail FROM event ORDER BY id DESC")?;
-    let mut rows = select.query([])?;
-    while let Some(row) = rows.next()? {
-        let event = Happened { utc: UtcNanos(row.get(0)?), device: row.get(1)?, detail: row.get(2)? };
+    for event in happened(conn)? {
         let of_device = events.entry(event.device.clone()).or_default();
         if of_device.len() < most {
             of_device.push(event);

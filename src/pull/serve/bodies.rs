@@ -237,7 +237,7 @@ fn frames(
     let (hash, total) = (hash_of(body), body.len() as u32);
     let same = to.partial.filter(|partial| {
         let had = body.get(..partial.bytes as usize).filter(|had| had.len() < body.len());
-        partial.range == range && had.is_some_and(|had| hash_of(had) == partial.hash)
+        partial.range == range && had.is_some_and(|had| crc32fast::hash(had) == partial.hash)
     });
     let begin = same.map_or(0, |partial| partial.bytes as usize);
     for (at, bytes) in body[begin..].chunks(PIECE_BYTES).enumerate() {

@@ -295,6 +295,9 @@ fn a_fleet_of_new_devices_holds_up_nobody() {
     assert_eq!(heard.of(&there).cumulative, SegmentSeq(2));
     assert!(fleet.iter().all(|unit| heard.of(unit).cumulative == SegmentSeq(1)));
     assert!(fleet.iter().all(|unit| rig.readings(unit) == unit.expected(0, [1])));
+    let prepared = &receiver(&rig).shelf.prepared;
+    let ahead = fleet.iter().filter(|unit| prepared.contains(&unit.store)).count();
+    assert_eq!(ahead, fleet.len(), "a group has the replicas of all that are new in it made ahead");
 }
 
 /// More new devices in one group than may be open: no more are, and each is held. Their pages come first, so that all that is
