@@ -47,6 +47,9 @@ const SAVE_EVERY: i64 = 5 * SECOND;
 /// Acks that are published again at one tick after a reconnect.
 const ACKS_PER_TICK: usize = 64;
 
+/// Requests for gaps that are published at one tick.
+const REQUESTS_PER_TICK: usize = 64;
+
 /// A message as it came.
 #[derive(Debug, Clone, Copy)]
 pub struct Message<'a> {
@@ -147,6 +150,7 @@ impl Receiver {
         }
         self.shelf.try_again();
         let mut out = self.answer(answers, now);
+        out.extend(self.ask_for_standing_gaps(REQUESTS_PER_TICK, now));
         out.extend(self.retrieve(now));
         out
     }

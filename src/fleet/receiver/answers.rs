@@ -3,6 +3,7 @@
 //! What enters: who is to be answered, once the group is committed. What leaves: messages to publish, made from what the
 //! replicas hold durably.
 
+use super::device::Device;
 use super::{Publication, Receiver};
 use crate::clock::Now;
 use crate::fleet::FleetError;
@@ -43,6 +44,19 @@ impl Receiver {
         // What an answer had to open may have begun nothing, but nothing may stay open in a transaction either.
         self.commit(now);
         out
+    }
+
+    /// Requests for gaps that have stood long enough, at most `most`: a device that has nothing new to say is asked too.
+    pub(super) fn ask_for_standing_gaps(&mut self, most: usize, now: Now) -> Vec<Publication> {
+        let of = |(name, device): (&String, &Device)| -> Vec<(String, StoreUuid)> {
+            device.stores_with_gaps_due(now.boot).map(|store| (name.clone(), store)).collect()
+        };
+        let due: Vec<_> = self.devices.iter().flat_map(of).take(most).collect();
+        let ask = |(name, store): (String, StoreUuid)| {
+            let request = self.device(&name).ask_for_gaps(store, now.boot)?;
+            self.publication(&name, Topic::Request, encode(&request), false)
+        };
+        due.into_iter().filter_map(ask).collect()
     }
 
     pub(super) fn publication(

@@ -54,6 +54,14 @@ pub(super) struct Brought {
     asked_for: RangeSet,
 }
 
+impl Brought {
+    fn gaps_are_due(&self, now: BootNanos) -> bool {
+        let stood = self.gaps_since.is_some_and(|since| elapsed(since, now) >= GAP_PATIENCE);
+        let rested = self.gaps_asked.is_none_or(|asked| elapsed(asked, now) >= GAP_PATIENCE);
+        stood && (rested || self.asked_for.common(&self.gaps).is_empty())
+    }
+}
+
 impl Device {
     /// What was remembered over a restart. The definitions it stated are not: they are asked for.
     pub(super) fn restored(entry: Entry) -> Self {
@@ -183,17 +191,17 @@ impl Device {
     /// those have closed.
     pub(super) fn ask_for_gaps(&mut self, store: StoreUuid, now: BootNanos) -> Option<Request> {
         let online = self.entry.online;
-        let brought = self.brought(store);
-        let stood = brought.gaps_since.is_some_and(|since| elapsed(since, now) >= GAP_PATIENCE);
-        let rested = brought.gaps_asked.is_none_or(|asked| elapsed(asked, now) >= GAP_PATIENCE);
-        let rested = rested || brought.asked_for.common(&brought.gaps).is_empty();
-        if !online || !stood || !rested {
-            return None;
-        }
+        let brought = self.stores.get_mut(&store).filter(|brought| online && brought.gaps_are_due(now))?;
         brought.gaps_asked = Some(now);
         let ranges: Vec<SeqRange> = brought.gaps.iter().take(MAX_RANGES).collect();
         brought.asked_for = ranges.iter().copied().collect();
         Some(Request::Segments { store, ranges })
+    }
+
+    /// The stores whose gaps it is time to ask for, whether or not the device says anything.
+    pub(super) fn stores_with_gaps_due(&self, now: BootNanos) -> impl Iterator<Item = StoreUuid> + '_ {
+        let due = move |(_, brought): &(&StoreUuid, &Brought)| brought.gaps_are_due(now);
+        self.stores.iter().filter(|_| self.entry.online).filter(due).map(|(store, _)| *store)
     }
 
     /// Whether the device may be asked for its catalogue now; if so, it is taken as asked.

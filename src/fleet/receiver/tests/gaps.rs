@@ -43,6 +43,31 @@ fn a_gap_is_asked_for_and_closed_by_its_account() {
     assert!(rig.hear(&[state]).requests(&device).is_empty());
 }
 
+/// A device that has nothing new to say is asked all the same: it may rest for days after the fleet's disk was put back. (It
+/// was asked when something came from it, and only then; the story is seed 128 of a day.)
+#[test]
+fn a_silent_device_is_asked_for_its_gaps() {
+    let device = Unit::new("a", 1);
+    let mut rig = with_held(&device, 2);
+    rig.hear(&[device.birth(4)]);
+    rig.pass(30);
+    assert!(rig.tick().requests(&device).is_empty(), "they may be on their way");
+    rig.pass(31);
+    let asked = vec![Request::Segments { store: device.store, ranges: vec![range(3, 4)] }];
+    assert_eq!(rig.tick().requests(&device), asked);
+    rig.pass(30);
+    assert!(rig.tick().requests(&device).is_empty(), "asked half a minute ago");
+    rig.pass(31);
+    assert_eq!(rig.tick().requests(&device), asked, "the request may have been lost");
+    rig.hear(&[device.state(false, 0, &[])]);
+    rig.pass(61);
+    assert!(rig.tick().requests(&device).is_empty(), "nobody is there");
+    rig.hear(&[device.birth(4)]);
+    rig.hear(&device.commits([3, 4]));
+    rig.pass(200);
+    assert!(rig.tick().requests(&device).is_empty(), "nothing lacks");
+}
+
 /// An account of numbers that are held adds nothing, and takes nothing; of numbers that are partly held, only the rest.
 #[test]
 fn a_loss_takes_nothing_from_what_is_held() {
