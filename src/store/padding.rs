@@ -6,8 +6,8 @@
 //! block to garbage. So the missing part is written here, where nothing else is. A commit whose padding isn't there at all
 //! was never acknowledged, and is left as it is.
 //!
-//! Frames of the transaction that the cut tore may lie behind that. If another one were torn on top of them, both together
-//! would look like commits that rotted away. So they become zeros.
+//! Frames of the transaction that the cut tore may lie behind that, whole ones too. If another one were torn on top of them,
+//! both together would look like commits that rotted away. So they become zeros.
 //!
 //! A copy in which a bit rotted hides every commit behind it from SQLite. What it held is known from the frame before it, and
 //! where the frame behind it goes on from just that, it is written again.
@@ -80,7 +80,7 @@ fn mend_end(log: &PlainFile, scan: WalScan) -> Result<(), StoreError> {
     let end = |frames: u64| HEADER_BYTES as u64 + frames * frame_bytes;
     let boundary = end(scan.replayed).next_multiple_of(BLOCK_BYTES);
     let mut changed = scan.replayed > 0 && complete(log, end(scan.replayed), boundary, frame_bytes as usize)?;
-    if scan.live_behind > 0 && !scan.rot() {
+    if scan.last_live > scan.replayed && !scan.rot() {
         // From its end on, not only from the next block: what shares its block is a commit that nobody was answered for, or the
         // end of a copy. What was completed is shorter than a frame.
         changed |= clear(log, end(scan.replayed + u64::from(changed)), end(scan.last_live))?;
@@ -233,6 +233,29 @@ mod tests {
             mend(db, found).unwrap();
             let left = scan(db, None).unwrap();
             assert_eq!((left.live_behind, left.replayed), (0, frames), "second {second}");
+        }
+    }
+
+    /// Nor where all frames that arrived are whole and only the commit lacks, so that nothing breaks: they were left, and the
+    /// recovery's own commit, torn among them, was taken for two that rotted away.
+    #[test]
+    fn nothing_is_left_of_a_transaction_that_lacks_its_commit() {
+        let bench = Bench::new();
+        let mut store = bench.open_calm();
+        for second in 1..20 {
+            put(&mut store, 3, 5, second * 100).unwrap();
+            let frames = store.log.frames();
+            put(&mut store, 40, 100, second * 100 + 50).unwrap();
+            let crashed = bench.crash();
+            let (db, end) = (&crashed.cfg.path, |frames: u64| 32 + frames as usize * 536);
+            let mut bytes = std::fs::read(beside(db, "-wal")).unwrap();
+            bytes[end(frames + 3)..].fill(0);
+            std::fs::write(beside(db, "-wal"), &bytes).unwrap();
+            let found = scan(db, None).unwrap();
+            assert_eq!((found.live_behind, found.replayed, found.last_live), (0, frames, frames + 3), "{found:?}");
+            mend(db, found).unwrap();
+            let left = scan(db, None).unwrap();
+            assert_eq!((left.last_live, left.replayed), (frames, frames), "second {second}");
         }
     }
 }

@@ -41,7 +41,7 @@ pub struct WalScan {
     pub broken_at: Option<u64>,
     /// Frames of the same log at and behind the break.
     pub live_behind: u64,
-    /// The last of them, counted from 1.
+    /// The last frame of the same log, before the break or behind it, counted from 1.
     pub last_live: u64,
     /// Commits among them.
     pub commits_behind: u64,
@@ -302,6 +302,7 @@ impl Walk {
         }
         if live {
             self.newest.unread += std::mem::take(&mut self.newest.dead);
+            self.found.last_live = self.seen;
         }
         let commit = (size != 0).then_some(Commit { page: u32_at(frame, 0), size, hash });
         if whole {
@@ -337,7 +338,6 @@ impl Walk {
             return;
         }
         self.found.live_behind += 1;
-        self.found.last_live = self.seen;
         if !known {
             return;
         }

@@ -56,7 +56,8 @@ fn a_whole_log_is_no_alarm() {
     let (_dir, db) = crashed(40);
     let found = scan(&db, None).unwrap();
     assert!(found.log.is_some() && found.begun_anew == 0);
-    assert_eq!(found, WalScan { replayed: frames(&db), page_bytes: Some(2048), log: found.log, ..WalScan::default() });
+    let (all, page_bytes) = (frames(&db), Some(2048));
+    assert_eq!(found, WalScan { replayed: all, last_live: all, page_bytes, log: found.log, ..WalScan::default() });
     assert!(found.replayed > 40);
     assert_eq!(scan(Path::new("/nowhere/x.db"), None).unwrap(), WalScan::default());
 }
