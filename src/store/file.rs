@@ -28,6 +28,10 @@ pub const APPLICATION_ID: i64 = 0x7661_7276;
 /// Bytes of a frame's header in the `-wal` (sqlite.org/fileformat2.html §4.1).
 pub(crate) const FRAME_HEADER_BYTES: u64 = 24;
 
+/// Pages that recording leaves to the next start: for its boot, its events, and what else its one transaction writes down. A
+/// full file would not start otherwise, and what makes room comes after.
+pub(in crate::store) const START_PAGES: u64 = 16;
+
 /// How a file is opened. Every value is read back after it is set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pragmas {
@@ -158,7 +162,8 @@ fn settle(conn: &Connection, path: &Path, want: &Pragmas) -> Result<(), StoreErr
     set.number("trusted_schema", 0)?;
     set.number("cell_size_check", 1)?;
     if let Some(max) = want.max_bytes {
-        set.number("max_page_count", int(max / page_bytes).max(set.get("page_count")?))?;
+        let needed = set.get::<i64>("page_count")? + int(START_PAGES);
+        set.number("max_page_count", int(max / page_bytes).max(needed))?;
     }
     let kept = raw::persist_wal(conn, true).map_err(|code| no_control("persist_wal", "1", code))?;
     let psow = raw::powersafe_overwrite(conn).map_err(|code| no_control("psow", "0", code))?;

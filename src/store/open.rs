@@ -406,6 +406,7 @@ impl Ready {
         store.anchor = store.newest_anchor()?;
         store.settle_rollups()?;
         store.reserve(now, events)?;
+        store.limit_pages()?;
         store.salvage(now, events)?;
         Ok(store)
     }

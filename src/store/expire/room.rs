@@ -4,7 +4,7 @@
 //! steady state needs.
 
 use super::super::error::StoreError;
-use super::super::file::{FRAME_HEADER_BYTES, sql_of};
+use super::super::file::{FRAME_HEADER_BYTES, START_PAGES, sql_of};
 use super::super::open::BUSY;
 use super::super::retention::spare_bytes;
 use super::super::{Step, Store};
@@ -72,14 +72,18 @@ impl Store {
 
     /// Whether the file has grown to its limit, or so near that a transaction may not fit.
     pub(in crate::store) fn at_limit(&self) -> Result<bool, StoreError> {
-        Ok(self.pragma("page_count")? * self.pragma("page_size")? + (self.bounds.file_bytes / 16)
-            >= self.bounds.file_bytes)
+        let margin = self.bounds.file_bytes / 16 / self.pragma("page_size")?;
+        Ok(self.pragma("page_count")? + margin >= self.most_pages()?)
+    }
+
+    /// The most pages for recording: what the next start writes down has to fit behind them.
+    fn most_pages(&self) -> Result<u64, StoreError> {
+        Ok((self.bounds.file_bytes / self.pragma("page_size")?).saturating_sub(START_PAGES))
     }
 
     /// The file may not grow above its limit, wherever it stands now.
     pub(in crate::store) fn limit_pages(&self) -> Result<(), StoreError> {
-        let limit = self.bounds.file_bytes / self.pragma("page_size")?;
-        let limit = limit.max(self.pragma("page_count")?);
+        let limit = self.most_pages()?.max(self.pragma("page_count")?);
         self.conn.pragma_update(None, "max_page_count", limit as i64).map_err(|e| self.failed("limit the file", e))
     }
 }
