@@ -83,7 +83,8 @@ const EVENTS: Command = Command {
   --data DIR   the data folder itself
   --json       one array of objects; `device` is null for what is of no device
 
-What comes again and again is told at its first time, its tenth, its hundredth, with its count; the newest 10,000 are kept.",
+What somebody may cause without end is told at its first time, its tenth, its hundredth, with its count. The newest 10,000 are
+kept.",
     run: events_command,
 };
 

@@ -85,6 +85,8 @@ pub struct Receiver {
     strangers: Strangers,
     /// Incomplete segments that were dropped for want of room for all devices.
     pushed_out: u64,
+    /// Commits of replicas that failed.
+    uncommitted: u64,
 }
 
 impl Receiver {
@@ -106,6 +108,7 @@ impl Receiver {
             retrievals: Retrievals::default(),
             strangers: Strangers::default(),
             pushed_out: 0,
+            uncommitted: 0,
         })
     }
 
@@ -288,6 +291,7 @@ impl Receiver {
         let heard = self.device(name).hear(&state);
         let begins = matches!(heard, Heard::Born | Heard::Returned { .. });
         if begins || (heard == Heard::Still && !was_there) {
+            self.device(name).ask_anew();
             self.retrievals.begin_again(Some(name));
         }
         match heard {
@@ -334,7 +338,7 @@ impl Receiver {
         for (store, cause) in self.shelf.commit() {
             log::error!("receiver: store {store} was not committed and is not acknowledged: {cause}");
             self.forget(store);
-            self.happened("", format!("store {store} could not be committed: {cause}"), now);
+            self.uncommitted(store, &cause.to_string(), now);
         }
     }
 

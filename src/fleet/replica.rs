@@ -46,7 +46,7 @@ pub(crate) use placing::FORGETFUL;
 
 use brought::Brought;
 use history::History;
-use place::Place;
+use place::{Copied, Place};
 use rusqlite::{Connection, params};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -63,6 +63,8 @@ pub struct Replica {
     conn: Connection,
     path: PathBuf,
     place: Place,
+    /// Its copy under the name that was taken, which is still to be opened.
+    copy: Option<Copied>,
     uuid: StoreUuid,
     histories: Vec<History>,
     /// Index into `histories` by device; 0 where a device has none.
@@ -153,6 +155,7 @@ impl Replica {
             conn,
             path: path.to_owned(),
             place: Place::default(),
+            copy: None,
             uuid,
             histories: Vec::new(),
             lines: BTreeMap::new(),
@@ -180,7 +183,7 @@ impl Replica {
 
     /// Whether the connection must not be closed now.
     pub fn must_stay_open(&self) -> bool {
-        self.in_transaction || self.troubled
+        self.in_transaction || self.troubled || self.copy.is_some()
     }
 
     /// Makes all that was placed and merged since the last commit durable. On failure nothing of it is held, and the same

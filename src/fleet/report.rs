@@ -142,7 +142,7 @@ pub fn of_nobody(data: &Path) -> Result<Vec<EventLine>, FleetError> {
 /// # Errors
 /// The folder is not there, or the roster can't be read.
 pub fn happened(data: &Path) -> Result<Vec<HappenedLine>, FleetError> {
-    shelf(data)?;
+    there(data)?;
     let line = |Happened { utc, device, detail }: Happened| HappenedLine {
         utc: iso8601(utc),
         device: (!device.is_empty()).then_some(device),
@@ -173,11 +173,16 @@ fn last_snapshot(asked: &[Standing], device: &str) -> Option<String> {
 
 /// What lies in `data`, which a reader never makes.
 pub(super) fn shelf(data: &Path) -> Result<Shelf, FleetError> {
-    if !data.is_dir() {
-        let cause = std::io::Error::from(std::io::ErrorKind::NotFound);
-        return Err(FleetError::Folder { path: data.to_owned(), cause });
-    }
+    there(data)?;
     Shelf::open(data)
+}
+
+fn there(data: &Path) -> Result<(), FleetError> {
+    if data.is_dir() {
+        return Ok(());
+    }
+    let cause = std::io::Error::from(std::io::ErrorKind::NotFound);
+    Err(FleetError::Folder { path: data.to_owned(), cause })
 }
 
 /// The replicas of the stores that began with `device`. A store that it only carries (the card of another board, a clone)

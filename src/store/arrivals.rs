@@ -35,7 +35,7 @@ pub struct Begun {
     pub store: Uuid,
     /// The segment.
     pub range: SeqRange,
-    /// CRC-32 of the whole body.
+    /// The CRC-32 that the body ends with.
     pub hash: u32,
     /// Its length.
     pub total: u32,

@@ -49,7 +49,7 @@ pub struct Pragmas {
     /// The `-wal` is checkpointed at about this many bytes, and made this long by [`reserve_wal`]; a reset cuts it back to
     /// twice that.
     pub wal_bytes: u64,
-    /// The database file never grows above this many bytes; `None` leaves it free.
+    /// The database file doesn't grow above this many bytes, but for what a start writes down; `None` leaves it free.
     pub max_bytes: Option<u64>,
     /// How long to wait for another connection's lock.
     pub busy: Duration,

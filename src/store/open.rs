@@ -236,6 +236,7 @@ fn connect(path: &Path, cfg: &StoreConfig, events: &mut Vec<Event>) -> Result<Re
         disk::empty(path)?;
     }
     let header = ground::header(path)?;
+    let writers = keep_writers_out(path)?;
     let scan = wal_scan::scan(path, header.map(|h| h.page_bytes))?;
     let bytes = ground::length(path)?;
     let headless = header.is_none() && bytes > 0;
@@ -257,6 +258,7 @@ fn connect(path: &Path, cfg: &StoreConfig, events: &mut Vec<Event>) -> Result<Re
     if scan.folded {
         disk::empty(&file::beside(path, "-wal"))?;
     }
+    drop(writers);
     if bytes > 0 {
         check_format(path)?;
     }
@@ -287,16 +289,42 @@ fn connect(path: &Path, cfg: &StoreConfig, events: &mut Vec<Event>) -> Result<Re
     Ok(Ready { conn, scan, lines })
 }
 
-/// Looks at the format before anything is written. Without tables it is a file that was being made.
-fn check_format(path: &Path) -> Result<(), StoreError> {
+/// A connection that leaves the log as it is.
+fn glance(path: &Path) -> Result<Connection, StoreError> {
     let fail = |e| StoreError::sql("open the database", path, e);
     let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE
         | rusqlite::OpenFlags::SQLITE_OPEN_URI
         | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(file::uri(path, "psow=0"), flags).map_err(fail)?;
-    conn.busy_timeout(Duration::from_secs(2)).map_err(fail)?;
-    // Only a look: the log stays as it is.
+    conn.busy_timeout(BUSY).map_err(fail)?;
     conn.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(fail)?;
+    Ok(conn)
+}
+
+/// Another program's transaction that is not committed yet looks like one that a cut has torn, and would be cleared. So the
+/// right to write is held while the log is looked at and mended. Where SQLite can't give it, as in a damaged file, nobody has it.
+///
+/// # Errors
+/// [`StoreError::Busy`] where somebody else is writing.
+fn keep_writers_out(path: &Path) -> Result<Option<Connection>, StoreError> {
+    if ground::length(path)? == 0 || ground::length(&file::beside(path, "-wal"))? == 0 {
+        // SQLite deletes the log of an empty database.
+        return Ok(None);
+    }
+    let conn = glance(path)?;
+    match conn.execute_batch("BEGIN IMMEDIATE") {
+        Ok(()) => Ok(Some(conn)),
+        Err(e) => match StoreError::sql("keep other writers out", path, e) {
+            busy @ StoreError::Busy { .. } => Err(busy),
+            _ => Ok(None),
+        },
+    }
+}
+
+/// Looks at the format before anything is written. Without tables it is a file that was being made.
+fn check_format(path: &Path) -> Result<(), StoreError> {
+    let fail = |e| StoreError::sql("open the database", path, e);
+    let conn = glance(path)?;
     let ours = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN \
                 ('meta', 'store', 'series', 'boot', 'anchor', 'segment', 'ack', 'rollup', 'event')";
     let tables: i64 = conn.query_row(ours, [], |row| row.get(0)).map_err(fail)?;

@@ -16,7 +16,7 @@ use super::disk::{self, PlainFile};
 use super::error::StoreError;
 use super::event::{Event, EventKind, record};
 use super::file::{beside, uri};
-use super::ground::sync_directory;
+use super::ground::{self, sync_directory};
 use super::log::Log;
 use super::{Store, quarantine};
 use crate::clock::Now;
@@ -116,7 +116,11 @@ impl Store {
         let event = Event::new(EventKind::Moved, detail);
         ::log::error!("store: {event}; stop varved before its files are changed");
         disk::remove(&part)?;
-        self.transaction("record an event", |conn| record(conn, &event, now))?;
+        self.has_room_for_a_copy()?;
+        if let Err(e) = self.transaction("record an event", |conn| record(conn, &event, now)) {
+            // A full file takes no event, and is worth as much.
+            ::log::warn!("store: {e}");
+        }
         let written = self.conn.execute("VACUUM INTO ?1", [uri(&part, "psow=0&vfs=unix")]);
         if let Err(e) = written {
             disk::remove(&part)?;
@@ -129,6 +133,17 @@ impl Store {
         sync_directory(&self.path)?;
         self.let_go_of_log()?;
         install(&self.path, now)
+    }
+
+    /// It is tried again every second: to find out by writing would wear the flash.
+    fn has_room_for_a_copy(&self) -> Result<(), StoreError> {
+        let needed = (self.pragma("page_count")? - self.pragma("freelist_count")?) * self.pragma("page_size")?;
+        let dir = ground::directory(&self.path);
+        let found = rustix::fs::statvfs(dir).map_err(|e| StoreError::io("look at the room in", dir, e.into()))?;
+        match found.f_bavail.saturating_mul(found.f_frsize) < needed {
+            true => Err(StoreError::Full { path: self.path.clone() }),
+            false => Ok(()),
+        }
     }
 
     /// The log is in the copy; where it still has its name it would be taken for that of what stands there now.

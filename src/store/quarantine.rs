@@ -170,7 +170,7 @@ impl Store {
         let event = Event::new(EventKind::Salvage, detail);
         // A full disk is no reason to give up for ever: the next open tries again.
         let again = matches!(outcome, Err(StoreError::Full { .. } | StoreError::Io { .. } | StoreError::Busy { .. }));
-        self.transaction("record an event", |conn| {
+        let told = self.transaction("record an event", |conn| {
             if outcome.as_ref().is_ok_and(|all| all.damaged == 0) {
                 set_meta(conn, DONE, &from)?;
             }
@@ -178,7 +178,12 @@ impl Store {
                 execute(conn, "end the salvage", "DELETE FROM meta WHERE key = ?1", [KEY])?;
             }
             record(conn, &event, now)
-        })?;
+        });
+        match told {
+            // No room to say that there is no room: recording goes on all the same.
+            Err(e @ StoreError::Full { .. }) if again => log::warn!("store: {event}; {e}"),
+            told => told?,
+        }
         events.push(event);
         self.reload_lines()
     }

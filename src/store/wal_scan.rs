@@ -43,7 +43,7 @@ pub struct WalScan {
     pub live_behind: u64,
     /// The last frame of the same log, before the break or behind it, counted from 1.
     pub last_live: u64,
-    /// Commits among them.
+    /// Commits at and behind the break.
     pub commits_behind: u64,
     /// The header itself is damaged although the frames are its own.
     pub header_rotten: bool,

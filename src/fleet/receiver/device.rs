@@ -3,6 +3,7 @@
 //! What enters: states, definitions, what is held. What leaves: which stores an ack names, which gaps are asked for and
 //! when. Pure.
 
+use super::notices::printable;
 use crate::clock::{BootNanos, SECOND, UtcNanos};
 use crate::fleet::presence::{Heard, Presence, Said};
 use crate::fleet::replica::Known;
@@ -14,6 +15,9 @@ use std::collections::BTreeMap;
 
 /// A gap is asked for once it has stood this long, and again after as long: what is on its way needs no asking.
 const GAP_PATIENCE: i64 = 60 * SECOND;
+
+/// That doubles up to this where nothing comes of it: a device that may send no more today pays for each question.
+const MAX_GAP_PATIENCE: i64 = 3600 * SECOND;
 
 /// How often a device is asked for its catalogue at most.
 const CATALOG_PATIENCE: i64 = 10 * SECOND;
@@ -50,15 +54,19 @@ pub(super) struct Brought {
     gaps: RangeSet,
     gaps_since: Option<BootNanos>,
     gaps_asked: Option<BootNanos>,
-    /// What was asked for then.
+    /// What was asked for then,
     asked_for: RangeSet,
+    /// and whether all of it has come.
+    answered: bool,
+    /// How long the next question has to wait after that one; 0 as long as none came to nothing.
+    patience: i64,
 }
 
 impl Brought {
     fn gaps_are_due(&self, now: BootNanos) -> bool {
         let stood = self.gaps_since.is_some_and(|since| elapsed(since, now) >= GAP_PATIENCE);
-        let rested = self.gaps_asked.is_none_or(|asked| elapsed(asked, now) >= GAP_PATIENCE);
-        stood && (rested || self.asked_for.common(&self.gaps).is_empty())
+        let rested = self.gaps_asked.is_none_or(|asked| elapsed(asked, now) >= self.patience.max(GAP_PATIENCE));
+        stood && (rested || self.answered)
     }
 }
 
@@ -91,7 +99,7 @@ impl Device {
     pub(super) fn contest(&self, state: &State, times: u32) -> String {
         let who = |state: &State| {
             let store = state.stores.first().map_or_else(|| "none".to_owned(), |said| said.store.to_string());
-            format!("run {} of version {} with store {store}", state.run, state.version)
+            format!("run {} of version {} with store {store}", state.run, printable(&state.version))
         };
         let other = self.state.as_ref().map_or_else(|| "one that has said nothing".to_owned(), who);
         format!(
@@ -183,6 +191,10 @@ impl Device {
         let gaps = said.filter(|s| s.recheck.is_none()).map(|s| gaps(s, held)).unwrap_or_default();
         let brought = self.brought(store);
         brought.gaps_since = if gaps.is_empty() { None } else { brought.gaps_since.or(Some(now)) };
+        if gaps != brought.gaps {
+            brought.patience = 0;
+            brought.answered = brought.asked_for.common(&gaps).is_empty();
+        }
         brought.gaps = gaps;
         !brought.gaps.is_empty()
     }
@@ -195,13 +207,22 @@ impl Device {
         brought.gaps_asked = Some(now);
         let ranges: Vec<SeqRange> = brought.gaps.iter().take(MAX_RANGES).collect();
         brought.asked_for = ranges.iter().copied().collect();
+        brought.answered = false;
+        // At first as long as a gap has to stand.
+        brought.patience = (2 * brought.patience).clamp(GAP_PATIENCE, MAX_GAP_PATIENCE);
         Some(Request::Segments { store, ranges })
     }
 
-    /// The stores whose gaps it is time to ask for, whether or not the device says anything.
+    /// The stores in the device's file whose gaps it is time to ask for, whether or not it says anything.
     pub(super) fn stores_with_gaps_due(&self, now: BootNanos) -> impl Iterator<Item = StoreUuid> + '_ {
-        let due = move |(_, brought): &(&StoreUuid, &Brought)| brought.gaps_are_due(now);
-        self.stores.iter().filter(|_| self.entry.online).filter(due).map(|(store, _)| *store)
+        let due = move |store: &StoreUuid| self.stores.get(store).is_some_and(|brought| brought.gaps_are_due(now));
+        let state = self.state.as_ref().filter(|_| self.entry.online);
+        state.into_iter().flat_map(|state| &state.stores).map(|said| said.store).filter(due)
+    }
+
+    /// A session of the device begins: what it was asked for before it has forgotten.
+    pub(super) fn ask_anew(&mut self) {
+        self.stores.values_mut().for_each(|brought| brought.patience = 0);
     }
 
     /// Whether the device may be asked for its catalogue now; if so, it is taken as asked.

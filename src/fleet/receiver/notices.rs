@@ -72,6 +72,15 @@ impl Receiver {
         }
     }
 
+    /// A replica took no commit; on a full disk none does, again and again.
+    pub(super) fn uncommitted(&mut self, store: StoreUuid, cause: &str, now: Now) {
+        self.uncommitted += 1;
+        if is_round(self.uncommitted) {
+            let told = format!("store {store} could not be committed ({} such so far): {cause}", self.uncommitted);
+            self.happened("", told, now);
+        }
+    }
+
     /// A message whose topic is no device's to write, or whose device would be one too many.
     pub(super) fn stranger(&mut self, topic: &str, kind: Stranger, now: Now) {
         let n = self.strangers.count(kind);
@@ -196,6 +205,6 @@ fn is_round(n: u64) -> bool {
 }
 
 /// Of a text that someone else may have written: its beginning, without what a terminal would obey.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().take(MAX_TOLD_CHARS).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -25,6 +25,14 @@ pub(super) struct Place {
     wal: Option<(u64, u64)>,
 }
 
+/// What was written anew and could not be opened yet: once more only if something has come since, and never set aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Copied {
+    file: (u64, u64),
+    /// Rows that the connection had changed by then.
+    changes: u64,
+}
+
 impl Place {
     /// What `path` names now.
     pub(super) fn of(path: &Path) -> Result<Self, StoreError> {
@@ -47,15 +55,24 @@ impl Replica {
         if now == self.place {
             return Ok(());
         }
+        let changes = self.conn.total_changes();
+        if self.copy.is_none_or(|copy| (Some(copy.file), copy.changes) != (now.db, changes)) {
+            self.copy_anew(now, changes)?;
+        }
+        let device = self.histories[0].owner.clone();
+        // The time is for a file that has to be made.
+        *self = Self::open(&self.path, self.uuid, &device, UtcNanos(0))?;
+        Ok(())
+    }
+
+    fn copy_anew(&mut self, now: Place, changes: u64) -> Result<(), StoreError> {
         log::error!(
             "replica: {} was moved, deleted or replaced while it was open; it is written anew; stop varved-fleet before its \
              files are changed",
             self.path.display()
         );
         self.write_anew(now)?;
-        let device = self.histories[0].owner.clone();
-        // The time is for a file that has to be made.
-        *self = Self::open(&self.path, self.uuid, &device, UtcNanos(0))?;
+        self.copy = named(&self.path)?.map(|file| Copied { file, changes });
         Ok(())
     }
 
@@ -77,7 +94,10 @@ impl Replica {
             remove(&beside(path, "-wal"))?;
             remove(&beside(path, "-shm"))?;
         }
-        if now.db.is_some() && now.db != self.place.db || now.wal.is_some() && now.wal != self.place.wal {
+        let ours = now.db.is_some() && now.db == self.copy.map(|copy| copy.file);
+        if ours {
+            remove(&beside(path, "-wal"))?;
+        } else if now.db.is_some() && now.db != self.place.db || now.wal.is_some() && now.wal != self.place.wal {
             let aside =
                 shelf::set_aside(path).map_err(|e| StoreError::io("move aside", path, std::io::Error::other(e)))?;
             log::warn!("replica: what stood in the place of {} is now {}", path.display(), aside.display());

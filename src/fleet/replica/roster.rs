@@ -191,9 +191,8 @@ pub fn all_events(data: &Path) -> Result<Vec<Happened>, StoreError> {
 
 fn happened(conn: &Connection) -> rusqlite::Result<Vec<Happened>> {
     let mut select = conn.prepare("SELECT utc, device, detail FROM event ORDER BY id DESC")?;
-    let event = |row: &rusqlite::Row<'_>| {
-        Ok(Happened { utc: UtcNanos(row.get(0)?), device: row.get(1)?, detail: row.get(2)? })
-    };
+    let event =
+        |row: &rusqlite::Row<'_>| Ok(Happened { utc: UtcNanos(row.get(0)?), device: row.get(1)?, detail: row.get(2)? });
     select.query_map([], event)?.collect()
 }
 

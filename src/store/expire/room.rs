@@ -78,7 +78,9 @@ impl Store {
 
     /// The most pages for recording: what the next start writes down has to fit behind them.
     fn most_pages(&self) -> Result<u64, StoreError> {
-        Ok((self.bounds.file_bytes / self.pragma("page_size")?).saturating_sub(START_PAGES))
+        let all = self.bounds.file_bytes / self.pragma("page_size")?;
+        // Expiry begins at a sixteenth below the bound, which large pages must not reach before.
+        Ok(all - START_PAGES.min(all / 32))
     }
 
     /// The file may not grow above its limit, wherever it stands now.

@@ -569,3 +569,25 @@ fn a_full_file_starts() {
     assert_eq!(store.expire_step(&[], at(9000)).unwrap(), Step::Worked, "and then room is made");
     put(&mut store, 40, 60, 300 * 60).unwrap();
 }
+
+/// Another program is in the middle of a transaction: its frames in the log are not a torn one's, and stay. The start waits, says
+/// so, and comes again. (They would have been cleared, and then committed.)
+#[test]
+fn a_transaction_of_another_program_is_not_cleared() {
+    let bench = Bench::new();
+    let uuid = fill(&bench, 20);
+    let other = bench.beside();
+    other.execute_batch("PRAGMA cache_size = 2; PRAGMA cache_spill = 1; BEGIN; CREATE TABLE theirs (x)").unwrap();
+    (0..300).for_each(|_| assert_eq!(other.execute("INSERT INTO theirs VALUES (zeroblob(400))", []).unwrap(), 1));
+    let found = wal_scan::scan(&bench.cfg.path, None).unwrap();
+    assert!(found.last_live > found.replayed, "nothing was spilled: {found:?}");
+    let refused = Store::open(&bench.cfg, &bench.me, at(1)).map(drop);
+    assert!(matches!(refused, Err(StoreError::Busy { .. })), "{refused:?}");
+    other.execute_batch("COMMIT").unwrap();
+    let rows: i64 = other.query_row("SELECT count(*) FROM theirs", [], |row| row.get(0)).unwrap();
+    drop(other);
+    let store = bench.open_calm();
+    assert_eq!((rows, store.uuid(), held(&store, uuid).len()), (300, uuid, 20));
+    let verdict: String = store.conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).unwrap();
+    assert_eq!(verdict, "ok");
+}

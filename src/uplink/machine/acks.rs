@@ -80,10 +80,11 @@ impl Machine {
                 for range in ranges {
                     // What we have never committed is not ours to explain.
                     let Some(range) = SeqRange::new(range.first.0, range.last.min(plan.line.high).0) else { continue };
-                    let known = self.wanted.iter().any(|(of, wanted)| *of == store && wanted.covers(&range));
-                    if !known && self.wanted.len() < wire::MAX_RANGES {
-                        self.wanted.push_back((store, range));
-                    }
+                    // Asked again while the answer is on its way: only what is not waiting already.
+                    let mut lacks = RangeSet::from_iter([range]);
+                    self.wanted.iter().filter(|(of, _)| *of == store).for_each(|(_, wanted)| lacks.remove(*wanted));
+                    let room = wire::MAX_RANGES.saturating_sub(self.wanted.len());
+                    self.wanted.extend(lacks.iter().take(room).map(|range| (store, range)));
                 }
             }
         }

@@ -182,7 +182,7 @@ pub struct Rest {
     pub store: StoreUuid,
     /// What is sent.
     pub range: SeqRange,
-    /// CRC-32 of its body: with another one it begins anew.
+    /// The CRC-32 that its body ends with: with another one it begins anew.
     pub hash: u32,
     /// Length of its body.
     pub bytes: u64,

@@ -59,6 +59,16 @@ fn a_silent_device_is_asked_for_its_gaps() {
     assert!(rig.tick().requests(&device).is_empty(), "asked half a minute ago");
     rig.pass(31);
     assert_eq!(rig.tick().requests(&device), asked, "the request may have been lost");
+    rig.pass(61);
+    assert!(rig.tick().requests(&device).is_empty(), "twice in vain: it may have to pay for each question");
+    rig.pass(60);
+    assert_eq!(rig.tick().requests(&device), asked);
+    let minute = |_| {
+        rig.pass(60);
+        rig.tick().requests(&device).len()
+    };
+    let day: usize = (0..24 * 60).map(minute).sum();
+    assert!((24..32).contains(&day), "{day} questions in a day");
     rig.hear(&[device.state(false, 0, &[])]);
     rig.pass(61);
     assert!(rig.tick().requests(&device).is_empty(), "nobody is there");

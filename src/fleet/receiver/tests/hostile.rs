@@ -199,7 +199,9 @@ fn a_flood_is_named_and_pushes_nothing_out() {
     let events = report::happened(rig.dir.path()).expect("a roster");
     let of = |name: Option<&str>| events.iter().filter(|event| event.device.as_deref() == name).count();
     assert_eq!((of(Some("bad")), of(None)), (4, 3), "{events:?}");
-    assert!(report::json(&events).contains("\"device\": null") && report::happened_table(&events).contains(" receiver: "));
+    assert!(
+        report::json(&events).contains("\"device\": null") && report::happened_table(&events).contains(" receiver: ")
+    );
     let strangers = rig.told("");
     assert_eq!(strangers.len(), 3);
     assert!(strangers.iter().all(|told| told.contains("v1/") && !told.contains('\u{1b}')), "{strangers:?}");
