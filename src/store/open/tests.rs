@@ -551,7 +551,7 @@ fn a_full_file_starts() {
     let mut store = bench.open_calm();
     (0..200).for_each(|s| drop(put(&mut store, 40, 60, s * 60).unwrap()));
     let mut filled = 0;
-    for boot in 2..8 {
+    for boot in 2..40 {
         let more = "INSERT INTO event (utc, kind, detail) VALUES (0, 'x', ?1)";
         for bytes in [400, 10] {
             while store.conn.execute(more, ["x".repeat(bytes)]).is_ok() {
