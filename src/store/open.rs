@@ -262,7 +262,8 @@ fn connect(path: &Path, cfg: &StoreConfig, events: &mut Vec<Event>) -> Result<Re
     if bytes > 0 {
         check_format(path)?;
     }
-    if let Some(header) = header {
+    // Once more: the first block may have been garbage, and be back from a journal by now.
+    if let Some(header) = ground::header(path)? {
         match rebuild::rebuild(path, header, pragmas.page_bytes) {
             Ok(false) => {}
             Ok(true) => {
@@ -307,8 +308,9 @@ fn glance(path: &Path) -> Result<Connection, StoreError> {
 /// # Errors
 /// [`StoreError::Busy`] where somebody else is writing.
 fn keep_writers_out(path: &Path) -> Result<Option<Connection>, StoreError> {
-    if ground::length(path)? == 0 || ground::length(&file::beside(path, "-wal"))? == 0 {
-        // SQLite deletes the log of an empty database.
+    let length = |suffix| ground::length(&file::beside(path, suffix));
+    if ground::length(path)? == 0 || length("-wal")? == 0 || length("-journal")? > 0 {
+        // SQLite deletes the log of an empty database, and a journal is rolled back only once it is known for what it is.
         return Ok(None);
     }
     let conn = glance(path)?;
