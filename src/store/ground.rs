@@ -101,6 +101,13 @@ pub(crate) fn sync_directory(db: &Path) -> Result<(), StoreError> {
     disk::fsync_directory(directory(db))
 }
 
+/// What is free for us on the file system of `db`, in bytes.
+pub(crate) fn free_bytes(db: &Path) -> Result<u64, StoreError> {
+    let dir = directory(db);
+    let found = rustix::fs::statvfs(dir).map_err(|e| StoreError::io("look at the room in", dir, e.into()))?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 /// Length in bytes, 0 where there is no such file.
 pub(crate) fn length(path: &Path) -> Result<u64, StoreError> {
     disk::look_at(path).map(|found| found.map_or(0, |found| found.bytes))

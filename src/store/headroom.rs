@@ -12,9 +12,7 @@ impl Store {
     /// # Errors
     /// Those of the file system and of SQLite; the bound stays as it was.
     pub fn look_at_medium(&mut self) -> Result<(), StoreError> {
-        let dir = ground::directory(&self.path);
-        let found = rustix::fs::statvfs(dir).map_err(|e| StoreError::io("look at the room in", dir, e.into()))?;
-        let free_bytes = found.f_bavail.saturating_mul(found.f_frsize);
+        let free_bytes = ground::free_bytes(&self.path)?;
         let headroom = self.retention.headroom;
         self.retention.pressed = headroom.is_lacking(free_bytes);
         if self.retention.pressed && !quarantine::aside(&self.path)?.is_empty() {

@@ -138,9 +138,7 @@ impl Store {
     /// It is tried again every second: to find out by writing would wear the flash.
     fn has_room_for_a_copy(&self) -> Result<(), StoreError> {
         let needed = (self.pragma("page_count")? - self.pragma("freelist_count")?) * self.pragma("page_size")?;
-        let dir = ground::directory(&self.path);
-        let found = rustix::fs::statvfs(dir).map_err(|e| StoreError::io("look at the room in", dir, e.into()))?;
-        match found.f_bavail.saturating_mul(found.f_frsize) < needed {
+        match ground::free_bytes(&self.path)? < needed {
             true => Err(StoreError::Full { path: self.path.clone() }),
             false => Ok(()),
         }

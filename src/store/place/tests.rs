@@ -1,4 +1,4 @@
-use super::super::testing::{Bench, at, put};
+use super::super::testing::{Bench, SmallMedium, at, put};
 use super::super::{Step, StoreError};
 use super::*;
 
@@ -112,4 +112,40 @@ fn what_the_store_does_itself_is_no_alarm() {
             store.look_at_place(at(s * 60)).unwrap();
         }
     }
+}
+
+/// Where the copy has no room it isn't begun, however often it is looked: no event, no page is written for that, and the name stays
+/// free. With room all of it is there again. A file that stands at its bound takes no event, and is written anew all the same.
+#[test]
+fn a_copy_without_room_is_not_begun() {
+    let mut bench = Bench::new();
+    let medium = SmallMedium::mount(&bench.dir.path().join("small"));
+    bench.cfg.path = medium.path.join("v.db");
+    bench.cfg.max_size_bytes = 1 << 20;
+    let mut store = some(&bench);
+    let readings = store.facts().unwrap().readings;
+    delete(&bench, &[""]);
+    let filler = medium.path.join("filler");
+    let free = ground::free_bytes(&bench.cfg.path).unwrap();
+    std::fs::write(&filler, vec![7; free as usize - (8 << 10)]).unwrap();
+    let frames = store.log.frames();
+    for s in 0..5 {
+        let refused = store.look_at_place(at(3000 + s));
+        assert!(matches!(refused, Err(StoreError::Full { .. })), "{refused:?}");
+    }
+    assert_eq!(store.log.frames(), frames, "nothing was written");
+    assert!(!bench.file("-rescue").exists() && !bench.file("").exists());
+    std::fs::remove_file(&filler).unwrap();
+    let pages = store.pragma("page_count").unwrap();
+    store.conn.pragma_update(None, "max_page_count", pages as i64).unwrap();
+    let more = "INSERT INTO event (utc, kind, detail) VALUES (0, 'x', ?1)";
+    for bytes in [400, 10] {
+        while store.conn.execute(more, ["x".repeat(bytes)]).is_ok() {}
+    }
+    let moved = store.look_at_place(at(4000));
+    assert!(matches!(moved, Err(StoreError::Moved { .. })), "{moved:?}");
+    drop(store);
+    let (store, _) = bench.open();
+    assert_eq!(store.facts().unwrap().readings, readings);
+    drop(store);
 }

@@ -211,6 +211,19 @@ fn wanted_ranges_are_bounded() {
     assert_eq!(story.machine.wanted.len(), wire::MAX_RANGES);
 }
 
+/// Asked again for what is waiting and a little more, as by a fleet that has waited long, it sends only the little more besides.
+/// (The whole range was queued once more.)
+#[test]
+fn what_waits_already_is_not_queued_twice() {
+    let mut story = open(5000, 5000);
+    story.run();
+    for first in [40, 39, 38] {
+        story.on(Event::Request(Request::Segments { store: CURRENT, ranges: vec![range(first, 100)] }));
+    }
+    let waiting: u64 = story.machine.wanted.iter().map(|(_, range)| range.last.0 - range.first.0 + 1).sum();
+    assert_eq!(waiting, 63, "{:?}", story.machine.wanted);
+}
+
 /// A storm of reconnects neither loses nor multiplies: each time the ack says where to go on.
 #[test]
 fn a_storm_of_reconnects_goes_on_where_the_ack_says() {
