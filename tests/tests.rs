@@ -25,6 +25,7 @@
 //! | [`stories::pull`] | a technician pulls a store over SSH: all of it, once, from where it was cut; a key for that and nothing else |
 //! | [`stories::demo`] | the README's first command, and that its account can fail |
 //! | [`stories::commands`] | what a technician types |
+//! | [`stories::profiles`] | each board's profile is right, and its install script takes nothing away |
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
