@@ -648,5 +648,10 @@ const fn for_kinds(
     doc: &'static str,
     cost: &'static str,
 ) -> Key {
-    Key { section, name, kinds, form, default, doc, cost }
+    Key { section, name, kinds, form, default, doc: for_the_page(doc), cost: for_the_page(cost) }
+}
+
+/// What only the documentation has is not in a board's binary.
+const fn for_the_page(text: &'static str) -> &'static str {
+    if cfg!(any(feature = "fleet", feature = "laptop", test)) { text } else { "" }
 }
