@@ -10,6 +10,7 @@ pub mod flash;
 pub mod fleet;
 pub mod keys;
 pub mod page;
+pub mod power_fail;
 mod read;
 pub mod sensor;
 pub mod store;
@@ -19,6 +20,8 @@ pub mod uplink;
 pub use address::{Broker, Listen};
 pub use flash::{FlashConfig, Goal, Span};
 pub use fleet::{DEFAULT_FLEET_CONFIG, FleetConfig};
+
+pub use power_fail::{GpioLine, Level, PowerFailConfig, PowerInput};
 
 pub(crate) use read::nearest;
 pub use sensor::{ExecConfig, FileConfig, ProcConfig, ProcGroup, SensorConfig, SensorKind, SocketConfig, SysfsConfig};
@@ -40,7 +43,7 @@ pub const DEFAULT_CONFIG: &str = "/etc/varved/varved.toml";
 pub struct Config {
     /// The device's name, `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`.
     pub device: String,
-    /// Where `/sys`, `/proc` and `/etc/machine-id` are looked up.
+    /// Where `/sys`, `/proc`, GPIO chips in `/dev` and `/etc/machine-id` are looked up.
     pub root: PathBuf,
     /// `[store]`.
     pub store: StoreConfig,
@@ -48,6 +51,8 @@ pub struct Config {
     pub flash: FlashConfig,
     /// `[control]`.
     pub control: ControlConfig,
+    /// `[power_fail]`; without it only SIGPWR says that the power fails.
+    pub power_fail: Option<PowerFailConfig>,
     /// `[[sensor]]`, in the order of the file.
     pub sensors: Vec<SensorConfig>,
     /// `[uplink]`; without it varved is a local recorder.
@@ -72,18 +77,20 @@ impl Config {
         let source = Source { file, text };
         let document = document(source)?;
         let table = document.get_ref();
-        let top = Section::top(source, table, &["store", "flash", "control", "sensor", "uplink"])?;
+        let top = Section::top(source, table, &["store", "flash", "control", "power_fail", "sensor", "uplink"])?;
         let store_section = Section::of(source, table, "store")?;
         let store = StoreConfig::read(&store_section)?;
         let flash = FlashConfig::read(&Section::of(source, table, "flash")?, &store_section, store.commit_interval)?;
         let control = ControlConfig::read(&Section::of(source, table, "control")?, store.locking)?;
+        let power_fail = Section::of(source, table, "power_fail")?;
+        let power_fail = if power_fail.is_written() { Some(PowerFailConfig::read(&power_fail)?) } else { None };
         let sections = Section::array(source, table, "sensor")?;
         let sensors = sections.iter().map(SensorConfig::read).collect::<Result<Vec<_>, _>>()?;
         refuse_collisions(&control, &sensors, &sections)?;
         let uplink = Section::of(source, table, "uplink")?;
         let uplink = if uplink.is_written() { Some(UplinkConfig::read(&uplink)?) } else { None };
         let root = top.parsed("root", absolute_path)?;
-        Ok(Self { device: device(&top, hostname)?, root, store, flash, control, sensors, uplink })
+        Ok(Self { device: device(&top, hostname)?, root, store, flash, control, power_fail, sensors, uplink })
     }
 }
 

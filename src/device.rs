@@ -7,12 +7,13 @@
 //! ```text
 //!   sensors ──readings(8)───► recorder ──jobs(8)──► store thread ◄──jobs(8)── upkeep, uplink, control
 //!   clock ────anchors(8)────►    ▲  └──committed(1)──► uplink ◄──► mqtt thread
-//!                      asks(4) control, signals
+//!                      asks(4) control, signals, power-fail input
 //! ```
 
 pub mod control;
 mod error;
 mod hatch;
+mod power;
 pub mod recorder;
 pub mod status;
 pub mod watch;
@@ -20,7 +21,7 @@ mod wear;
 
 pub use error::DeviceError;
 
-use crate::batch::{Batch, BatchLimits, Registry};
+use crate::batch::{BatchLimits, Registry};
 use crate::clock::keeper::Keeper;
 use crate::clock::system::SystemClock;
 use crate::clock::{Anchor, Clock, Now};
@@ -91,6 +92,8 @@ fn serve(desk: Desk, mut signals: Signals) -> Result<Report, DeviceError> {
         let visits = Visits::take().map_err(DeviceError::Signals)?;
         let door = executor.spawn(desk.clone().let_readers_in(visits));
         let wear = executor.spawn(desk.clone().watch_wear());
+        let power = desk.config.power_fail.clone();
+        let power = power.map(|config| executor.spawn(desk.clone().watch_power(config, asks.clone())));
         let (stop_uplink, stopped) = bounded(1);
         let uplink = executor.spawn(desk.clone().upload(committed, stopped));
         let control = desk.clone().serve_control(asks.clone(), &sensors, &executor);
@@ -107,7 +110,7 @@ fn serve(desk: Desk, mut signals: Signals) -> Result<Report, DeviceError> {
         or(told, or(recorder_ended, store_ended)).await?;
         watch::stopping();
         sensors.stop().await;
-        drop((control, clock, door, wear));
+        drop((control, clock, door, wear, power));
         let finished = async {
             desk.save_wear().await;
             ask(&asks, Ask::Finish).await;
@@ -161,6 +164,7 @@ struct Desk {
     shared: Arc<Shared>,
     link: SharedStatus,
     wear: wear::SharedWear,
+    power: power::SharedPower,
     started: Instant,
 }
 
@@ -189,6 +193,7 @@ impl Desk {
             shared,
             link: Arc::default(),
             wear: Arc::default(),
+            power: Arc::default(),
             started: Instant::now(),
         })
     }
@@ -204,7 +209,7 @@ impl Desk {
             shared: self.shared.clone(),
             failing: Arc::default(),
         };
-        Recorder::new(Batch::new(limits, self.registry.clone()), buffer_bytes, ends, desk)
+        Recorder::new(limits, ends, desk)
     }
 
     fn start_sensors(&self, out: &Sender<Vec<Reading>>, executor: &Executor<'static>) -> Result<Running, DeviceError> {
@@ -254,6 +259,10 @@ impl Desk {
         loop {
             Timer::after(UPKEEP_TICK).await;
             let now = self.clock.now();
+            if self.shared.hurries(now.boot) {
+                // A commit must not wait for a step.
+                continue;
+            }
             let look = move |store: &mut Store| {
                 store.look_at_place(now)?;
                 store.look_at_medium()?;
@@ -348,6 +357,7 @@ mod tests {
     struct Service {
         dir: tempfile::TempDir,
         store: StoreHandle,
+        shared: Arc<Shared>,
         ended: mpsc::Receiver<Result<Report, DeviceError>>,
     }
 
@@ -361,10 +371,10 @@ mod tests {
             );
             let desk = Desk::new(Config::parse(&text, "test.toml").expect("a configuration")).expect("a start");
             let (tell, ended) = mpsc::channel();
-            let store = desk.store.clone();
+            let (store, shared) = (desk.store.clone(), desk.shared.clone());
             let signals = Signals::take().expect("signals");
             std::thread::spawn(move || tell.send(serve(desk, signals)));
-            Self { dir, store, ended }
+            Self { dir, store, shared, ended }
         }
 
         fn socket(&self) -> PathBuf {
@@ -382,6 +392,27 @@ mod tests {
         let _ = smol::block_on(service.store.run(|_| panic!("planted")));
         let ended = service.ended.recv_timeout(PATIENCE);
         assert!(matches!(ended, Ok(Err(DeviceError::StoreGone(_)))), "{ended:?}");
+    }
+
+    /// While the power fails upkeep takes no step that a commit would have to wait for. (What it would do at once is to write a
+    /// file anew that was deleted.)
+    #[test]
+    fn upkeep_rests_while_the_power_fails() {
+        let service = Service::start(None);
+        let db = service.dir.path().join("v.db");
+        smol::block_on(service.store.run(|_| ())).expect("a store");
+        service.shared.hurry(Some(crate::clock::BootNanos(i64::MAX)));
+        // A step that had begun is over.
+        std::thread::sleep(2 * UPKEEP_TICK);
+        std::fs::remove_file(&db).expect("a file");
+        std::thread::sleep(3 * UPKEEP_TICK);
+        assert!(!db.exists());
+        service.shared.hurry(None);
+        let until = Instant::now() + PATIENCE;
+        while !db.exists() {
+            assert!(Instant::now() < until, "upkeep goes on afterwards");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// While the medium is out of use, requests that wait for it leave `status` its worker, and the rest are told.

@@ -18,7 +18,7 @@
 //! |---|---|---|
 //! | 0 | [`reading`], [`clock`], [`fault`] | vocabulary; no I/O but the one file that asks the system for the time |
 //! | 1 | [`config`], [`segment`], [`batch`], [`wire`] | pure |
-//! | 2 | [`sensor`], [`store`], [`mqtt`], [`signals`] | each the only room for its I/O |
+//! | 2 | [`sensor`], [`store`], [`mqtt`], [`signals`], [`power_fail`] | each the only room for its I/O |
 //! | 3 | [`uplink`], [`upkeep`], [`wear`], [`pull`], [`report`] | decisions first, I/O at the edge |
 //! | 4 | [`device`], [`fleet`], [`cli`] | wire the rooms together |
 //! | 5 | `main.rs`, `bin/varved-fleet.rs` | a screenful each |
@@ -38,6 +38,7 @@ pub mod fault;
 #[cfg(feature = "fleet")]
 pub mod fleet;
 pub mod mqtt;
+pub mod power_fail;
 #[cfg(feature = "device")]
 pub mod pull;
 pub mod reading;

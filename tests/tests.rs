@@ -21,6 +21,7 @@
 //! | [`stories::every_call`] | killed, or told an error, at any system call, the service keeps what it flushed |
 //! | [`stories::faults`] | a failing, full or meddled-with medium costs nothing that was acknowledged |
 //! | [`stories::power_cuts`] | what the real binaries wrote, cut at every boundary, still holds all that they acknowledged |
+//! | [`stories::power_fail`] | an input that says that the power fails has all of RAM on flash before the supply is gone |
 //! | [`stories::soak`] | device and receiver at work for long behind a bad link take no more than before, and lose nothing |
 //! | [`stories::pull`] | a technician pulls a store over SSH: all of it, once, from where it was cut; a key for that and nothing else |
 //! | [`stories::demo`] | the README's first command, and that its account can fail |

@@ -7,6 +7,7 @@ use crate::config::units::{duration_text, size_text};
 use crate::config::{Config, DEFAULT_CONFIG, Locking, SensorKind, page};
 use crate::fault::Exit;
 use crate::mqtt::{Login, Settings, Tls};
+use crate::power_fail;
 use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ pub(super) const COMMAND: Command = Command {
 
 Says in a few lines what the configuration means, which of the files it names are not there, and what the broker would
 not take. Certificates, keys and passwords that are there are read; keys and passwords must be for owner and group only.
+The power-fail input is looked for, and not taken.
 Ends with 78 where something is wrong.
 
   varved check --config board.toml",
@@ -39,19 +41,35 @@ fn run(arguments: &mut Arguments) -> Result<Exit, CliError> {
         }
     }
     let config = Config::load(&path).map_err(CliError::fault)?;
-    let Some(uplink) = &config.uplink else { return output::print(&summary(&config)).map(|()| Exit::Ok) };
-    let files = Files {
+    let files = config.uplink.as_ref().map_or_else(Files::default, |uplink| Files {
         section: "uplink",
         tls: uplink.broker.tls,
         ca: uplink.ca.as_deref(),
         cert: uplink.cert.as_deref(),
         key: uplink.key.as_deref(),
         password: uplink.password_file.as_deref(),
-    };
-    conclude(&path, &advice::of_device(&config), &files, &summary(&config))
+    });
+    let mut advice = advice::of_device(&config);
+    advice.extend(of_power(&config));
+    conclude(&path, &advice, &files, &summary(&config))
+}
+
+/// What is to be said of the power-fail input. One that is not here may be on the board that the configuration is for.
+fn of_power(config: &Config) -> Option<Advice> {
+    let input = config.power_fail.as_ref()?;
+    let why = power_fail::look(input, &config.root).err()?;
+    let key = input.input.key().to_owned();
+    Some(match why.is_of_this_place() {
+        true => {
+            let problem = format!("names {}, which can't be watched here: {why}", input.input);
+            Advice { key, problem, fatal: false }
+        }
+        false => Advice { key, problem: why.to_string(), fatal: true },
+    })
 }
 
 /// The files of one side of a broker.
+#[derive(Default)]
 pub(super) struct Files<'a> {
     pub(super) section: &'static str,
     pub(super) tls: bool,
@@ -143,6 +161,9 @@ pub(super) fn summary(config: &Config) -> String {
             }
             other => writeln!(text, "  sensor {}, every {}", other.as_str(), words(sensor.interval)),
         };
+    }
+    if let Some(power) = &config.power_fail {
+        let _ = writeln!(text, "  power fails when {} is {}", power.input, power.active.as_str());
     }
     if store.locking == Locking::Exclusive {
         text += "  exclusive locking: only the service reads the live file\n";

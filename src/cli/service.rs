@@ -20,7 +20,8 @@ pub(super) const RUN: Command = Command {
     long: "  --config F   the configuration; default /etc/varved/varved.toml
 
 Tells the service manager when it records (sd_notify READY, WATCHDOG). SIGTERM and SIGINT commit what is in RAM and end
-it; SIGUSR1 and SIGPWR commit at once. What the log says is set by RUST_LOG: error, warn, info (default), debug.",
+it; SIGUSR1, SIGPWR and the input of [power_fail] commit at once. What the log says is set by RUST_LOG: error, warn,
+info (default), debug.",
     run,
 };
 
@@ -320,6 +321,9 @@ fn text(status: &Json) -> String {
     for (name, value) in wear(status) {
         line(name, value);
     }
+    if let Some((name, value)) = power(&status["power_fail"]) {
+        line(name, value);
+    }
     for sensor in get("/sensors").as_array().into_iter().flatten() {
         let refused: u64 =
             sensor["refused"].as_object().into_iter().flat_map(|r| r.values()).filter_map(Json::as_u64).sum();
@@ -333,6 +337,26 @@ fn text(status: &Json) -> String {
         );
     }
     out
+}
+
+/// The power-fail input, as a line of the screen; none where none is configured.
+fn power(power: &Json) -> Option<(&'static str, String)> {
+    let input = power["input"].as_str()?;
+    if let Some(fault) = power["fault"].as_str() {
+        return Some(("NO POWER-FAIL", format!("input: {fault}")));
+    }
+    let times = power["times"].as_u64().unwrap_or(0);
+    let last = power["last_age_s"].as_f64().map(|age| {
+        let ms = power["last_commit_ms"].as_f64();
+        let took = ms.map_or("not committed at once".to_owned(), |ms| format!("committed in {ms:.1} ms"));
+        format!(", the last {} ago, {took}", span(age))
+    });
+    let account = format!("{times} failures since start{}", last.unwrap_or_default());
+    Some(match power["active"].as_bool() {
+        Some(true) => ("POWER FAILS", format!("says {input}; {account}")),
+        Some(false) => ("power", format!("good, says {input}; {account}")),
+        None => ("power", format!("{input} is not known yet")),
+    })
 }
 
 /// What goes over the link, with the budgets that are set; none where there is no account of it.
@@ -481,6 +505,27 @@ mod tests {
         status["link"] = json!({"today_bytes": 0, "month_bytes": 0});
         assert!(text(&status).contains("0 B today, 0 B this month; its rate is not known yet"), "{}", text(&status));
         assert!(!text(&json!({})).contains("traffic"));
+    }
+
+    /// The screen says how the power is, how often it failed and how fast the commit was; or why nobody knows.
+    #[test]
+    fn the_screen_shows_the_power() {
+        let mut power = json!({"configured": true, "input": "PWR_FAIL", "active": false, "times": 0});
+        let screen = |power: &Json| text(&json!({"power_fail": power}));
+        assert!(
+            screen(&power).contains("power        good, says PWR_FAIL; 0 failures since start\n"),
+            "{}",
+            screen(&power)
+        );
+        (power["active"], power["times"], power["last_age_s"]) = (json!(true), json!(2), json!(90.0));
+        assert!(
+            screen(&power).contains("POWER FAILS  says PWR_FAIL; 2 failures since start, the last 1.5 min ago, not")
+        );
+        power["last_commit_ms"] = json!(31.25);
+        assert!(screen(&power).contains("1.5 min ago, committed in 31.2 ms"), "{}", screen(&power));
+        power["fault"] = json!("there is no GPIO chip x; load its driver");
+        assert!(screen(&power).contains("NO POWER-FAIL input: there is no GPIO chip x; load"), "{}", screen(&power));
+        assert!(!screen(&json!({"configured": false, "input": null})).to_lowercase().contains("power"));
     }
 
     /// A fault is on the screen; a figure that is not known is no zero.

@@ -6,7 +6,7 @@ use super::keys::{Fallback, Form, KEYS, Key};
 use std::fmt::Write as _;
 
 /// The sections in the order of the page, with the words above their keys.
-const SECTIONS: [(&str, &str, &str); 7] = [
+const SECTIONS: [(&str, &str, &str); 8] = [
     ("", "The top of `varved.toml`", "Before the first table."),
     ("store", "`[store]`", "The file on flash."),
     (
@@ -16,6 +16,12 @@ const SECTIONS: [(&str, &str, &str); 7] = [
          (flash.md#how-long-will-my-card-live).",
     ),
     ("control", "`[control]`", "The socket of the service for the commands of this machine."),
+    (
+        "power_fail",
+        "`[power_fail]`",
+        "Optional: an input of the board that says that its power fails, for one with a supercap. What then happens: \
+         [When the power fails](store.md#when-the-power-fails).",
+    ),
     ("sensor", "`[[sensor]]`", "One for each thing to read; as many as wanted."),
     (
         "uplink",

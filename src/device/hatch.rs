@@ -134,6 +134,7 @@ impl Desk {
                 "rollup_rows": h.rollups.rows,
             })),
             "link": link_status(&link, now),
+            "power_fail": self.power_report(),
             "clock": { "utc": UtcNanos(now.utc.0).to_string(), "trusted": self.shared.clock_is_trusted() },
             "flash": {
                 "written_bytes": written,

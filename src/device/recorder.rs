@@ -8,7 +8,7 @@
 //! after a failed fsync the only copy that is whole is the one in RAM.
 
 use super::status::Shared;
-use crate::batch::{Batch, Registry, Sealed};
+use crate::batch::{Batch, BatchLimits, Registry, Sealed};
 use crate::clock::{Anchor, Clock};
 use crate::reading::Reading;
 use crate::store::thread::{StoreGone, StoreHandle};
@@ -26,6 +26,9 @@ use std::time::Duration;
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 /// … doubling up to this.
 const RETRY_LAST: Duration = Duration::from_secs(15);
+
+/// While the power fails what comes in is committed after this, if not before.
+const HURRIED: Duration = Duration::from_millis(250);
 
 /// What the control socket and the signals ask of the recorder.
 #[derive(Debug)]
@@ -45,7 +48,7 @@ pub struct Ends {
     pub readings: Receiver<Vec<Reading>>,
     /// From the clock task.
     pub anchors: Receiver<Anchor>,
-    /// From the control socket and the signals.
+    /// From the control socket, the signals and the power-fail input.
     pub asks: Receiver<Ask>,
     /// To the uplink: something was committed. Bounded to one, since once is as good as often.
     pub committed: Sender<()>,
@@ -55,6 +58,8 @@ pub struct Ends {
 pub struct Recorder {
     ends: Ends,
     batch: Batch,
+    /// The commit interval that is configured.
+    interval: Duration,
     /// Of the buffer, in bytes: from here on a commit is waited for before more is taken in.
     hold_back_bytes: u64,
     anchors: Vec<Anchor>,
@@ -99,12 +104,13 @@ enum Wake {
 }
 
 impl Recorder {
-    /// A recorder that fills `batch`, of a buffer of this size.
-    pub fn new(batch: Batch, buffer_bytes: u64, ends: Ends, desk: Desk) -> Self {
+    /// A recorder whose batch has these limits.
+    pub fn new(limits: BatchLimits, ends: Ends, desk: Desk) -> Self {
         Self {
             ends,
-            batch,
-            hold_back_bytes: buffer_bytes / 4 * 3,
+            batch: Batch::new(limits, desk.registry.clone()),
+            interval: limits.interval,
+            hold_back_bytes: limits.buffer_bytes / 4 * 3,
             anchors: Vec::new(),
             committing: None,
             taken: 0,
@@ -128,9 +134,7 @@ impl Recorder {
             if self.finishing && self.waiting.is_empty() {
                 return Ok(());
             }
-            if let Some(interval) = self.desk.shared.interval() {
-                self.batch.set_interval(interval);
-            }
+            self.batch.set_interval(self.interval_now());
             self.begin_commit_if_due();
             match self.next().await {
                 Wake::Readings(readings) => self.take(readings),
@@ -140,6 +144,13 @@ impl Recorder {
                 Wake::Due => {}
             }
         }
+    }
+
+    /// That of the wear governor where there is one; a short one while the power fails.
+    fn interval_now(&self) -> Duration {
+        let interval = self.desk.shared.interval().unwrap_or(self.interval);
+        let hurries = self.desk.shared.hurries(self.desk.clock.boot());
+        if hurries { interval.min(HURRIED) } else { interval }
     }
 
     async fn next(&mut self) -> Wake {
@@ -192,7 +203,7 @@ impl Recorder {
         self.show_risk();
     }
 
-    /// Those who wait are as few as the workers of the control socket. Signals come as fast as somebody sends them: of those
+    /// Those who wait are as few as the workers of the control socket, and one. Signals come as fast as somebody sends them: of those
     /// for one state of the queue the first is enough.
     fn note_ask(&mut self, ask: Ask) {
         let after = self.taken + self.ends.readings.len() as u64;

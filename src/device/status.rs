@@ -29,6 +29,7 @@ struct Numbers {
     last_commit: Option<Now>,
     fault: Option<String>,
     interval: Option<Duration>,
+    hurry_until: Option<BootNanos>,
 }
 
 /// How many readings a power cut would take now, and the time that they span.
@@ -92,6 +93,16 @@ impl Shared {
     /// What it has chosen; none where it has not yet, and the configured one holds.
     pub fn interval(&self) -> Option<Duration> {
         self.lock().interval
+    }
+
+    /// The power fails, or is back: until when commits are to come at short intervals, with nothing else in their way.
+    pub fn hurry(&self, until: Option<BootNanos>) {
+        self.lock().hurry_until = until;
+    }
+
+    /// Whether they are now.
+    pub fn hurries(&self, now: BootNanos) -> bool {
+        self.lock().hurry_until.is_some_and(|until| now < until)
     }
 
     /// Readings and commits so far.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The layer of each room. `cli` may also wire the rooms of its own layer together; that is what it is for.
-const LAYERS: [(&str, u8); 22] = [
+const LAYERS: [(&str, u8); 23] = [
     ("reading", 0),
     ("clock", 0),
     ("fault", 0),
@@ -16,6 +16,7 @@ const LAYERS: [(&str, u8); 22] = [
     ("store", 2),
     ("mqtt", 2),
     ("signals", 2),
+    ("power_fail", 2),
     ("uplink", 3),
     ("upkeep", 3),
     ("wear", 3),
@@ -79,7 +80,7 @@ fn offences(path: &Path, text: &str) -> Vec<String> {
         }
     }
     if room == "fleet" {
-        let device_rooms = ["sensor", "batch", "uplink", "upkeep", "device"];
+        let device_rooms = ["sensor", "power_fail", "batch", "uplink", "upkeep", "device"];
         wrong.extend(
             rooms_named(&code)
                 .into_iter()

@@ -16,6 +16,7 @@ mod live_first;
 mod main_job;
 mod many_devices;
 mod power_cuts;
+mod power_fail;
 mod profiles;
 mod pull;
 mod requests;
