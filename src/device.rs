@@ -79,7 +79,9 @@ pub fn run(config: Config) -> Result<Report, DeviceError> {
 /// The tasks, from the first to the last.
 fn serve(desk: Desk, mut signals: Signals) -> Result<Report, DeviceError> {
     let executor = Executor::new();
-    smol::block_on(executor.run(async {
+    // Not `smol::block_on`: where that runs, the thread of async-io wakes ten times behind each event to see whether it must help out.
+    // Without it that thread waits for all sockets and timers, and for nothing else.
+    smol::future::block_on(executor.run(async {
         let (asks, hears) = bounded(ASKS_QUEUE);
         let (anchors_out, anchors) = bounded(ANCHORS_QUEUE);
         let (committed_out, committed) = bounded(1);

@@ -256,7 +256,7 @@ pub(super) fn run(
             Due::Tick { at, skipped } => {
                 poller.note_skipped(skipped, at);
                 let chunk = poller.tick(at);
-                if !smol::block_on(hand_on(chunk, out, stop, &poller.counters)) {
+                if !smol::future::block_on(hand_on(chunk, out, stop, &poller.counters)) {
                     break;
                 }
             }
@@ -267,8 +267,9 @@ pub(super) fn run(
 
 /// Sleeps, and is true where it was woken because all is to stop.
 fn nap(nanos: i64, stop: &Receiver<()>) -> bool {
+    // As in `device.rs`: `smol::block_on` would have async-io's thread wake for nothing.
     let nap = Duration::from_nanos(nanos.clamp(0, MAX_NAP_NANOS).unsigned_abs());
-    smol::block_on(or(stopped(stop), async {
+    smol::future::block_on(or(stopped(stop), async {
         smol::Timer::after(nap).await;
         false
     }))
