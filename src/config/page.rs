@@ -5,8 +5,8 @@
 use super::keys::{Fallback, Form, KEYS, Key};
 use std::fmt::Write as _;
 
-/// The sections in the order of the page, with the words above their keys.
-const SECTIONS: [(&str, &str, &str); 8] = [
+/// The sections in the order of the page, with their titles and the words above their keys.
+pub const SECTIONS: [(&str, &str, &str); 8] = [
     ("", "The top of `varved.toml`", "Before the first table."),
     ("store", "`[store]`", "The file on flash."),
     (
@@ -59,7 +59,14 @@ fn row(page: &mut String, key: &Key) {
         [] => String::new(),
         kinds => format!(" ({})", kinds.join(", ")),
     };
-    let default = match key.default {
+    let name = format!("`{}`{kinds}", key.name);
+    let line = [name, key.doc.to_owned(), key.form.allowed(), default_of(key), key.cost.to_owned()];
+    let _ = writeln!(page, "| {} |", line.map(|cell| cell.replace('|', "\\|")).join(" | "));
+}
+
+/// What holds where the key is not written, as Markdown.
+pub fn default_of(key: &Key) -> String {
+    match key.default {
         Fallback::Value("") => "`\"\"`".to_owned(),
         Fallback::Value(text) => match key.form {
             Form::Count { .. } | Form::Flag | Form::List(..) => format!("`{text}`"),
@@ -67,9 +74,7 @@ fn row(page: &mut String, key: &Key) {
         },
         Fallback::Required => "must be written".to_owned(),
         Fallback::Absent(words) => words.to_owned(),
-    };
-    let line = [format!("`{}`{kinds}", key.name), key.doc.to_owned(), key.form.allowed(), default, key.cost.to_owned()];
-    let _ = writeln!(page, "| {} |", line.map(|cell| cell.replace('|', "\\|")).join(" | "));
+    }
 }
 
 #[cfg(test)]
