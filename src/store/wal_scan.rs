@@ -171,6 +171,9 @@ fn walk(input: &mut impl Read, page_bytes: Option<u32>) -> std::io::Result<(WalS
     walk.found.log = header.valid.then_some(LogId(header.salt.0));
     walk.found.begun_anew = header.begun_anew;
     while fill(input, &mut frame)? {
+        if walk.seen == 0 && !header.valid {
+            walk.header.salt = header.salt_by(&bytes, &frame);
+        }
         walk.step(&frame);
     }
     Ok((walk.found, walk.newest))
@@ -205,6 +208,15 @@ impl Header {
         let valid = magic | 1 == 0x377f_0683 && u32_at(bytes, 4) == 3_007_000 && sum.is(bytes, 24);
         let salt = (u32_at(bytes, 16), u32_at(bytes, 20));
         Self { valid, page_bytes: u32_at(bytes, 8), begun_anew: u32_at(bytes, 12), salt, sum }
+    }
+
+    /// Its salt, where it may be the salt that rotted: with that of the first frame in its place the header then checks. A header
+    /// that was torn does so once in 2⁶⁴.
+    fn salt_by(&self, bytes: &[u8; HEADER_BYTES], frame: &[u8]) -> (u32, u32) {
+        let mut mended = *bytes;
+        mended[16..24].copy_from_slice(&frame[8..16]);
+        let mended = Self::read(&mended);
+        if mended.valid { mended.salt } else { self.salt }
     }
 }
 

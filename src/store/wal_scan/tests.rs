@@ -80,11 +80,12 @@ fn a_flipped_bit_in_the_middle_is_rot() {
     assert!(!scan(&db, None).unwrap().rot());
 }
 
-/// Damage in the header of the log hides every frame from SQLite; frames that carry its salt give it away.
+/// Damage in the header of the log hides every frame from SQLite; frames that carry its salt give it away, or the one that it
+/// must have had. (Of a salt that rotted there was no word.)
 #[test]
 fn a_flipped_bit_in_the_header_is_rot() {
     let (_dir, db) = crashed(5);
-    for at in [1, 7, 10, 13, 25, 31] {
+    for at in 0..HEADER_BYTES as u64 {
         flip(&db, at);
         assert!(scan(&db, Some(2048)).unwrap().rot(), "byte {at}");
         flip(&db, at);
