@@ -61,9 +61,10 @@ impl Board {
     /// the disk in `log`. `more` are arguments of QEMU.
     pub fn boot(dir: &Path, disk: &Path, log: &Path, words: &str, more: &[&str]) -> Self {
         let (prepared_dir, qemu) = (PathBuf::from(prepared("VARVED_BOARD")), prepared("VARVED_QEMU"));
-        let (name, machine, cpu) = match prepared("VARVED_BOARD_ARCH").as_str() {
-            "armv7" => ("qemu-system-arm", "virt,highmem=off", "cortex-a7"),
-            _ => ("qemu-system-aarch64", "virt", "cortex-a53"),
+        // Debian's 64-bit kernel leaves too little of 64 MB: it has killed processes there, the RAM disk being in RAM as well.
+        let (name, machine, cpu, megabytes) = match prepared("VARVED_BOARD_ARCH").as_str() {
+            "armv7" => ("qemu-system-arm", "virt,highmem=off", "cortex-a7", "64"),
+            _ => ("qemu-system-aarch64", "virt", "cortex-a53", "96"),
         };
         std::fs::File::create(log).unwrap();
         let pull_port = free_port();
@@ -72,7 +73,7 @@ impl Board {
         let _ = std::fs::remove_file(&console);
         let mut command = Command::new(format!("{qemu}/usr/bin/{name}"));
         command.env("LD_LIBRARY_PATH", format!("{qemu}/usr/lib/x86_64-linux-gnu:{qemu}/lib/x86_64-linux-gnu"));
-        command.args(["-L", &format!("{qemu}/usr/share/qemu"), "-M", machine, "-cpu", cpu, "-m", "64"]);
+        command.args(["-L", &format!("{qemu}/usr/share/qemu"), "-M", machine, "-cpu", cpu, "-m", megabytes]);
         command.args(["-display", "none", "-serial", "stdio", "-no-reboot"]);
         command.args(["-qmp", &format!("unix:{},server=on,wait=off", path(&monitor))]);
         command.arg("-kernel").arg(prepared_dir.join("kernel")).arg("-initrd").arg(prepared_dir.join("initrd"));

@@ -1,5 +1,5 @@
-//! Whole boards: a real ARM Linux kernel on QEMU's `virt` machine with 64 MB, `varved` as its payload on ext4, a real broker and
-//! a real receiver outside. `tests/boards/run` builds and packs what is booted, and starts this.
+//! Whole boards: a real ARM Linux kernel on QEMU's `virt` machine with 64 MB (96 on aarch64), `varved` as its payload on ext4, a
+//! real broker and a real receiver outside. `tests/boards/run` builds and packs what is booted, and starts this.
 //!
 //! | test | proves |
 //! |---|---|
